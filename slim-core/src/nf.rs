@@ -1,0 +1,160 @@
+//! The trait a network function implements.
+//!
+//! A network function is a struct of [state items](crate::table::StateItem) plus three functions of the paper's §III:
+//! [`process`](NetworkFunction::process) is f, what it passes to [`Environment::announce`] is g, and
+//! [`install`](NetworkFunction::install) is h. For all states s and packets p they must satisfy the law
+//! `f(s, p) == h(s, g(s, p))`. Snapshots, adoption and digests follow from
+//! [`for_each_state`](NetworkFunction::for_each_state) alone.
+
+use crate::packet::PacketBuf;
+use crate::table::StateItem;
+use crate::time::Instant;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// A logical dataplane interface of a network function, counted from 0 in the order of its configuration.
+///
+/// State refers to ports by this number, never by a device name, so that it means the same on every host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub u8);
+
+/// The most dataplane interfaces a network function can have.
+pub const PORTS_MAX: usize = 8;
+
+/// A shard: the part of a network function's state that one lcore owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// Which shard a network function is created for, and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// This shard.
+    pub id: ShardId,
+    /// The number of shards, at least 1.
+    pub count: u16,
+}
+
+impl Shard {
+    /// The only shard of an instance with a single lcore.
+    pub const ONLY: Self = Self { id: ShardId(0), count: 1 };
+}
+
+/// What the dataplane offers to a network function while it handles one packet.
+///
+/// Monomorphised into the packet loop: nothing here is dynamically dispatched.
+pub trait Environment {
+    /// The time of the current burst.
+    fn now(&self) -> Instant;
+
+    /// The paper's `upd_enable`: whether statelets are wanted at present. Check it before building a statelet.
+    fn upd_enable(&self) -> bool;
+
+    /// Announces one statelet (`upd_out`). Does nothing unless [`upd_enable`](Self::upd_enable) holds.
+    ///
+    /// A full `st_q_out` is the environment's concern: it aborts the migration, the network function goes on.
+    /// `statelet_type` must be below [`STATELET_TYPE_RESERVED`]; `value` holds at most 65,535 bytes.
+    fn announce(&mut self, statelet_type: u16, value: &[u8]);
+
+    /// Sends a frame of the network function's own making, such as an ARP request, out of `port`.
+    fn emit(&mut self, port: PortId, frame: &[u8]);
+}
+
+/// Statelet types from here upwards belong to the stream itself.
+pub const STATELET_TYPE_RESERVED: u16 = 0xff00;
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it, as it is now, out of this port.
+    Transmit(PortId),
+    /// It was meant for the network function itself and has been dealt with.
+    Consumed,
+    /// Drop it and count this reason, an index into [`NetworkFunction::DROP_REASONS`].
+    Drop(u16),
+}
+
+/// Why a statelet could not be installed. The migration is aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InstallError {
+    /// This network function has no statelet of this type.
+    #[error("unknown statelet type {0:#06x}")]
+    UnknownType(u16),
+    /// The value does not have the length or content its type demands.
+    #[error("malformed value of {len} bytes for statelet type {statelet_type:#06x}")]
+    Malformed {
+        /// The statelet's type.
+        statelet_type: u16,
+        /// The value's length in bytes.
+        len: usize,
+    },
+    /// A table has no room for what the statelet adds.
+    #[error("table {table} is full")]
+    TableFull {
+        /// The table's name.
+        table: &'static str,
+    },
+    /// The statelet contradicts the state it is applied to.
+    #[error("statelet type {0:#06x} does not follow from the present state")]
+    Inconsistent(u16),
+}
+
+/// A configuration that cannot be used, with the reason in words an operator understands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// One counter of a network function, for status reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gauge {
+    /// What is counted, in `snake_case` with its unit last, such as `sessions` or `table_capacity`.
+    pub name: &'static str,
+    /// Its present value.
+    pub value: u64,
+}
+
+/// A network function: state, and the three functions of §III over it.
+pub trait NetworkFunction: Send + Sized + 'static {
+    /// The kind's name in commands, images and handshakes, such as `nat`.
+    const KIND: &'static str;
+
+    /// A number that changes whenever the meaning or layout of state or statelets does.
+    ///
+    /// Both ends of a migration compare it before anything is sent.
+    const SCHEMA: u64;
+
+    /// The dataplane interfaces in order, such as `["in", "out"]`. At most [`PORTS_MAX`].
+    const PORTS: &'static [&'static str];
+
+    /// The reasons for [`Verdict::Drop`], each a counter's name in `snake_case`.
+    const DROP_REASONS: &'static [&'static str];
+
+    /// The configuration, the kind's own section of the instance's TOML file.
+    type Config: serde::de::DeserializeOwned + Clone + Send + 'static;
+
+    /// A function with empty state. `seed` keys its hash tables and random choices.
+    fn new(config: &Self::Config, shard: Shard, seed: u64) -> Result<Self, ConfigError>;
+
+    /// Processes a packet that arrived on `port` (f), announcing each change of state it makes (g).
+    ///
+    /// Any bytes may arrive; none may cause a panic. Time is `env.now()`, nothing else.
+    fn process<P: PacketBuf, E: Environment>(&mut self, env: &mut E, port: PortId, packet: &mut P) -> Verdict;
+
+    /// Lets time pass: expires a bounded amount of state, announcing each change.
+    ///
+    /// The dataplane calls it between bursts, at least every few milliseconds.
+    fn tick<E: Environment>(&mut self, env: &mut E);
+
+    /// Applies a statelet (h). Never sends anything.
+    fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError>;
+
+    /// Called once at take-over, after the last statelet, before the first packet: `now` is the new host's clock.
+    ///
+    /// State that holds instants of the old host's clock is rebased here. Must not change the digest.
+    fn take_over(&mut self, now: Instant);
+
+    /// Calls `f` for each part of the state, always all of them in the same order.
+    fn for_each_state(&mut self, f: &mut dyn FnMut(&mut dyn StateItem));
+
+    /// Present sizes and totals for status reports. May allocate; not for the packet path.
+    fn gauges(&self) -> Vec<Gauge>;
+}
