@@ -1,1 +1,11 @@
-//! Placeholder during bootstrap.
+//! The testbed of §VII: everything around a pair of VNF instances that makes a migration visible.
+//!
+//! - [`sandbox`]: private namespaces in which a run can neither disturb the host nor leave anything behind;
+//! - [`artifacts`]: the built programs and images a run uses;
+//! - [`process`]: child processes that end with their owner.
+
+#![forbid(unsafe_code)]
+
+pub mod artifacts;
+pub mod process;
+pub mod sandbox;

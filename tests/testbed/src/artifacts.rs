@@ -1,0 +1,57 @@
+//! The built programs and images that a run uses.
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The environment variable that names an [`Artifacts`] file, for tests started by `cargo xtask test`.
+pub const ARTIFACTS_ENV: &str = "SLIM_ARTIFACTS";
+
+/// Where the built programs and images are. Written by `cargo xtask`, read by the testbed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifacts {
+    /// The switch agent, `slim-switch`.
+    pub switch: PathBuf,
+    /// The controller, `slimctl`.
+    pub slimctl: PathBuf,
+    /// The load generator, `slim-load`.
+    pub load: PathBuf,
+    /// The testbed's own program, `slim-testbed`.
+    pub testbed: PathBuf,
+    /// The NAT as an ordinary program, for `--process`.
+    pub nat: PathBuf,
+    /// The NAT's image: a folder with a kernel, an initramfs and a manifest.
+    pub nat_image: PathBuf,
+}
+
+impl Artifacts {
+    /// Reads the file at `path` and checks that everything it names exists.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let artifacts: Self =
+            serde_json::from_str(&text).with_context(|| format!("{} is not a list of artifacts", path.display()))?;
+        artifacts.check()?;
+        Ok(artifacts)
+    }
+
+    /// Reads the file that [`ARTIFACTS_ENV`] names.
+    pub fn from_env() -> Result<Self> {
+        let path = std::env::var_os(ARTIFACTS_ENV)
+            .with_context(|| format!("{ARTIFACTS_ENV} is not set: run `cargo xtask test`, which builds and sets it"))?;
+        Self::read(Path::new(&path))
+    }
+
+    /// Writes the list to `path`.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn check(&self) -> Result<()> {
+        for path in [&self.switch, &self.slimctl, &self.load, &self.testbed, &self.nat, &self.nat_image] {
+            ensure!(path.exists(), "{} is missing: run `cargo xtask demo`, which builds it", path.display());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! Private namespaces for a run.
+//!
+//! A run gets its own network, process, mount and (without root) user namespace: its addresses exist nowhere else, and
+//! when its first process ends, for whatever reason, the kernel ends every other one. Nothing can be left behind.
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// Set for the process inside the sandbox.
+const INSIDE_ENV: &str = "SLIM_SANDBOX";
+
+/// A command that will run `program` as the first process of a new sandbox.
+///
+/// The sandbox dies with the returned command's process, and `program` with it.
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--net", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child=SIGKILL", "--"]);
+    command.arg(program).env(INSIDE_ENV, "1");
+    command
+}
+
+/// Prepares the sandbox from inside: loopback up, and a private `/run`, so that named network namespaces are private too.
+///
+/// # Errors
+/// Fails when called outside a sandbox, before it has changed anything.
+pub fn enter() -> Result<()> {
+    if std::env::var_os(INSIDE_ENV).is_none() || !nix::unistd::getpid().eq(&nix::unistd::Pid::from_raw(1)) {
+        bail!("this command is for the inside of the testbed's sandbox; use `cargo xtask demo` or `cargo xtask testbed`");
+    }
+    nix::mount::mount(Some("tmpfs"), "/run", Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>)
+        .context("cannot mount a private /run")?;
+    ip(&["link", "set", "lo", "up"])
+}
+
+/// Runs `ip` with `arguments`.
+pub fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .context("cannot run `ip`: install iproute2, or run `cargo xtask setup`")?;
+    if !output.status.success() {
+        bail!("`ip {}` failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
