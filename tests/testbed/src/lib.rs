@@ -2,10 +2,14 @@
 //!
 //! - [`sandbox`]: private namespaces in which a run can neither disturb the host nor leave anything behind;
 //! - [`artifacts`]: the built programs and images a run uses;
-//! - [`process`]: child processes that end with their owner.
+//! - [`process`]: child processes that end with their owner;
+//! - [`download`]: a TCP download that notices stalls;
+//! - [`demo`]: the run behind `cargo xtask demo`.
 
 #![forbid(unsafe_code)]
 
 pub mod artifacts;
+pub mod demo;
+pub mod download;
 pub mod process;
 pub mod sandbox;
