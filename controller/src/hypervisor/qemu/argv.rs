@@ -1,0 +1,244 @@
+//! QEMU's command line.
+
+use crate::hypervisor::{Launch, Link, Nic};
+use crate::net::MacAddress;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Deep enough for 20 ms of small packets at the default rate; the most that virtio-net on vhost-user takes.
+const RING_SIZE: u16 = 1024;
+
+/// A machine with little more than PCIe and a serial port: what is absent need not be probed at boot.
+const MACHINE: &str = "q35,sata=off,smbus=off,i8042=off,usb=off,vmport=off";
+
+/// Every offload off. A frame then always carries complete checksums and fits the link, as the switch needs it.
+const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
+     guest_uso4=off,guest_uso6=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,host_uso=off,mrg_rxbuf=off";
+
+/// The arguments of QEMU for `launch`, with the instance's configuration in `config_file`.
+pub fn argv(launch: &Launch, kvm: bool, config_file: &Path) -> Vec<OsString> {
+    let mut args = Args(Vec::new());
+    args.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
+    args.pair("-display", "none");
+    args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny");
+    args.pair("-name", &format!("slim-{}", launch.name));
+    args.pair("-machine", &format!("{MACHINE},memory-backend=memory"));
+    match kvm {
+        true => args.pair("-accel", "kvm").pair("-cpu", "host"),
+        false => args.pair("-accel", "tcg,thread=multi").pair("-cpu", "max"),
+    };
+    args.pair("-smp", &launch.vcpus.to_string());
+    args.pair("-m", &format!("{}M", launch.memory_mb));
+    // Shared, so that the switch can read and write the rings in it: vhost-user needs nothing more.
+    args.pair("-object", &format!("memory-backend-memfd,id=memory,size={}M,share=on", launch.memory_mb));
+
+    args.path("-kernel", "", &launch.image.kernel);
+    args.path("-initrd", "", &launch.image.initramfs);
+    args.pair("-append", &cmdline(launch, kvm));
+    args.path("-fw_cfg", "name=opt/slim/config,file=", config_file);
+
+    args.path("-chardev", "file,id=console,path=", &launch.console_log);
+    args.pair("-serial", "chardev:console");
+    args.path("-chardev", "socket,id=qmp,server=on,wait=off,path=", &launch.qmp_socket);
+    args.pair("-mon", "chardev=qmp,mode=control");
+
+    for (index, nic) in launch.nics.iter().enumerate() {
+        match nic {
+            Nic::Dataplane { link, mac } => {
+                args.link(index, link);
+                args.virtio(index, link, *mac, "");
+            }
+            Nic::Management { link, mac } => {
+                args.link(index, link);
+                args.virtio(index, link, *mac, NO_OFFLOADS);
+            }
+            Nic::Passthrough { address } => {
+                args.pair("-device", &format!("vfio-pci,host={address},rombar=0"));
+            }
+        }
+    }
+    args.0
+}
+
+/// The guest kernel's command line.
+fn cmdline(launch: &Launch, kvm: bool) -> String {
+    // A panic ends QEMU at once, by way of -no-reboot; emulated timers need neither check nor watchdog.
+    let mut words = vec!["console=ttyS0", "quiet", "panic=-1", "reboot=t"];
+    if !kvm {
+        words.extend(["no_timer_check", "tsc=reliable"]);
+    }
+    words.extend(launch.extra_cmdline.split_whitespace());
+    words.join(" ")
+}
+
+/// Arguments under construction.
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn flag(&mut self, flag: &str) -> &mut Self {
+        self.0.push(flag.into());
+        self
+    }
+
+    fn pair(&mut self, flag: &str, value: &str) -> &mut Self {
+        self.flag(flag).flag(value)
+    }
+
+    /// A flag whose value ends with a file name. QEMU wants commas doubled where options precede it.
+    fn path(&mut self, flag: &str, options: &str, path: &Path) -> &mut Self {
+        use std::os::unix::ffi::{OsStrExt, OsStringExt};
+        let mut value = options.as_bytes().to_vec();
+        for &byte in path.as_os_str().as_bytes() {
+            value.push(byte);
+            if byte == b',' && !options.is_empty() {
+                value.push(byte);
+            }
+        }
+        self.flag(flag).0.push(OsString::from_vec(value));
+        self
+    }
+
+    fn link(&mut self, index: usize, link: &Link) {
+        match link {
+            Link::VhostUser { socket } => {
+                self.path("-chardev", &format!("socket,id=link{index},reconnect-ms=100,path="), socket);
+                self.pair("-netdev", &format!("vhost-user,id=net{index},chardev=link{index}"));
+            }
+            Link::Tap { interface } => {
+                self.pair("-netdev", &format!("tap,id=net{index},ifname={interface},script=no,downscript=no"));
+            }
+            Link::User { forward } => {
+                let forward: String =
+                    forward.iter().map(|(host, guest)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
+                self.pair("-netdev", &format!("user,id=net{index}{forward}"));
+            }
+            Link::Unconnected => {
+                self.pair("-netdev", &format!("hubport,id=net{index},hubid={index}"));
+            }
+        }
+    }
+
+    fn virtio(&mut self, index: usize, link: &Link, mac: MacAddress, options: &str) {
+        // Without ROM and legacy registers there is less to map, and no I/O ports to run out of.
+        let mut device = format!("virtio-net-pci,netdev=net{index},mac={mac},romfile=,rombar=0,disable-legacy=on");
+        device += &format!(",rx_queue_size={RING_SIZE}");
+        if matches!(link, Link::VhostUser { .. }) {
+            device += &format!(",tx_queue_size={RING_SIZE}");
+        }
+        if !options.is_empty() {
+            device += ",";
+            device += options;
+        }
+        self.pair("-device", &device);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::Image;
+
+    fn launch() -> Launch {
+        let image = Image { kernel: "/images/nat/kernel".into(), initramfs: "/images/nat/initramfs".into() };
+        let mut launch = Launch::new("nat-a", image, Path::new("/run/slim"));
+        launch.nics = vec![
+            Nic::Management {
+                link: Link::VhostUser { socket: "/run/slim/nat-a.mgmt.sock".into() },
+                mac: "52:54:00:03:00:0b".parse().unwrap(),
+            },
+            Nic::Dataplane {
+                link: Link::VhostUser { socket: "/run/slim/nat-a.in.sock".into() },
+                mac: "52:54:00:01:00:0b".parse().unwrap(),
+            },
+            Nic::Passthrough { address: "03:10.0".parse().unwrap() },
+        ];
+        launch
+    }
+
+    /// The values of every occurrence of `flag`.
+    fn values(args: &[OsString], flag: &str) -> Vec<String> {
+        args.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1].to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_vnf_gets_shared_memory_its_configuration_and_its_links() {
+        let args = argv(&launch(), false, Path::new("/run/slim/nat-a.toml"));
+        assert_eq!(values(&args, "-object"), ["memory-backend-memfd,id=memory,size=256M,share=on"]);
+        assert!(values(&args, "-machine")[0].ends_with(",memory-backend=memory"));
+        assert_eq!(values(&args, "-fw_cfg"), ["name=opt/slim/config,file=/run/slim/nat-a.toml"]);
+        assert_eq!(values(&args, "-kernel"), ["/images/nat/kernel"]);
+        assert_eq!(
+            values(&args, "-chardev"),
+            [
+                "file,id=console,path=/run/slim/nat-a.console.log",
+                "socket,id=qmp,server=on,wait=off,path=/run/slim/nat-a.qmp",
+                "socket,id=link0,reconnect-ms=100,path=/run/slim/nat-a.mgmt.sock",
+                "socket,id=link1,reconnect-ms=100,path=/run/slim/nat-a.in.sock",
+            ]
+        );
+        assert_eq!(values(&args, "-netdev"), ["vhost-user,id=net0,chardev=link0", "vhost-user,id=net1,chardev=link1"]);
+    }
+
+    #[test]
+    fn only_the_management_interface_loses_its_offloads() {
+        let devices = values(&argv(&launch(), false, Path::new("c")), "-device");
+        assert_eq!(devices.len(), 3);
+        assert!(devices[0].contains("mac=52:54:00:03:00:0b") && devices[0].contains(",csum=off,guest_csum=off,"));
+        assert_eq!(
+            devices[1],
+            "virtio-net-pci,netdev=net1,mac=52:54:00:01:00:0b,romfile=,rombar=0,disable-legacy=on,\
+             rx_queue_size=1024,tx_queue_size=1024"
+        );
+        assert_eq!(devices[2], "vfio-pci,host=0000:03:10.0,rombar=0");
+    }
+
+    #[test]
+    fn deep_transmit_rings_are_for_vhost_user_only() {
+        let mut launch = launch();
+        let mac = "52:54:00:01:00:0c".parse().unwrap();
+        launch.nics = vec![
+            Nic::Dataplane { link: Link::Unconnected, mac },
+            Nic::Dataplane { link: Link::Tap { interface: "tap0".into() }, mac },
+            Nic::Management { link: Link::User { forward: vec![(7101, 7001), (7102, 7002)] }, mac },
+        ];
+        let args = argv(&launch, false, Path::new("c"));
+        assert!(values(&args, "-device").iter().all(|device| !device.contains("tx_queue_size")));
+        assert_eq!(
+            values(&args, "-netdev"),
+            [
+                "hubport,id=net0,hubid=0",
+                "tap,id=net1,ifname=tap0,script=no,downscript=no",
+                "user,id=net2,hostfwd=tcp:127.0.0.1:7101-:7001,hostfwd=tcp:127.0.0.1:7102-:7002",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_accelerator_decides_cpu_and_timers() {
+        let mut launch = launch();
+        launch.extra_cmdline = "  debug foo=1 ".into();
+        launch.vcpus = 2;
+        let tcg = argv(&launch, false, Path::new("c"));
+        assert_eq!(values(&tcg, "-cpu"), ["max"]);
+        assert_eq!(
+            values(&tcg, "-append"),
+            ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable debug foo=1"]
+        );
+        let kvm = argv(&launch, true, Path::new("c"));
+        assert_eq!(values(&kvm, "-accel"), ["kvm"]);
+        assert_eq!(values(&kvm, "-cpu"), ["host"]);
+        assert_eq!(values(&kvm, "-append"), ["console=ttyS0 quiet panic=-1 reboot=t debug foo=1"]);
+        assert_eq!(values(&kvm, "-smp"), ["2"]);
+    }
+
+    #[test]
+    fn commas_in_paths_are_doubled_where_qemu_splits() {
+        let mut launch = launch();
+        launch.image.kernel = "/a,b/kernel".into();
+        launch.qmp_socket = "/a,b/qmp".into();
+        let args = argv(&launch, false, Path::new("/a,b/config"));
+        assert_eq!(values(&args, "-kernel"), ["/a,b/kernel"]);
+        assert_eq!(values(&args, "-fw_cfg"), ["name=opt/slim/config,file=/a,,b/config"]);
+        assert_eq!(values(&args, "-chardev")[1], "socket,id=qmp,server=on,wait=off,path=/a,,b/qmp");
+    }
+}

@@ -1,0 +1,114 @@
+//! QEMU, on KVM or in emulation.
+//!
+//! * [`argv`]: the command line for a [`Launch`], a pure function;
+//! * [`Instance`]: the running QEMU, from its start to its orderly end.
+
+mod argv;
+mod console;
+mod instance;
+mod probe;
+mod qmp;
+
+pub use argv::argv;
+pub use instance::Instance;
+
+use super::accel::{self, ProbeCache};
+use super::{Accel, AccelChoice, AccelError, Hypervisor, Image, Launch, LaunchError, Link, Machine, Nic};
+use crate::process::{MissingProgram, find_program};
+use std::path::{Path, PathBuf};
+
+/// QEMU as this host has it.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    program: PathBuf,
+}
+
+impl Qemu {
+    /// Finds QEMU in `PATH`.
+    ///
+    /// # Errors
+    /// Names the package to install.
+    pub fn find() -> Result<Self, MissingProgram> {
+        Ok(Self { program: find_program("qemu-system-x86_64", "qemu-system-x86")? })
+    }
+
+    /// Where it was found.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Starts `launch`; the guest becomes ready later.
+    ///
+    /// # Errors
+    /// Whatever can be known before the guest runs.
+    pub fn start(&self, launch: &Launch) -> Result<Instance, LaunchError> {
+        check(launch)?;
+        let choice = self.choose_accel(launch.accel, &launch.image)?;
+        log::info!("{}: runs with {choice}", launch.name);
+        Instance::start(&self.program, launch, choice)
+    }
+}
+
+impl Hypervisor for Qemu {
+    fn boot(&self, launch: &Launch) -> Result<Box<dyn Machine>, LaunchError> {
+        Ok(Box::new(self.start(launch)?))
+    }
+
+    fn choose_accel(&self, accel: Accel, image: &Image) -> Result<AccelChoice, AccelError> {
+        accel::choose(accel, Path::new("/"), || {
+            let cache = ProbeCache::new(&self.program, image);
+            if let Some(answer) = cache.as_ref().and_then(ProbeCache::get) {
+                return answer;
+            }
+            let answer = probe::boot(&self.program, image);
+            if let Some(cache) = cache {
+                cache.put(&answer);
+            }
+            answer
+        })
+    }
+}
+
+/// What can be found wrong with `launch` before QEMU complains in its own words.
+fn check(launch: &Launch) -> Result<(), LaunchError> {
+    for file in [&launch.image.kernel, &launch.image.initramfs] {
+        if !file.is_file() {
+            return Err(LaunchError::MissingImage { file: file.clone() });
+        }
+    }
+    let invalid = |text: String| Err(LaunchError::Invalid(format!("{}: {text}", launch.name)));
+    if launch.name.is_empty() || !launch.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        return invalid("an instance's name consists of letters, digits, '.', '_' and '-'".into());
+    }
+    if launch.vcpus == 0 {
+        return invalid("a guest needs at least one virtual CPU".into());
+    }
+    if launch.memory_mb < 64 {
+        return invalid(format!("{} MiB of memory are too few: the least is 64", launch.memory_mb));
+    }
+    let mut macs = Vec::new();
+    for nic in &launch.nics {
+        let (Nic::Dataplane { link, mac } | Nic::Management { link, mac }) = nic else { continue };
+        if macs.contains(mac) {
+            return invalid(format!("two interfaces have the MAC address {mac}"));
+        }
+        macs.push(*mac);
+        match link {
+            Link::VhostUser { socket } if !socket.exists() => {
+                return invalid(format!("the switch does not offer {}: is it running?", socket.display()));
+            }
+            Link::Tap { interface } if !Path::new("/sys/class/net").join(interface).exists() => {
+                return invalid(format!("there is no network interface {interface}"));
+            }
+            _ => {}
+        }
+    }
+    // Unix sockets have short names; QEMU's own message does not say which one is too long.
+    if launch.qmp_socket.as_os_str().len() > 107 {
+        return invalid(format!(
+            "{} is too long for a socket's name: choose a shorter run directory",
+            launch.qmp_socket.display()
+        ));
+    }
+    Ok(())
+}
