@@ -19,6 +19,9 @@
 
 extern crate alloc;
 
+#[doc(hidden)]
+pub use rkyv;
+
 pub mod nf;
 pub mod packet;
 pub mod table;

@@ -8,7 +8,7 @@ use rkyv::util::AlignedVec;
 /// Untrusted on arrival: [`StateItem::begin_adopt`] compares it with the destination's own configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ItemHeader {
-    /// Number of segments that will follow, each exactly once, in any order.
+    /// Number of segments of the item. Those with entries follow, each once, in any order.
     pub segments: u32,
     /// Number of live entries in all segments together.
     pub entries: u64,
@@ -19,6 +19,30 @@ pub struct ItemHeader {
     /// Identifies key and value layout, so that a wrong one is refused before any byte is read.
     pub layout: u64,
 }
+
+impl ItemHeader {
+    /// Compares a received header with that of the item it is for, `own`: shape and bounds must agree.
+    pub(crate) fn expect_shape(&self, own: &Self) -> Result<(), AdoptError> {
+        if self.layout != own.layout {
+            return Err(AdoptError::Header("keys and values have another layout"));
+        }
+        if self.capacity != own.capacity {
+            return Err(AdoptError::Header("its capacity is another"));
+        }
+        if self.segments != own.segments {
+            return Err(AdoptError::Header("its number of segments does not follow from its capacity"));
+        }
+        if self.entries > self.capacity {
+            return Err(AdoptError::Header("it promises more entries than its capacity"));
+        }
+        Ok(())
+    }
+}
+
+/// A segment could not be archived, for want of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a segment could not be archived")]
+pub struct ArchiveError;
 
 /// Why a received header or segment cannot become part of the state. The migration is aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,8 +97,8 @@ pub trait FrozenItem: Send {
     /// What the destination must know first.
     fn header(&self) -> ItemHeader;
 
-    /// The rkyv archive of segment `index`, below `header().segments`.
-    fn archive_segment(&self, index: u32) -> AlignedVec;
+    /// The rkyv archive of segment `index`, or `None` if it has no entries and need not travel.
+    fn archive_segment(&self, index: u32) -> Result<Option<AlignedVec>, ArchiveError>;
 
     /// A digest of the logical content: equal for equal entries, whatever their order, seed and layout.
     fn digest(&self) -> u128;
