@@ -1,6 +1,6 @@
 //! Devices as the EAL presents them, before they are configured and started.
 
-use crate::eal::{Eal, c_string, control};
+use crate::eal::{OpenPorts, c_string, control};
 use crate::error::{Error, check, refused};
 use crate::mempool::Mempool;
 use crate::port::Port;
@@ -60,12 +60,13 @@ pub struct Started {
 pub struct Device(Handle);
 
 impl Device {
-    pub(crate) fn of_attached(_eal: &Eal, name: &str) -> Result<Self, Error> {
-        Ok(Self(Handle { id: find(name)?, name: name.into(), detach: true, started: false }))
-    }
-
-    pub(crate) fn of_present(_eal: &Eal, name: &str) -> Result<Self, Error> {
-        Ok(Self(Handle { id: find(name)?, name: name.into(), detach: false, started: false }))
+    /// Opens the port called `name`; `detach` says whether its device is to be detached in the end.
+    pub(crate) fn open(open: &mut OpenPorts, name: &str, detach: bool) -> Result<Self, Error> {
+        let id = find(name)?;
+        if !open.insert(id) {
+            return Err(Error::PortExists(name.into()));
+        }
+        Ok(Self(Handle { id, name: name.into(), detach, started: false }))
     }
 
     /// The port's name, which is its device's.
@@ -184,7 +185,8 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let _guard = control();
+        let mut open = control();
+        open.remove(self.id);
         let name = &self.name;
         if self.started {
             // SAFETY: this is the last owner: no queue of the port exists any more.
@@ -211,7 +213,7 @@ impl Drop for Handle {
 }
 
 /// The number of the port whose name is `name`, or whose device is called so.
-fn find(name: &str) -> Result<u16, Error> {
+pub(crate) fn find(name: &str) -> Result<u16, Error> {
     let c_name = c_string(name)?;
     let mut id = 0;
     // SAFETY: the name is NUL-terminated, `id` writable.

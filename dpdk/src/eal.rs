@@ -1,6 +1,6 @@
 //! Starting the environment abstraction layer (EAL), and attaching devices while it runs.
 
-use crate::device::Device;
+use crate::device::{Device, find};
 use crate::error::{Error, check, refused};
 use core::ffi::c_char;
 use std::ffi::CString;
@@ -10,9 +10,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// DPDK's control path is not thread-safe: attaching, starting, stopping and removing take this lock.
-static CONTROL: Mutex<()> = Mutex::new(());
+static CONTROL: Mutex<OpenPorts> = Mutex::new(OpenPorts(0));
 
-pub(crate) fn control() -> MutexGuard<'static, ()> {
+/// The ports that have a [`Device`] or queues in this process, so that none gets two owners.
+pub(crate) struct OpenPorts(u32);
+
+const _: () = assert!(dpdk_sys::RTE_MAX_ETHPORTS <= u32::BITS);
+
+impl OpenPorts {
+    /// Marks port `id` as open; false if it is already.
+    pub(crate) fn insert(&mut self, id: u16) -> bool {
+        let bit = 1 << id;
+        let new = self.0 & bit == 0;
+        self.0 |= bit;
+        new
+    }
+
+    /// Marks port `id` as not open.
+    pub(crate) fn remove(&mut self, id: u16) {
+        self.0 &= !(1 << id);
+    }
+}
+
+pub(crate) fn control() -> MutexGuard<'static, OpenPorts> {
     CONTROL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -62,21 +82,29 @@ impl Eal {
     /// Attaches the device that `arguments` describe, as in `net_vhost0,iface=/run/nat-a.in.sock`, and opens its port.
     ///
     /// It is detached again when the port is dropped.
+    ///
+    /// # Errors
+    /// [`Error::PortExists`] if there is a port of this name; [`Error::Refused`] if the driver refuses.
     pub fn attach(&self, arguments: &str) -> Result<Device, Error> {
         let c_arguments = c_string(arguments)?;
         let name = arguments.split(',').next().unwrap_or_default();
-        {
-            let _guard = control();
-            crate::logging::take_last_error();
-            // SAFETY: the EAL runs, the string is NUL-terminated and copied by the callee, the control lock is held.
-            check(unsafe { dpdk_sys::rte_dev_probe(c_arguments.as_ptr()) }, "attach", arguments)?;
+        let mut open = control();
+        // DPDK would take this for success.
+        if find(name).is_ok() {
+            return Err(Error::PortExists(name.into()));
         }
-        Device::of_attached(self, name)
+        crate::logging::take_last_error();
+        // SAFETY: the EAL runs, the string is NUL-terminated and copied by the callee, the control lock is held.
+        check(unsafe { dpdk_sys::rte_dev_probe(c_arguments.as_ptr()) }, "attach", arguments)?;
+        Device::open(&mut open, name, true)
     }
 
     /// Opens the port of a device that the EAL found at its start: a `--vdev`, or an allowed PCI address.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPort`]; [`Error::PortExists`] if the port is open already.
     pub fn open(&self, name: &str) -> Result<Device, Error> {
-        Device::of_present(self, name)
+        Device::open(&mut control(), name, false)
     }
 
     /// The names of all ports there are.

@@ -31,6 +31,9 @@ pub enum Error {
     /// There is no port of this name.
     #[error("no port named {0}")]
     NoSuchPort(String),
+    /// There is a port of this name already, or it is open already.
+    #[error("port {0} exists already")]
+    PortExists(String),
     /// The driver has no receive interrupts for this queue; poll with bounded sleeps instead.
     #[error("port {0} has no receive interrupts")]
     InterruptsUnsupported(String),
