@@ -24,5 +24,6 @@ pub use rkyv;
 
 pub mod nf;
 pub mod packet;
+pub mod protocol;
 pub mod table;
 pub mod time;
