@@ -1,0 +1,59 @@
+//! Building packages of the workspace with the cargo that runs us.
+
+use crate::command;
+use crate::paths;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+/// The target of images. Naming it, though it is the host's, keeps their flags away from build scripts and
+/// procedural macros.
+pub const IMAGE_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Fully static at a fixed address, so that PID 1 needs no loader; the CPU is the least that DPDK asks for.
+const IMAGE_RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static -C target-cpu=x86-64-v2";
+
+/// `cargo`, in the workspace's root.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(paths::root());
+    // What cargo set for us is not meant for the packages that this one builds.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text == "CARGO_BIN_NAME" {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// Runs `cargo` as one step called `title`, its output on our terminal.
+pub fn step(title: &str, cargo: &mut Command) -> Result<()> {
+    eprintln!("==> {title}");
+    let started = Instant::now();
+    command::run(cargo)?;
+    eprintln!("    done in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Builds the static program `program` of `package` for an image and returns where it is.
+pub fn build_image_program(package: &str, program: &str) -> Result<PathBuf> {
+    let mut build = cargo();
+    build
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", IMAGE_RUSTFLAGS)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .args(["build", "--profile", "image", "--target", IMAGE_TARGET])
+        .args(["--package", package, "--bin", program, "--features", "image"]);
+    step(&format!("building {program} for its image: static, optimised as a whole"), &mut build)?;
+    let path = paths::target().join(IMAGE_TARGET).join("image").join(program);
+    path.metadata().with_context(|| format!("cargo left no {}", path.display()))?;
+    Ok(path)
+}
+
+/// The version of the compiler.
+pub fn rustc_version() -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    Ok(command::output(Command::new(rustc).arg("--version"))?.trim().to_owned())
+}

@@ -1,0 +1,90 @@
+//! What is known of an image, in `manifest.json` beside it.
+
+use crate::cargo;
+use crate::git::Revision;
+use crate::hash;
+use crate::kernel::{self, Kernel};
+use crate::setup::debian;
+use crate::vnf::Vnf;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+/// The layout of this file; changes with it.
+const FORMAT: u32 = 1;
+
+/// The file's name in the image's folder.
+pub const FILE_NAME: &str = "manifest.json";
+
+/// Everything about an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The layout of this file.
+    pub format: u32,
+    /// The network function.
+    pub vnf: String,
+    /// SliM's version.
+    pub version: String,
+    /// The commit it was built from, empty if unknown.
+    pub commit: String,
+    /// Whether sources differed from that commit.
+    pub dirty: bool,
+    /// The compiler.
+    pub rustc: String,
+    /// The version of the statically linked DPDK.
+    pub dpdk: String,
+    /// The kernel's own record: version, source, configuration.
+    pub linux: kernel::Record,
+    /// The kernel.
+    pub kernel: File,
+    /// The initramfs.
+    pub initramfs: File,
+    /// The program inside the initramfs.
+    pub program: File,
+}
+
+/// One file of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its hash.
+    pub sha256: String,
+}
+
+impl File {
+    /// Describes the file at `path`.
+    pub fn describe(path: &Path) -> Result<Self> {
+        let size_bytes = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+        Ok(Self { size_bytes, sha256: hash::file(path)? })
+    }
+}
+
+impl Manifest {
+    /// The manifest for what is now in `folder`.
+    pub fn new(vnf: &Vnf, folder: &Path, linux: &Kernel, program: File) -> Result<Self> {
+        let revision = Revision::read();
+        Ok(Self {
+            format: FORMAT,
+            vnf: vnf.name.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: revision.commit,
+            dirty: revision.dirty,
+            rustc: cargo::rustc_version()?,
+            dpdk: debian::version("libdpdk-dev")?,
+            linux: linux.record.clone(),
+            kernel: File::describe(&folder.join("kernel"))?,
+            initramfs: File::describe(&folder.join("initramfs"))?,
+            program,
+        })
+    }
+
+    /// The manifest in `folder`; `None` if there is none of the present layout.
+    pub fn read(folder: &Path) -> Option<Self> {
+        let manifest: Self = serde_json::from_slice(&fs::read(folder.join(FILE_NAME)).ok()?).ok()?;
+        (manifest.format == FORMAT).then_some(manifest)
+    }
+}

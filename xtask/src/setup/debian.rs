@@ -1,0 +1,209 @@
+//! Debian's package manager: what is installed, and installing more.
+
+use super::packages::{KERNEL_SOURCE, QEMU};
+use crate::command;
+use crate::paths;
+use crate::progress::Step;
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+/// Package lists older than this are fetched again before an installation.
+const LISTS_FRESH: Duration = Duration::from_secs(24 * 60 * 60);
+
+const LISTS: &str = "/var/lib/apt/lists";
+const BACKPORTS: &str = "bookworm-backports";
+const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/slim-backports.list";
+
+/// The versions of those of `names` that are installed.
+pub fn installed(names: &[&str]) -> Result<BTreeMap<String, String>> {
+    ensure!(
+        command::exists("dpkg-query"),
+        "this is not a Debian system: `cargo xtask setup` knows only Debian's packages. SliM needs these, or their \
+         like: {}",
+        names.join(" ")
+    );
+    // Its exit status is no help: it fails as soon as one of the names was never heard of.
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f", "${Package}\t${db:Status-Status}\t${Version}\n"])
+        .args(names)
+        .output()
+        .context("cannot start dpkg-query")?;
+    let mut versions = BTreeMap::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        if let [name, "installed", version] = line.split('\t').collect::<Vec<_>>()[..] {
+            versions.insert(name.to_owned(), version.to_owned());
+        }
+    }
+    Ok(versions)
+}
+
+/// The version of an installed package.
+pub fn version(name: &str) -> Result<String> {
+    installed(&[name])?.remove(name).with_context(|| format!("{name} is not installed: run `cargo xtask setup`"))
+}
+
+/// Installs `names`, after refreshing the package lists where they are missing or old.
+pub fn install(names: &[&str]) -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root() || command::exists("sudo"),
+        "packages are missing and can only be installed by root: run this as root, install sudo, or have an \
+         administrator run `apt-get install {}`",
+        names.join(" ")
+    );
+    let log = log_file()?;
+    let backports = names.contains(&QEMU) && qemu_from_backports()?;
+    let suite_added = backports && add_backports(&log)?;
+    if suite_added || !lists_fresh() || !all_known(names)? {
+        update(&log)?;
+    }
+    if let Err(error) = install_once(names, backports, &log) {
+        // A mirror may have replaced a version since the lists were fetched.
+        eprintln!("    the installation failed; trying once more with new package lists\n    {error:#}");
+        update(&log)?;
+        install_once(names, backports, &log).with_context(|| advice(names))?;
+    }
+    Ok(())
+}
+
+/// Downloads the newest version of the package `name` into the folder `into`, without installing it.
+pub fn download(name: &str, into: &Path) -> Result<PathBuf> {
+    let log = log_file()?;
+    if !all_known(&[name])? {
+        update(&log)?;
+    }
+    fs::create_dir_all(into)?;
+    let mut step = Step::start(format!("downloading Debian's {name}"));
+    let mut download = Command::new("apt-get");
+    download.current_dir(into).args(["download", "-q", name]);
+    command::run_logged(&mut step, &mut download, &log, |step, line| step.progress(0, line))?;
+    let package = fs::read_dir(into)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get left no package in {}", into.display()))?;
+    step.finish("");
+    Ok(package)
+}
+
+fn log_file() -> Result<PathBuf> {
+    let folder = paths::cache()?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder.join("setup.log"))
+}
+
+/// `program` as root.
+fn as_root(program: &str) -> Command {
+    if nix::unistd::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    command
+}
+
+fn apt_get() -> Command {
+    let mut command = as_root("env");
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]);
+    command
+}
+
+fn update(log: &Path) -> Result<()> {
+    let mut step = Step::start("fetching Debian's package lists (apt-get update)");
+    command::run_logged(&mut step, apt_get().arg("update"), log, |step, line| step.progress(0, line))
+        .context("the package lists could not be fetched: is there a network, and a mirror in /etc/apt?")?;
+    step.finish("");
+    Ok(())
+}
+
+fn install_once(names: &[&str], backports: bool, log: &Path) -> Result<()> {
+    let mut rest = names.to_vec();
+    if backports {
+        rest.retain(|name| *name != QEMU);
+        install_from(&[QEMU], Some(BACKPORTS), log)?;
+    }
+    if rest.is_empty() { Ok(()) } else { install_from(&rest, None, log) }
+}
+
+fn install_from(names: &[&str], suite: Option<&str>, log: &Path) -> Result<()> {
+    let origin = suite.map_or_else(String::new, |suite| format!(" from {suite}"));
+    let mut step = Step::start(format!("installing {}{origin}", names.join(" ")));
+    let mut install = apt_get();
+    install.args(["install", "--no-install-recommends"]);
+    if let Some(suite) = suite {
+        install.args(["-t", suite]);
+    }
+    command::run_logged(&mut step, install.args(names), log, |step, line| step.progress(0, line))?;
+    step.finish("");
+    Ok(())
+}
+
+/// Whether the package lists exist and are young.
+fn lists_fresh() -> bool {
+    let Ok(entries) = fs::read_dir(LISTS) else { return false };
+    let some = entries.filter_map(Result::ok).any(|entry| entry.file_name().to_string_lossy().ends_with("Release"));
+    // apt keeps a list's date as its mirror gave it: the folder tells when it was fetched.
+    let fetched = fs::metadata(LISTS).and_then(|metadata| metadata.modified());
+    some && fetched.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < LISTS_FRESH))
+}
+
+/// Whether the package lists offer all of `names`.
+fn all_known(names: &[&str]) -> Result<bool> {
+    for name in names {
+        let policy = command::output(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", name]))?;
+        if !policy.lines().any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)")) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether QEMU's other packages on this machine come from the backports, so that a plain installation would break
+/// them.
+fn qemu_from_backports() -> Result<bool> {
+    let versions = installed(&["qemu-utils", "qemu-system-common", "qemu-system-data"])?;
+    Ok(versions.values().any(|version| version.contains("~bpo12")))
+}
+
+/// Makes the backports known to apt; `false` if they were.
+fn add_backports(log: &Path) -> Result<bool> {
+    let targets = command::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(CODENAME) $(COMPONENT)",
+    ]))?;
+    if targets.lines().any(|line| line.ends_with(&format!("{BACKPORTS} main"))) {
+        return Ok(false);
+    }
+    let mirror =
+        targets.lines().find_map(|line| line.strip_suffix(" bookworm main")).unwrap_or("http://deb.debian.org/debian");
+    let mut step = Step::start(format!("adding {BACKPORTS} to apt's sources, in {BACKPORTS_FILE}"));
+    let line = format!("deb {} {BACKPORTS} main", mirror.trim_end_matches('/'));
+    let mut write = as_root("sh");
+    write.args(["-c", &format!("echo '{line}' > {BACKPORTS_FILE}")]);
+    command::run_logged(&mut step, &mut write, log, |_, _| {})?;
+    step.finish(&line);
+    Ok(true)
+}
+
+fn advice(names: &[&str]) -> String {
+    let mut text = format!("could not install {}", names.join(" "));
+    if names.contains(&KERNEL_SOURCE) && !is_bookworm() {
+        text += ". These names are those of Debian 12 (bookworm), which this is not";
+    }
+    text
+}
+
+fn is_bookworm() -> bool {
+    fs::read_to_string("/etc/os-release").is_ok_and(|text| text.contains("bookworm"))
+}
+
+/// Fails unless apt is there to be used.
+pub fn check_apt() -> Result<()> {
+    if !command::exists("apt-get") || !command::exists("apt-cache") {
+        bail!("apt-get is missing: packages can only be installed by hand here");
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! What SliM needs beyond a Rust toolchain, and what for.
+
+/// A part of SliM that needs software of the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Compiling the crates that contain DPDK.
+    Dpdk,
+    /// Building the guest's kernel, and packing images.
+    Kernel,
+    /// Booting images.
+    Qemu,
+    /// Network namespaces and the programs sent through them.
+    Testbed,
+    /// Formatting and linting the sources.
+    Lint,
+}
+
+impl Need {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Dpdk, Self::Kernel, Self::Qemu, Self::Testbed, Self::Lint];
+}
+
+/// A package of Debian.
+#[derive(Debug)]
+pub struct Package {
+    /// Its name.
+    pub name: &'static str,
+    /// What needs it.
+    pub need: Need,
+    /// Its purpose, for the list of what is missing.
+    pub purpose: &'static str,
+}
+
+const fn package(need: Need, name: &'static str, purpose: &'static str) -> Package {
+    Package { name, need, purpose }
+}
+
+/// The package with the kernel's source.
+pub const KERNEL_SOURCE: &str = "linux-source-6.1";
+
+/// The package with QEMU, which on some machines must come from the backports.
+pub const QEMU: &str = "qemu-system-x86";
+
+/// The packages, by need.
+pub const PACKAGES: &[Package] = &[
+    package(Need::Dpdk, "gcc", "compiles the shim around DPDK's inline functions, and links"),
+    package(Need::Dpdk, "libc6-dev", "the C library, also static for the images"),
+    package(Need::Dpdk, "libdpdk-dev", "DPDK 22.11: headers and static libraries"),
+    package(Need::Dpdk, "libclang1-14", "reads DPDK's headers to make the bindings"),
+    package(Need::Dpdk, "libclang-common-14-dev", "the compiler's own headers, for the same"),
+    package(Need::Dpdk, "libnuma-dev", "linked into DPDK's EAL"),
+    package(Need::Dpdk, "libbsd-dev", "linked into DPDK's EAL"),
+    package(Need::Kernel, KERNEL_SOURCE, "the guest's kernel, with Debian's patches"),
+    package(Need::Kernel, "gcc", "compiles the kernel"),
+    package(Need::Kernel, "libc6-dev", "for the kernel's build tools"),
+    package(Need::Kernel, "make", "drives the kernel's build"),
+    package(Need::Kernel, "flex", "for the kernel's configuration language"),
+    package(Need::Kernel, "bison", "for the kernel's configuration language"),
+    package(Need::Kernel, "bc", "computes the kernel's time constants"),
+    package(Need::Kernel, "libelf-dev", "for objtool, part of the kernel's build"),
+    package(Need::Kernel, "libssl-dev", "for the kernel's build tools"),
+    package(Need::Kernel, "cpio", "for the kernel's build"),
+    package(Need::Kernel, "lz4", "compresses kernel and initramfs"),
+    package(Need::Kernel, "xz-utils", "unpacks the kernel's source"),
+    package(Need::Kernel, "patch", "applies SliM's patches to the kernel"),
+    package(Need::Qemu, QEMU, "boots the images"),
+    package(Need::Testbed, "iproute2", "network namespaces, TAP devices and their addresses"),
+    package(Need::Testbed, "iputils-ping", "ping through the NAT"),
+    package(Need::Testbed, "iperf3", "TCP through the NAT"),
+    package(Need::Testbed, "curl", "downloads through the NAT"),
+];
+
+/// The parts of the Rust toolchain that are not always installed with it.
+pub const COMPONENTS: &[(&str, &str)] = &[("rustfmt", "cargo-fmt"), ("clippy", "cargo-clippy")];

@@ -1,0 +1,41 @@
+//! The network functions that images exist for.
+
+use anyhow::{Result, bail};
+
+/// A network function of this repository.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Vnf {
+    /// Its name in commands, the `KIND` of its `NetworkFunction`.
+    pub name: &'static str,
+    /// What it does, in a few words.
+    pub summary: &'static str,
+    /// The package of the workspace that it is.
+    pub package: &'static str,
+    /// The program in that package.
+    pub program: &'static str,
+}
+
+/// All of them.
+pub const VNFS: &[Vnf] =
+    &[Vnf { name: "nat", summary: "network address translation", package: "slim-nat", program: "nat" }];
+
+/// The network function called `name`.
+pub fn find(name: &str) -> Result<&'static Vnf> {
+    if let Some(vnf) = VNFS.iter().find(|vnf| vnf.name == name) {
+        return Ok(vnf);
+    }
+    let known: Vec<_> = VNFS.iter().map(|vnf| format!("    {:<8} {}", vnf.name, vnf.summary)).collect();
+    bail!("there is no network function called {name:?}; these exist:\n{}", known.join("\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        assert_eq!(find("nat").expect("exists").package, "slim-nat");
+        let text = find("foo").expect_err("does not exist").to_string();
+        assert!(text.contains("\"foo\"") && text.contains("nat      network address translation"), "{text}");
+    }
+}
