@@ -3,10 +3,12 @@
 //! It never touches a data packet. From the bottom up:
 //!
 //! - [`net`], [`process`]: addresses, and child processes that never outlive us;
+//! - [`peer`]: control connections to instances and the switch, which come back when they break;
 //! - [`hypervisor`]: booting images, with QEMU behind the trait.
 
 #![forbid(unsafe_code)]
 
 pub mod hypervisor;
 pub mod net;
+pub mod peer;
 pub mod process;
