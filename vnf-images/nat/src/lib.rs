@@ -1,1 +1,214 @@
-//! Placeholder during bootstrap.
+//! Network address translation as in §VI-C of the paper: a NAT table, an ARP table and counters per interior host.
+//!
+//! Packets from the interior to the exterior network are masqueraded behind one exterior address. The crate is a pure
+//! library: it implements [`NetworkFunction`], and everything else is the runtime's.
+//!
+//! - [`config`]: what the operator sets.
+//! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
+//! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
+//! - [`ports`], [`tcp`], [`clock`], `expiry`, [`settings`]: what the transitions need.
+//! - `arp`, `translate`: packets.
+//! - [`drops`]: why packets are dropped.
+//!
+//! Not supported yet, and dropped with a counter each: fragments, ICMP, hairpinning. As in the paper's prototype
+//! (§VI-C) for the first two.
+
+#![forbid(unsafe_code)]
+
+mod arp;
+pub mod clock;
+pub mod config;
+pub mod drops;
+mod expiry;
+pub mod ports;
+pub mod settings;
+mod state;
+pub mod statelet;
+pub mod tables;
+pub mod tcp;
+mod translate;
+pub mod types;
+
+pub use config::Config;
+pub use drops::Drop;
+
+use arp::AskLimiter;
+use clock::Ticker;
+use config::InterfaceAddress;
+use core::net::Ipv4Addr;
+use expiry::{Sweep, Timeouts};
+use slim_core::nf::{ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, Verdict};
+use slim_core::packet::{Ethernet, MacAddr, PacketBuf, ether_type};
+use slim_core::table::StateItem;
+use slim_core::time::Instant;
+use state::State;
+use statelet::Statelet;
+use tables::Host;
+use types::{Endpoint, Protocol, Side};
+
+/// One of the NAT's own interfaces.
+#[derive(Debug, Clone, Copy)]
+struct Interface {
+    mac: MacAddr,
+    network: InterfaceAddress,
+}
+
+/// Totals of this instance. Not state: they begin at zero at each, as the drop counters do.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    arp_requests_sent: u64,
+    arp_learning_refused: u64,
+}
+
+/// A network address translator, one shard of it.
+pub struct Nat {
+    state: State,
+    interfaces: [Interface; 2],
+    gateway: Option<Ipv4Addr>,
+    sessions_per_host_max: Option<u32>,
+    timeouts: Timeouts,
+    // What follows is each host's own affair and no state of the function.
+    ticker: Ticker,
+    sweep: Sweep,
+    asks: AskLimiter,
+    gateway_asked_at: Option<u32>,
+    totals: Totals,
+}
+
+/// Announces a state change that has just been made.
+#[inline(always)]
+fn announce<E: Environment>(env: &mut E, statelet: &Statelet) {
+    if env.upd_enable() {
+        let encoded = statelet.encode();
+        env.announce(encoded.statelet_type(), encoded.value());
+    }
+}
+
+impl Nat {
+    #[inline(always)]
+    fn interface(&self, side: Side) -> &Interface {
+        &self.interfaces[side.index()]
+    }
+
+    /// The traffic of an interior host.
+    pub fn host(&self, address: Ipv4Addr) -> Option<&Host> {
+        self.state.hosts.get(&address.to_bits())
+    }
+
+    /// All interior hosts with their traffic, in no particular order.
+    pub fn hosts(&self) -> impl Iterator<Item = (Ipv4Addr, &Host)> {
+        self.state.hosts.iter().map(|(address, host)| (Ipv4Addr::from_bits(*address), host))
+    }
+
+    /// The exterior endpoint that an interior one is mapped to.
+    pub fn mapping(&self, protocol: Protocol, interior: Endpoint) -> Option<Endpoint> {
+        self.state.exterior_of(protocol, interior)
+    }
+
+    /// Lets the clock advance to `env.now()`.
+    #[inline(always)]
+    fn advance_clock<E: Environment>(&mut self, env: &mut E) {
+        if let Some(ticks) = self.ticker.advance(env.now(), self.state.clock.get())
+            && self.state.advance_clock(ticks).is_ok()
+        {
+            announce(env, &Statelet::Clock(ticks));
+            self.sweep.request();
+        }
+    }
+
+    #[inline(always)]
+    fn try_process<P: PacketBuf, E: Environment>(
+        &mut self,
+        env: &mut E,
+        port: PortId,
+        packet: &mut P,
+    ) -> Result<Verdict, Drop> {
+        let side = Side::of_port(port).ok_or(Drop::UnknownPort)?;
+        let (ethernet, payload) = Ethernet::parse_mut(packet.bytes_mut()).map_err(|_| Drop::FrameTooShort)?;
+        let (destination, ether_type) = (ethernet.destination(), ethernet.ether_type());
+        let to_own_mac = destination == self.interface(side).mac;
+        match (ether_type, side) {
+            (ether_type::IPV4, _) if !to_own_mac => Err(Drop::NotToOwnMac),
+            (ether_type::IPV4, Side::Interior) => self.process_outbound(env, ethernet, payload),
+            (ether_type::IPV4, Side::Exterior) => self.process_inbound(env, ethernet, payload),
+            (ether_type::ARP, _) if !to_own_mac && destination != MacAddr::BROADCAST => Err(Drop::NotToOwnMac),
+            (ether_type::ARP, _) => self.process_arp(env, side, ethernet, payload),
+            _ => Err(Drop::NotIpv4),
+        }
+    }
+}
+
+impl NetworkFunction for Nat {
+    const KIND: &'static str = "nat";
+    const SCHEMA: u64 = 1;
+    const PORTS: &'static [&'static str] = &["in", "out"];
+    const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
+
+    type Config = Config;
+
+    fn new(config: &Config, shard: Shard, seed: u64) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self {
+            state: State::new(config, shard, seed)?,
+            interfaces: Side::ALL.map(|side| Interface { mac: config.mac(side), network: config.address(side) }),
+            gateway: config.exterior_gateway,
+            sessions_per_host_max: config.sessions_per_host_max,
+            timeouts: Timeouts::new(config),
+            ticker: Ticker::default(),
+            sweep: Sweep::new(),
+            asks: AskLimiter::new(seed),
+            gateway_asked_at: None,
+            totals: Totals::default(),
+        })
+    }
+
+    #[inline]
+    fn process<P: PacketBuf, E: Environment>(&mut self, env: &mut E, port: PortId, packet: &mut P) -> Verdict {
+        self.advance_clock(env);
+        self.try_process(env, port, packet).unwrap_or_else(Verdict::from)
+    }
+
+    #[inline]
+    fn tick<E: Environment>(&mut self, env: &mut E) {
+        self.advance_clock(env);
+        if !self.sweep.is_done() {
+            self.sweep.run(&mut self.state, &self.timeouts, |statelet| announce(env, statelet));
+        }
+        self.look_after_gateway(env);
+    }
+
+    fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError> {
+        self.state.install(&Statelet::decode(statelet_type, value)?)
+    }
+
+    fn take_over(&mut self, now: Instant) {
+        self.state.index_ports();
+        self.ticker.rebase(now, self.state.clock.get());
+        self.sweep.request();
+    }
+
+    fn for_each_state(&mut self, f: &mut dyn FnMut(&mut dyn StateItem)) {
+        self.state.for_each(f);
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        let State { clock, mappings, sessions, hosts, neighbours, ports, .. } = &self.state;
+        let gauge = |name, value: usize| Gauge { name, value: value as u64 };
+        vec![
+            gauge("sessions", sessions.len()),
+            gauge("sessions_capacity", sessions.capacity()),
+            gauge("mappings", mappings.len()),
+            gauge("mappings_capacity", mappings.capacity()),
+            gauge("hosts", hosts.len()),
+            gauge("hosts_capacity", hosts.capacity()),
+            gauge("arp_entries", neighbours.len()),
+            gauge("arp_entries_capacity", neighbours.capacity()),
+            gauge("udp_ports_used", ports.of(Protocol::Udp).used() as usize),
+            gauge("tcp_ports_used", ports.of(Protocol::Tcp).used() as usize),
+            gauge("ports_per_protocol", ports.of(Protocol::Udp).range().len() as usize),
+            gauge("clock_s", clock.get() as usize),
+            Gauge { name: "arp_requests_sent", value: self.totals.arp_requests_sent },
+            Gauge { name: "arp_learning_refused", value: self.totals.arp_learning_refused },
+        ]
+    }
+}

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The NAT image's binary: PID 1 of the image, or an ordinary process with `--process`.
+
+fn main() {
+    slim_runtime::run::<slim_nat::Nat>()
+}

@@ -1,0 +1,298 @@
+//! The configuration: section `[nat]` of the instance's TOML file.
+
+use crate::ports::PortRange;
+use crate::types::{Protocol, Side};
+use core::fmt;
+use core::net::Ipv4Addr;
+use core::str::FromStr;
+use serde::Deserialize;
+use slim_core::nf::{ConfigError, Shard};
+use slim_core::packet::MacAddr;
+
+/// An address of the NAT and the prefix of the network it is in, such as `10.1.0.1/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The NAT's own address.
+    pub address: Ipv4Addr,
+    /// The prefix length, 1 to 30.
+    pub prefix_len: u8,
+}
+
+impl InterfaceAddress {
+    /// The network mask as a number.
+    pub const fn mask(&self) -> u32 {
+        u32::MAX << (32 - self.prefix_len as u32)
+    }
+
+    /// Whether `address` is in the network, its own and the broadcast addresses included.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        (address.to_bits() ^ self.address.to_bits()) & self.mask() == 0
+    }
+
+    /// Whether `address` can be a host's in this network other than the NAT's own.
+    pub fn is_neighbour(&self, address: Ipv4Addr) -> bool {
+        let host_bits = address.to_bits() & !self.mask();
+        self.contains(address) && address != self.address && host_bits != 0 && host_bits != !self.mask()
+    }
+}
+
+impl FromStr for InterfaceAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not an IPv4 address with a prefix length, such as 10.1.0.1/24");
+        let (address, prefix_len) = text.split_once('/').ok_or_else(wrong)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
+        let prefix_len: u8 = prefix_len.parse().map_err(|_| wrong())?;
+        if !(1..=30).contains(&prefix_len) {
+            return Err(format!("the prefix length of `{text}` is not between 1 and 30"));
+        }
+        Ok(Self { address, prefix_len })
+    }
+}
+
+impl fmt::Display for InterfaceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_len)
+    }
+}
+
+impl<'de> Deserialize<'de> for InterfaceAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What the operator sets. Every field but the first four has a default.
+///
+/// Both ends of a migration must be configured alike; addresses, port range and capacities are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The NAT's address towards the interior hosts, which are those of its network.
+    pub interior_address: InterfaceAddress,
+    /// The NAT's MAC address on port `in`.
+    pub interior_mac: MacAddr,
+    /// The address that the interior hosts share, and the network it is in.
+    pub exterior_address: InterfaceAddress,
+    /// The NAT's MAC address on port `out`.
+    pub exterior_mac: MacAddr,
+    /// The router to servers beyond the exterior network. Without it, only that network can be reached.
+    #[serde(default)]
+    pub exterior_gateway: Option<Ipv4Addr>,
+
+    /// The lowest exterior port, at least 1. Default 1024.
+    #[serde(default = "default::port_first")]
+    pub port_first: u16,
+    /// The highest exterior port. Default 65535. The range is divided among the shards.
+    #[serde(default = "default::port_last")]
+    pub port_last: u16,
+
+    /// The most sessions per shard. Default 65536.
+    #[serde(default = "default::sessions_max")]
+    pub sessions_max: u32,
+    /// The most interior hosts with counters, per shard. Default 4096.
+    #[serde(default = "default::hosts_max")]
+    pub hosts_max: u32,
+    /// The most ARP entries of both sides together, per shard. Default 4096.
+    #[serde(default = "default::arp_entries_max")]
+    pub arp_entries_max: u32,
+    /// The most sessions of one interior host. No limit by default (RFC 6888 R4 asks for one in a CGN).
+    #[serde(default)]
+    pub sessions_per_host_max: Option<u32>,
+
+    /// How long a UDP session stays without an outbound packet. Default 300, at least 120 (RFC 4787 R5).
+    #[serde(default = "default::udp_timeout_s")]
+    pub udp_timeout_s: u32,
+    /// The same for an established TCP session. Default and least 7440 (RFC 5382 R5).
+    #[serde(default = "default::tcp_established_timeout_s")]
+    pub tcp_established_timeout_s: u32,
+    /// The same for a TCP session that is being opened. Default and least 240 (RFC 5382 R5, RFC 7857 §2.1).
+    #[serde(default = "default::tcp_transitory_timeout_s")]
+    pub tcp_opening_timeout_s: u32,
+    /// How long a closed or reset TCP session stays. Default and least 240 (RFC 5382 R5, RFC 7857 §2).
+    #[serde(default = "default::tcp_transitory_timeout_s")]
+    pub tcp_closing_timeout_s: u32,
+    /// How long an ARP entry stays without being confirmed. Default 300, at least 10.
+    #[serde(default = "default::arp_timeout_s")]
+    pub arp_timeout_s: u32,
+    /// How long the counters of a host without sessions and packets stay. Default 86400, at least 1.
+    #[serde(default = "default::host_timeout_s")]
+    pub host_timeout_s: u32,
+}
+
+mod default {
+    pub(super) fn port_first() -> u16 {
+        1024
+    }
+    pub(super) fn port_last() -> u16 {
+        65_535
+    }
+    pub(super) fn sessions_max() -> u32 {
+        65_536
+    }
+    pub(super) fn hosts_max() -> u32 {
+        4096
+    }
+    pub(super) fn arp_entries_max() -> u32 {
+        4096
+    }
+    pub(super) fn udp_timeout_s() -> u32 {
+        300
+    }
+    pub(super) fn tcp_established_timeout_s() -> u32 {
+        7440
+    }
+    pub(super) fn tcp_transitory_timeout_s() -> u32 {
+        240
+    }
+    pub(super) fn arp_timeout_s() -> u32 {
+        300
+    }
+    pub(super) fn host_timeout_s() -> u32 {
+        86_400
+    }
+}
+
+/// The largest capacity of a table, so that a wrong digit does not exhaust an image's memory.
+const CAPACITY_MAX: u32 = 1 << 24;
+
+/// The longest time-out: ten years, far from where the clock's ticks wrap.
+const TIMEOUT_S_MAX: u32 = 10 * 366 * 86_400;
+
+impl Config {
+    /// A configuration with nothing but the addresses set.
+    pub fn new(
+        interior: InterfaceAddress,
+        interior_mac: MacAddr,
+        exterior: InterfaceAddress,
+        exterior_mac: MacAddr,
+    ) -> Self {
+        Self {
+            interior_address: interior,
+            interior_mac,
+            exterior_address: exterior,
+            exterior_mac,
+            exterior_gateway: None,
+            port_first: default::port_first(),
+            port_last: default::port_last(),
+            sessions_max: default::sessions_max(),
+            hosts_max: default::hosts_max(),
+            arp_entries_max: default::arp_entries_max(),
+            sessions_per_host_max: None,
+            udp_timeout_s: default::udp_timeout_s(),
+            tcp_established_timeout_s: default::tcp_established_timeout_s(),
+            tcp_opening_timeout_s: default::tcp_transitory_timeout_s(),
+            tcp_closing_timeout_s: default::tcp_transitory_timeout_s(),
+            arp_timeout_s: default::arp_timeout_s(),
+            host_timeout_s: default::host_timeout_s(),
+        }
+    }
+
+    /// The NAT's address and network on one side.
+    pub fn address(&self, side: Side) -> InterfaceAddress {
+        match side {
+            Side::Interior => self.interior_address,
+            Side::Exterior => self.exterior_address,
+        }
+    }
+
+    /// The NAT's MAC address on one side.
+    pub fn mac(&self, side: Side) -> MacAddr {
+        match side {
+            Side::Interior => self.interior_mac,
+            Side::Exterior => self.exterior_mac,
+        }
+    }
+
+    /// The exterior ports of one shard: its part of the range, so that a reply's port tells its shard.
+    ///
+    /// # Errors
+    /// Names the field at fault.
+    pub fn port_range(&self, shard: Shard) -> Result<PortRange, ConfigError> {
+        if self.port_first == 0 || self.port_first > self.port_last {
+            return Err(ConfigError(format!(
+                "port_first = {} and port_last = {} are not a range of ports from 1 to 65535",
+                self.port_first, self.port_last
+            )));
+        }
+        let range = PortRange { first: self.port_first, last: self.port_last };
+        range.part(shard.id.0, shard.count).ok_or_else(|| {
+            ConfigError(format!("{} exterior ports are too few for {} shards", range.len(), shard.count))
+        })
+    }
+
+    /// The most endpoints that can be mapped: no more than there are sessions, or ports for both protocols.
+    pub(crate) fn mappings_max(&self, ports: PortRange) -> u32 {
+        self.sessions_max.min(ports.len() * Protocol::ALL.len() as u32)
+    }
+
+    /// Checks everything that its fields' types do not.
+    ///
+    /// # Errors
+    /// Names the field at fault, and what it should be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let err = |text: String| Err(ConfigError(text));
+        for (side, name) in [(Side::Interior, "interior"), (Side::Exterior, "exterior")] {
+            let own = self.address(side);
+            let host_bits = own.address.to_bits() & !own.mask();
+            if !is_unicast(own.address) || host_bits == 0 || host_bits == !own.mask() {
+                return err(format!("{name}_address = \"{own}\" is not a host's address in its network"));
+            }
+            let mac = self.mac(side);
+            if !is_unicast_mac(mac) {
+                return err(format!("{name}_mac must be a unicast address: even first octet, not all zeros"));
+            }
+        }
+        if self.interior_address.contains(self.exterior_address.address)
+            || self.exterior_address.contains(self.interior_address.address)
+        {
+            return err(format!(
+                "the networks of interior_address = \"{}\" and exterior_address = \"{}\" overlap, which is not supported",
+                self.interior_address, self.exterior_address
+            ));
+        }
+        if let Some(gateway) = self.exterior_gateway
+            && !self.exterior_address.is_neighbour(gateway)
+        {
+            return err(format!(
+                "exterior_gateway = \"{gateway}\" is not another host's address in the network of exterior_address = \"{}\"",
+                self.exterior_address
+            ));
+        }
+        for (name, value) in [
+            ("sessions_max", self.sessions_max),
+            ("hosts_max", self.hosts_max),
+            ("arp_entries_max", self.arp_entries_max),
+            ("sessions_per_host_max", self.sessions_per_host_max.unwrap_or(1)),
+        ] {
+            if !(1..=CAPACITY_MAX).contains(&value) {
+                return err(format!("{name} = {value} is not between 1 and {CAPACITY_MAX}"));
+            }
+        }
+        for (name, value, least) in [
+            ("udp_timeout_s", self.udp_timeout_s, 120),
+            ("tcp_established_timeout_s", self.tcp_established_timeout_s, 7440),
+            ("tcp_opening_timeout_s", self.tcp_opening_timeout_s, 240),
+            ("tcp_closing_timeout_s", self.tcp_closing_timeout_s, 240),
+            ("arp_timeout_s", self.arp_timeout_s, 10),
+            ("host_timeout_s", self.host_timeout_s, 1),
+        ] {
+            if !(least..=TIMEOUT_S_MAX).contains(&value) {
+                return err(format!("{name} = {value} is not between {least} and {TIMEOUT_S_MAX}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `address` can be that of one host: not this-network, loopback, multicast, reserved or broadcast.
+pub(crate) fn is_unicast(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    first != 0 && first != 127 && first < 224
+}
+
+/// Whether `mac` can be that of one interface.
+pub(crate) fn is_unicast_mac(mac: MacAddr) -> bool {
+    !mac.is_multicast() && mac != MacAddr::default()
+}

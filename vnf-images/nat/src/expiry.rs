@@ -1,0 +1,177 @@
+//! Expiry: a slow sweep over each table, a bounded part of it at a time, each removal announced.
+//!
+//! A sweep begins whenever the clock advances and goes on from call to call until it has been through every table.
+//! How far it has come is not state: what it removes is announced, so nothing depends on who swept.
+
+use crate::config::Config;
+use crate::state::State;
+use crate::statelet::Statelet;
+use crate::tables::{Host, Neighbour, NeighbourKey, Session, SessionKey};
+use crate::tcp::TcpState;
+use crate::types::Side;
+use core::net::Ipv4Addr;
+use slim_core::table::ScanCursor;
+
+/// The most slots looked at in one call.
+const SLOTS_PER_CALL: usize = 256;
+
+/// The most entries removed in one call.
+const REMOVALS_PER_CALL: usize = 16;
+
+/// How long entries stay, in ticks of the clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    udp: u32,
+    tcp_established: u32,
+    tcp_opening: u32,
+    tcp_closing: u32,
+    host: u32,
+    neighbour: u32,
+}
+
+impl Timeouts {
+    /// Ticks are seconds.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            udp: config.udp_timeout_s,
+            tcp_established: config.tcp_established_timeout_s,
+            tcp_opening: config.tcp_opening_timeout_s,
+            tcp_closing: config.tcp_closing_timeout_s,
+            host: config.host_timeout_s,
+            neighbour: config.arp_timeout_s,
+        }
+    }
+
+    fn of_session(&self, session: &Session) -> u32 {
+        match TcpState::from_code(session.tcp_state) {
+            None => self.udp,
+            Some(TcpState::Opening) => self.tcp_opening,
+            Some(TcpState::Established | TcpState::FinOutbound | TcpState::FinInbound) => self.tcp_established,
+            Some(TcpState::Closing | TcpState::Reset) => self.tcp_closing,
+        }
+    }
+
+    /// The age from which a neighbour that is still in use is asked again, before it expires.
+    pub(crate) fn neighbour_renewal(&self) -> u32 {
+        self.neighbour / 4 * 3
+    }
+}
+
+/// The tables in the order they are swept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Sessions,
+    Hosts,
+    Neighbours,
+    Done,
+}
+
+impl Stage {
+    const fn next(self) -> Self {
+        match self {
+            Self::Sessions => Self::Hosts,
+            Self::Hosts => Self::Neighbours,
+            Self::Neighbours | Self::Done => Self::Done,
+        }
+    }
+}
+
+/// How far the sweep has come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sweep {
+    stage: Stage,
+    cursor: ScanCursor,
+    /// The clock has advanced since the sweep began: begin another when it is through.
+    again: bool,
+}
+
+/// An entry that has expired.
+enum Expired {
+    Session(SessionKey, Session),
+    Host(u32),
+    Neighbour(NeighbourKey),
+}
+
+impl Sweep {
+    pub(crate) fn new() -> Self {
+        Self { stage: Stage::Done, cursor: ScanCursor::default(), again: false }
+    }
+
+    /// Asks for a sweep at the clock's present value.
+    pub(crate) fn request(&mut self) {
+        self.again = true;
+    }
+
+    /// Whether there is nothing to do until the clock advances.
+    #[inline(always)]
+    pub(crate) fn is_done(&self) -> bool {
+        self.stage == Stage::Done && !self.again
+    }
+
+    /// Sweeps on for a bounded time, and passes what is removed to `announce`.
+    pub(crate) fn run(&mut self, state: &mut State, timeouts: &Timeouts, mut announce: impl FnMut(&Statelet)) {
+        if self.stage == Stage::Done && core::mem::take(&mut self.again) {
+            (self.stage, self.cursor) = (Stage::Sessions, ScanCursor::default());
+        }
+        let mut slots = SLOTS_PER_CALL;
+        for _ in 0..REMOVALS_PER_CALL {
+            let Some(expired) = self.find(state, timeouts, &mut slots) else { return };
+            if let Some(statelet) = remove(state, &expired) {
+                announce(&statelet);
+            }
+        }
+    }
+
+    /// The next expired entry. `None` when the slots are used up or all tables are through.
+    fn find(&mut self, state: &State, timeouts: &Timeouts, slots: &mut usize) -> Option<Expired> {
+        while self.stage != Stage::Done && *slots > 0 {
+            let cursor = &mut self.cursor;
+            let found = match self.stage {
+                Stage::Sessions => state
+                    .sessions
+                    .scan(cursor, slots, |_, session: &Session| {
+                        state.age(session.last_seen) > timeouts.of_session(session)
+                    })
+                    .map(|(key, session)| Expired::Session(key, session)),
+                Stage::Hosts => state
+                    .hosts
+                    .scan(cursor, slots, |_, host: &Host| {
+                        host.sessions == 0 && state.age(host.last_seen) > timeouts.host
+                    })
+                    .map(|(address, _)| Expired::Host(address)),
+                Stage::Neighbours => state
+                    .neighbours
+                    .scan(cursor, slots, |_, neighbour: &Neighbour| state.age(neighbour.confirmed) > timeouts.neighbour)
+                    .map(|(key, _)| Expired::Neighbour(key)),
+                Stage::Done => None,
+            };
+            if found.is_some() {
+                return found;
+            }
+            // At its end a scan puts the cursor back to the start.
+            if self.cursor == ScanCursor::default() {
+                self.stage = self.stage.next();
+            }
+        }
+        None
+    }
+}
+
+/// Removes an expired entry. `None` if there was nothing that others could know of.
+fn remove(state: &mut State, expired: &Expired) -> Option<Statelet> {
+    match expired {
+        Expired::Session(key, session) => {
+            state.close_session(key);
+            key.id(session).map(Statelet::Close)
+        }
+        Expired::Host(address) => {
+            state.forget_host(*address).ok()?;
+            Some(Statelet::HostGone(Ipv4Addr::from_bits(*address)))
+        }
+        Expired::Neighbour(key) => {
+            state.forget_neighbour(key).ok()?;
+            let side = Side::of_port(slim_core::nf::PortId(key.port))?;
+            Some(Statelet::ArpGone { side, address: Ipv4Addr::from_bits(key.address) })
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The NAT's state and every transition of it.
+//!
+//! Both the function that processes packets and the one that installs statelets change state through the methods
+//! here and nowhere else; that is what makes the law `f(s, p) == h(s, g(s, p))` hold.
+//!
+//! ```text
+//! mappings   (protocol, interior endpoint)          -> exterior endpoint, number of sessions
+//! bindings   (protocol, exterior endpoint)          -> interior endpoint
+//! sessions   (protocol, interior endpoint, server)  -> exterior endpoint, TCP state, last seen
+//! hosts      interior address                       -> packets, bytes, number of sessions, last seen
+//! neighbours (port, address)                        -> MAC address, confirmed
+//! clock      ticks
+//! ```
+//!
+//! A session holds its mapping, which holds its binding and thereby the exterior port; with the last session the
+//! others go. A host entry outlives its sessions, for its counters, until it has been silent for the host time-out.
+
+use crate::config::{Config, InterfaceAddress, is_unicast, is_unicast_mac};
+use crate::ports::PortAllocator;
+use crate::settings::Settings;
+use crate::statelet::Statelet;
+use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, Session, SessionKey};
+use crate::tcp::TcpState;
+use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
+use core::net::Ipv4Addr;
+use slim_core::nf::{ConfigError, InstallError, Shard};
+use slim_core::packet::MacAddr;
+use slim_core::table::{Register, SegmentedTable, StateItem};
+
+/// Why a transition is refused. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A table has no room.
+    Full(Full),
+    /// It contradicts the present state.
+    Inconsistent,
+}
+
+/// Which table has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    Sessions,
+    Mappings,
+    Hosts,
+    Neighbours,
+}
+
+impl Full {
+    pub(crate) const fn table(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Mappings => "mappings",
+            Self::Hosts => "hosts",
+            Self::Neighbours => "neighbours",
+        }
+    }
+}
+
+/// The state of one shard.
+pub(crate) struct State {
+    settings: Settings,
+    networks: [InterfaceAddress; 2],
+    pub(crate) clock: Register<u32>,
+    pub(crate) mappings: SegmentedTable<EndpointKey, Mapping>,
+    bindings: SegmentedTable<EndpointKey, Binding>,
+    pub(crate) sessions: SegmentedTable<SessionKey, Session>,
+    pub(crate) hosts: SegmentedTable<u32, Host>,
+    pub(crate) neighbours: SegmentedTable<NeighbourKey, Neighbour>,
+    /// An index over `bindings`: which ports they leave free.
+    pub(crate) ports: PortAllocator,
+    /// Bindings with a port that is not this shard's, which only a faulty peer's snapshot can hold.
+    foreign_bindings: usize,
+}
+
+impl State {
+    /// Empty state. `seed` keys hash tables and the choice of ports.
+    pub(crate) fn new(config: &Config, shard: Shard, seed: u64) -> Result<Self, ConfigError> {
+        let ports = config.port_range(shard)?;
+        let (sessions_max, mappings_max) = (config.sessions_max as usize, config.mappings_max(ports) as usize);
+        // Odd multiples of a constant: one seed, but another key for each table.
+        let key = |n: u64| seed ^ (2 * n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Ok(Self {
+            settings: Settings::new(config, shard)?,
+            networks: Side::ALL.map(|side| config.address(side)),
+            clock: Register::new("clock", 0),
+            mappings: SegmentedTable::with_capacity("mappings", mappings_max, key(0)),
+            bindings: SegmentedTable::with_capacity("bindings", mappings_max, key(1)),
+            sessions: SegmentedTable::with_capacity("sessions", sessions_max, key(2)),
+            hosts: SegmentedTable::with_capacity("hosts", config.hosts_max as usize, key(3)),
+            neighbours: SegmentedTable::with_capacity("neighbours", config.arp_entries_max as usize, key(4)),
+            ports: PortAllocator::new(ports, key(5)),
+            foreign_bindings: 0,
+        })
+    }
+
+    /// Every part of the state, in a fixed order.
+    pub(crate) fn for_each(&mut self, f: &mut dyn FnMut(&mut dyn StateItem)) {
+        f(&mut self.settings);
+        f(&mut self.clock);
+        f(&mut self.mappings);
+        f(&mut self.bindings);
+        f(&mut self.sessions);
+        f(&mut self.hosts);
+        f(&mut self.neighbours);
+    }
+
+    /// Brings the port index up to date after bindings have been adopted from a snapshot.
+    ///
+    /// Costs a comparison unless they have: the ports taken are always some of those in `bindings`, so equal numbers
+    /// mean equal sets.
+    pub(crate) fn index_ports(&mut self) {
+        if self.ports.used() as usize + self.foreign_bindings == self.bindings.len() {
+            return;
+        }
+        self.ports.clear();
+        self.foreign_bindings = 0;
+        for (key, _) in self.bindings.iter() {
+            let taken = Protocol::from_number(key.protocol)
+                .filter(|_| key.address == self.networks[Side::Exterior.index()].address.to_bits())
+                .is_some_and(|protocol| self.ports.of_mut(protocol).take(key.port));
+            self.foreign_bindings += usize::from(!taken);
+        }
+    }
+
+    /// Applies a statelet (h).
+    pub(crate) fn install(&mut self, statelet: &Statelet) -> Result<(), InstallError> {
+        self.index_ports();
+        let outcome = match *statelet {
+            Statelet::Clock(ticks) => self.advance_clock(ticks),
+            Statelet::Session { id, interior } => self.open_session(&id, interior),
+            Statelet::Refresh(id) => self.known(&id).map(|key| self.refresh(&key)),
+            Statelet::Close(id) => self.known(&id).map(|key| self.close_session(&key)),
+            Statelet::TcpState(id, state) => self.known(&id).map(|key| self.set_tcp_state(&key, state)),
+            Statelet::Arp { side, address, mac } => self.confirm_neighbour(side, address, mac),
+            Statelet::ArpGone { side, address } => self.forget_neighbour(&NeighbourKey::new(side, address)),
+            Statelet::Count { direction, address, total_bytes } => self.count_up_to(direction, address, total_bytes),
+            Statelet::HostGone(address) => self.forget_host(address.to_bits()),
+        };
+        outcome.map_err(|refusal| match refusal {
+            Refusal::Full(full) => InstallError::TableFull { table: full.table() },
+            Refusal::Inconsistent => InstallError::Inconsistent(statelet.statelet_type()),
+        })
+    }
+
+    /// Lets time pass.
+    pub(crate) fn advance_clock(&mut self, ticks: u32) -> Result<(), Refusal> {
+        if ticks <= self.clock.get() {
+            return Err(Refusal::Inconsistent);
+        }
+        self.clock.set(ticks);
+        Ok(())
+    }
+
+    /// How long ago `instant` was, in ticks.
+    pub(crate) fn age(&self, instant: u32) -> u32 {
+        self.clock.get().saturating_sub(instant)
+    }
+
+    /// Where packets to an exterior endpoint go.
+    #[inline(always)]
+    pub(crate) fn interior_of(&self, protocol: Protocol, exterior: Endpoint) -> Option<Endpoint> {
+        self.bindings.get(&EndpointKey::new(protocol, exterior)).map(Binding::interior)
+    }
+
+    /// What an interior endpoint is mapped to, if it is.
+    pub(crate) fn exterior_of(&self, protocol: Protocol, interior: Endpoint) -> Option<Endpoint> {
+        self.mappings.get(&EndpointKey::new(protocol, interior)).map(Mapping::exterior)
+    }
+
+    /// The key of the session that the exterior knows as `id`.
+    fn known(&self, id: &SessionId) -> Result<SessionKey, Refusal> {
+        let interior = self.interior_of(id.protocol, id.exterior).ok_or(Refusal::Inconsistent)?;
+        let key = SessionKey::new(id.protocol, interior, id.server);
+        self.sessions
+            .get(&key)
+            .filter(|session| session.exterior() == id.exterior)
+            .map(|_| key)
+            .ok_or(Refusal::Inconsistent)
+    }
+
+    /// Begins a session, and with it, where they are new, the mapping, its binding and the host.
+    pub(crate) fn open_session(&mut self, id: &SessionId, interior: Endpoint) -> Result<(), Refusal> {
+        let [interior_network, exterior_network] = &self.networks;
+        let possible = interior_network.is_neighbour(interior.address)
+            && id.exterior.address == exterior_network.address
+            && self.ports.of(id.protocol).range().contains(id.exterior.port)
+            && is_unicast(id.server.address);
+        let key = SessionKey::new(id.protocol, interior, id.server);
+        if !possible || self.sessions.contains(&key) {
+            return Err(Refusal::Inconsistent);
+        }
+        let session = Session {
+            exterior_address: id.exterior.address.to_bits(),
+            exterior_port: id.exterior.port,
+            tcp_state: match id.protocol {
+                Protocol::Udp => 0,
+                Protocol::Tcp => TcpState::Opening.code(),
+            },
+            last_seen: self.clock.get(),
+        };
+        self.sessions.insert(key, session).map_err(|_| Refusal::Full(Full::Sessions))?;
+        if let Err(refusal) = self.hold_mapping(id.protocol, interior, id.exterior) {
+            self.sessions.remove(&key);
+            return Err(refusal);
+        }
+        if let Err(refusal) = self.hold_host(interior.address) {
+            self.release_mapping(id.protocol, interior);
+            self.sessions.remove(&key);
+            return Err(refusal);
+        }
+        Ok(())
+    }
+
+    fn hold_mapping(&mut self, protocol: Protocol, interior: Endpoint, exterior: Endpoint) -> Result<(), Refusal> {
+        let key = EndpointKey::new(protocol, interior);
+        if let Some(mapping) = self.mappings.get_mut(&key) {
+            if mapping.exterior() != exterior {
+                return Err(Refusal::Inconsistent);
+            }
+            mapping.sessions = mapping.sessions.saturating_add(1);
+            return Ok(());
+        }
+        let binding_key = EndpointKey::new(protocol, exterior);
+        if self.bindings.contains(&binding_key) {
+            return Err(Refusal::Inconsistent);
+        }
+        let mapping =
+            Mapping { exterior_address: exterior.address.to_bits(), exterior_port: exterior.port, sessions: 1 };
+        let binding = Binding { interior_address: interior.address.to_bits(), interior_port: interior.port };
+        self.mappings.insert(key, mapping).map_err(|_| Refusal::Full(Full::Mappings))?;
+        if self.bindings.insert(binding_key, binding).is_err() {
+            self.mappings.remove(&key);
+            return Err(Refusal::Full(Full::Mappings));
+        }
+        self.ports.of_mut(protocol).take(exterior.port);
+        Ok(())
+    }
+
+    fn release_mapping(&mut self, protocol: Protocol, interior: Endpoint) {
+        let key = EndpointKey::new(protocol, interior);
+        let Some(mapping) = self.mappings.get_mut(&key) else { return };
+        if mapping.sessions > 1 {
+            mapping.sessions -= 1;
+            return;
+        }
+        let exterior = mapping.exterior();
+        self.mappings.remove(&key);
+        self.bindings.remove(&EndpointKey::new(protocol, exterior));
+        self.ports.of_mut(protocol).release(exterior.port);
+    }
+
+    fn hold_host(&mut self, address: Ipv4Addr) -> Result<(), Refusal> {
+        if let Some(host) = self.hosts.get_mut(&address.to_bits()) {
+            host.sessions = host.sessions.saturating_add(1);
+            return Ok(());
+        }
+        let host = Host {
+            packets_outbound: 0,
+            bytes_outbound: 0,
+            packets_inbound: 0,
+            bytes_inbound: 0,
+            sessions: 1,
+            last_seen: self.clock.get(),
+        };
+        self.hosts.insert(address.to_bits(), host).map(|_| ()).map_err(|_| Refusal::Full(Full::Hosts))
+    }
+
+    /// Notes that an outbound packet was seen.
+    pub(crate) fn refresh(&mut self, key: &SessionKey) {
+        let now = self.clock.get();
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.last_seen = now;
+        }
+    }
+
+    /// Moves a TCP session to another state, from where its time runs anew.
+    pub(crate) fn set_tcp_state(&mut self, key: &SessionKey, state: TcpState) {
+        let now = self.clock.get();
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.tcp_state = state.code();
+            session.last_seen = now;
+        }
+    }
+
+    /// Ends a session, and with the last one its mapping and binding.
+    pub(crate) fn close_session(&mut self, key: &SessionKey) {
+        if self.sessions.remove(key).is_none() {
+            return;
+        }
+        if let Some(protocol) = Protocol::from_number(key.protocol) {
+            self.release_mapping(protocol, key.interior());
+        }
+        if let Some(host) = self.hosts.get_mut(&key.interior_address) {
+            host.sessions = host.sessions.saturating_sub(1);
+        }
+    }
+
+    /// Counts a packet of `bytes` bytes and returns the host's new total. `None` without an entry for the host.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, direction: Direction, address: Ipv4Addr, bytes: u16) -> Option<u64> {
+        let now = self.clock.get();
+        let host = self.hosts.get_mut(&address.to_bits())?;
+        host.last_seen = now;
+        let (packets, total) = host.counters_mut(direction);
+        *packets = packets.wrapping_add(1);
+        *total = total.wrapping_add(u64::from(bytes));
+        Some(*total)
+    }
+
+    /// Counts the packet that brings a host's total to `total_bytes`.
+    ///
+    /// A total that one packet cannot have led to shows that statelets were lost or reordered (§VI-C).
+    fn count_up_to(&mut self, direction: Direction, address: Ipv4Addr, total_bytes: u64) -> Result<(), Refusal> {
+        let host = self.hosts.get(&address.to_bits()).ok_or(Refusal::Inconsistent)?;
+        let bytes = total_bytes.wrapping_sub(host.bytes(direction));
+        let bytes = u16::try_from(bytes).map_err(|_| Refusal::Inconsistent)?;
+        if bytes == 0 {
+            return Err(Refusal::Inconsistent);
+        }
+        self.count(direction, address, bytes).map(|_| ()).ok_or(Refusal::Inconsistent)
+    }
+
+    /// Removes a host that has no sessions.
+    pub(crate) fn forget_host(&mut self, address: u32) -> Result<(), Refusal> {
+        match self.hosts.get(&address) {
+            Some(host) if host.sessions == 0 => {
+                self.hosts.remove(&address);
+                Ok(())
+            }
+            Some(_) | None => Err(Refusal::Inconsistent),
+        }
+    }
+
+    /// Enters a neighbour's MAC address, or confirms it.
+    pub(crate) fn confirm_neighbour(&mut self, side: Side, address: Ipv4Addr, mac: MacAddr) -> Result<(), Refusal> {
+        if !self.networks[side.index()].is_neighbour(address) || !is_unicast_mac(mac) {
+            return Err(Refusal::Inconsistent);
+        }
+        let neighbour = Neighbour { mac: mac.0, confirmed: self.clock.get() };
+        self.neighbours
+            .insert(NeighbourKey::new(side, address), neighbour)
+            .map(|_| ())
+            .map_err(|_| Refusal::Full(Full::Neighbours))
+    }
+
+    /// Removes a neighbour.
+    pub(crate) fn forget_neighbour(&mut self, key: &NeighbourKey) -> Result<(), Refusal> {
+        self.neighbours.remove(key).map(|_| ()).ok_or(Refusal::Inconsistent)
+    }
+}
+
+impl Host {
+    /// Bytes counted in one direction.
+    pub(crate) fn bytes(&self, direction: Direction) -> u64 {
+        match direction {
+            Direction::Outbound => self.bytes_outbound,
+            Direction::Inbound => self.bytes_inbound,
+        }
+    }
+
+    /// Packets and bytes of one direction.
+    #[inline(always)]
+    fn counters_mut(&mut self, direction: Direction) -> (&mut u64, &mut u64) {
+        match direction {
+            Direction::Outbound => (&mut self.packets_outbound, &mut self.bytes_outbound),
+            Direction::Inbound => (&mut self.packets_inbound, &mut self.bytes_inbound),
+        }
+    }
+}

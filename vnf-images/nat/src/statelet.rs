@@ -1,0 +1,267 @@
+//! The NAT's statelets: what `announce` sends and `install` reads.
+//!
+//! Integers are big endian. The L4 protocol, the side and the direction are in the type.
+//!
+//! ```text
+//! type    name            value
+//! 0x0001  clock           ticks u32                                                               4
+//! 0x0010  session udp     interior addr, exterior addr, server addr,                             18
+//! 0x0011  session tcp       interior port, exterior port, server port                            18
+//! 0x0012  refresh udp     exterior addr, server addr, exterior port, server port                 12
+//! 0x0013  refresh tcp     as above                                                               12
+//! 0x0014  close udp       as above                                                               12
+//! 0x0015  close tcp       as above                                                               12
+//! 0x0016  tcp state       as above, state u8                                                     13
+//! 0x0020  arp interior    addr, MAC                                                              10
+//! 0x0021  arp exterior    addr, MAC                                                              10
+//! 0x0022  arp interior gone  addr                                                                 4
+//! 0x0023  arp exterior gone  addr                                                                 4
+//! 0x0030  count outbound  interior addr, new total of bytes u64; one packet more                 12
+//! 0x0031  count inbound   as above                                                               12
+//! 0x0032  host gone       interior addr                                                           4
+//! ```
+//!
+//! Sessions, ARP entries and counts are the paper's (§VI-C: 18, 10 and 12 bytes); the others are what closing and
+//! time-outs need beyond it. Every time in the state is the present clock, so no statelet but the first carries one.
+
+use crate::tcp::TcpState;
+use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
+use core::net::Ipv4Addr;
+use slim_core::nf::InstallError;
+use slim_core::packet::MacAddr;
+
+/// The longest value.
+pub const VALUE_BYTES_MAX: usize = 18;
+
+/// One change of the NAT's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statelet {
+    /// Time has advanced to this many ticks since the NAT was created.
+    Clock(u32),
+    /// A session begins, at the present time; a TCP session is opening.
+    Session {
+        /// The session as the exterior sees it.
+        id: SessionId,
+        /// The interior socket behind it.
+        interior: Endpoint,
+    },
+    /// An outbound packet has been seen at the present time.
+    Refresh(SessionId),
+    /// The session has expired.
+    Close(SessionId),
+    /// A segment has changed the session's state, at the present time.
+    TcpState(SessionId, TcpState),
+    /// A neighbour's MAC address is known, or known still, at the present time.
+    Arp {
+        /// The network it is in.
+        side: Side,
+        /// Its address there.
+        address: Ipv4Addr,
+        /// Its MAC address.
+        mac: MacAddr,
+    },
+    /// A neighbour's MAC address has expired.
+    ArpGone {
+        /// The network it was in.
+        side: Side,
+        /// Its address there.
+        address: Ipv4Addr,
+    },
+    /// One packet of an interior host has been translated, at the present time.
+    Count {
+        /// Which of the host's counters.
+        direction: Direction,
+        /// The host.
+        address: Ipv4Addr,
+        /// The bytes counted for it in this direction, the packet included.
+        total_bytes: u64,
+    },
+    /// An interior host without sessions has expired, with its counters.
+    HostGone(Ipv4Addr),
+}
+
+/// A statelet's type and value, ready to be announced.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoded {
+    statelet_type: u16,
+    value: [u8; VALUE_BYTES_MAX],
+    len: usize,
+}
+
+impl Encoded {
+    const fn new(statelet_type: u16) -> Self {
+        Self { statelet_type, value: [0; VALUE_BYTES_MAX], len: 0 }
+    }
+
+    /// The statelet's type.
+    pub fn statelet_type(&self) -> u16 {
+        self.statelet_type
+    }
+
+    /// The statelet's value.
+    pub fn value(&self) -> &[u8] {
+        &self.value[..self.len]
+    }
+
+    #[inline(always)]
+    fn put<const N: usize>(mut self, bytes: [u8; N]) -> Self {
+        self.value[self.len..self.len + N].copy_from_slice(&bytes);
+        self.len += N;
+        self
+    }
+
+    #[inline(always)]
+    fn put_id(self, id: &SessionId) -> Self {
+        self.put(id.exterior.address.octets())
+            .put(id.server.address.octets())
+            .put(id.exterior.port.to_be_bytes())
+            .put(id.server.port.to_be_bytes())
+    }
+}
+
+mod types {
+    //! The numbers of the statelets' types.
+    pub(super) const CLOCK: u16 = 0x0001;
+    pub(super) const SESSION_UDP: u16 = 0x0010;
+    pub(super) const SESSION_TCP: u16 = 0x0011;
+    pub(super) const REFRESH_UDP: u16 = 0x0012;
+    pub(super) const REFRESH_TCP: u16 = 0x0013;
+    pub(super) const CLOSE_UDP: u16 = 0x0014;
+    pub(super) const CLOSE_TCP: u16 = 0x0015;
+    pub(super) const TCP_STATE: u16 = 0x0016;
+    pub(super) const ARP_INTERIOR: u16 = 0x0020;
+    pub(super) const ARP_EXTERIOR: u16 = 0x0021;
+    pub(super) const ARP_INTERIOR_GONE: u16 = 0x0022;
+    pub(super) const ARP_EXTERIOR_GONE: u16 = 0x0023;
+    pub(super) const COUNT_OUTBOUND: u16 = 0x0030;
+    pub(super) const COUNT_INBOUND: u16 = 0x0031;
+    pub(super) const HOST_GONE: u16 = 0x0032;
+}
+
+impl Statelet {
+    /// The statelet's type.
+    pub const fn statelet_type(&self) -> u16 {
+        match self {
+            Self::Clock(_) => types::CLOCK,
+            Self::Session { id: SessionId { protocol: Protocol::Udp, .. }, .. } => types::SESSION_UDP,
+            Self::Session { id: SessionId { protocol: Protocol::Tcp, .. }, .. } => types::SESSION_TCP,
+            Self::Refresh(SessionId { protocol: Protocol::Udp, .. }) => types::REFRESH_UDP,
+            Self::Refresh(SessionId { protocol: Protocol::Tcp, .. }) => types::REFRESH_TCP,
+            Self::Close(SessionId { protocol: Protocol::Udp, .. }) => types::CLOSE_UDP,
+            Self::Close(SessionId { protocol: Protocol::Tcp, .. }) => types::CLOSE_TCP,
+            Self::TcpState(..) => types::TCP_STATE,
+            Self::Arp { side: Side::Interior, .. } => types::ARP_INTERIOR,
+            Self::Arp { side: Side::Exterior, .. } => types::ARP_EXTERIOR,
+            Self::ArpGone { side: Side::Interior, .. } => types::ARP_INTERIOR_GONE,
+            Self::ArpGone { side: Side::Exterior, .. } => types::ARP_EXTERIOR_GONE,
+            Self::Count { direction: Direction::Outbound, .. } => types::COUNT_OUTBOUND,
+            Self::Count { direction: Direction::Inbound, .. } => types::COUNT_INBOUND,
+            Self::HostGone(_) => types::HOST_GONE,
+        }
+    }
+
+    /// The type and value as they are announced.
+    #[inline(always)]
+    pub fn encode(&self) -> Encoded {
+        let encoded = Encoded::new(self.statelet_type());
+        match self {
+            Self::Clock(ticks) => encoded.put(ticks.to_be_bytes()),
+            Self::Session { id, interior } => encoded
+                .put(interior.address.octets())
+                .put(id.exterior.address.octets())
+                .put(id.server.address.octets())
+                .put(interior.port.to_be_bytes())
+                .put(id.exterior.port.to_be_bytes())
+                .put(id.server.port.to_be_bytes()),
+            Self::Refresh(id) | Self::Close(id) => encoded.put_id(id),
+            Self::TcpState(id, state) => encoded.put_id(id).put([state.code()]),
+            Self::Arp { address, mac, .. } => encoded.put(address.octets()).put(mac.0),
+            Self::ArpGone { address, .. } => encoded.put(address.octets()),
+            Self::Count { address, total_bytes, .. } => encoded.put(address.octets()).put(total_bytes.to_be_bytes()),
+            Self::HostGone(address) => encoded.put(address.octets()),
+        }
+    }
+
+    /// Reads a statelet of the given type.
+    ///
+    /// # Errors
+    /// [`InstallError::UnknownType`], and [`InstallError::Malformed`] where the value is not of the type's length or
+    /// holds a number without meaning.
+    pub fn decode(statelet_type: u16, value: &[u8]) -> Result<Self, InstallError> {
+        use types::*;
+        let malformed = InstallError::Malformed { statelet_type, len: value.len() };
+        let mut reader = Reader(value);
+        let statelet = match statelet_type {
+            CLOCK => reader.u32().map(Self::Clock),
+            SESSION_UDP => reader.session(Protocol::Udp),
+            SESSION_TCP => reader.session(Protocol::Tcp),
+            REFRESH_UDP => reader.id(Protocol::Udp).map(Self::Refresh),
+            REFRESH_TCP => reader.id(Protocol::Tcp).map(Self::Refresh),
+            CLOSE_UDP => reader.id(Protocol::Udp).map(Self::Close),
+            CLOSE_TCP => reader.id(Protocol::Tcp).map(Self::Close),
+            TCP_STATE => reader.tcp_state(),
+            ARP_INTERIOR => reader.arp(Side::Interior),
+            ARP_EXTERIOR => reader.arp(Side::Exterior),
+            ARP_INTERIOR_GONE => reader.address().map(|address| Self::ArpGone { side: Side::Interior, address }),
+            ARP_EXTERIOR_GONE => reader.address().map(|address| Self::ArpGone { side: Side::Exterior, address }),
+            COUNT_OUTBOUND => reader.count(Direction::Outbound),
+            COUNT_INBOUND => reader.count(Direction::Inbound),
+            HOST_GONE => reader.address().map(Self::HostGone),
+            unknown => return Err(InstallError::UnknownType(unknown)),
+        };
+        statelet.filter(|_| reader.0.is_empty()).ok_or(malformed)
+    }
+}
+
+/// Takes fields off the front of a value.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.bytes().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.bytes().map(u32::from_be_bytes)
+    }
+
+    fn address(&mut self) -> Option<Ipv4Addr> {
+        self.bytes::<4>().map(Ipv4Addr::from)
+    }
+
+    fn session(&mut self, protocol: Protocol) -> Option<Statelet> {
+        let (interior, exterior, server) = (self.address()?, self.address()?, self.address()?);
+        let interior = Endpoint::new(interior, self.u16()?);
+        let exterior = Endpoint::new(exterior, self.u16()?);
+        let server = Endpoint::new(server, self.u16()?);
+        Some(Statelet::Session { id: SessionId { protocol, exterior, server }, interior })
+    }
+
+    fn id(&mut self, protocol: Protocol) -> Option<SessionId> {
+        let (exterior, server) = (self.address()?, self.address()?);
+        let exterior = Endpoint::new(exterior, self.u16()?);
+        let server = Endpoint::new(server, self.u16()?);
+        Some(SessionId { protocol, exterior, server })
+    }
+
+    fn tcp_state(&mut self) -> Option<Statelet> {
+        let id = self.id(Protocol::Tcp)?;
+        let [code] = self.bytes()?;
+        Some(Statelet::TcpState(id, TcpState::from_code(code)?))
+    }
+
+    fn arp(&mut self, side: Side) -> Option<Statelet> {
+        Some(Statelet::Arp { side, address: self.address()?, mac: MacAddr(self.bytes()?) })
+    }
+
+    fn count(&mut self, direction: Direction) -> Option<Statelet> {
+        let (address, total) = (self.address()?, self.bytes()?);
+        Some(Statelet::Count { direction, address, total_bytes: u64::from_be_bytes(total) })
+    }
+}
