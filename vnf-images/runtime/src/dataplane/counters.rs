@@ -1,0 +1,164 @@
+//! Counters of the dataplane. Each has one writer, its lcore; the management thread reads them at any time.
+
+use slim_core::nf::PORTS_MAX;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number with one writer and any number of readers.
+///
+/// Padded to nothing: the counters of one lcore share cache lines with each other only.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. Only the writer may call this: it is a load and a store, not one atomic operation.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Sets the value. Only the writer may call this.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! causes {
+    ($($(#[$meta:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why the runtime itself, rather than the network function, dropped a packet.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Cause {
+            $($(#[$meta])* $variant,)*
+        }
+
+        impl Cause {
+            /// Every cause, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The counter's name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+causes! {
+    /// The instance is idle: there is no state to process packets with.
+    Idle = "idle",
+    /// What lay in the receive rings when a destination was armed: from before, possibly seen by others.
+    Stale = "stale",
+    /// `pkt_q` was full.
+    PacketQueueFull = "pkt_q_full",
+    /// The transmit ring stayed full.
+    TxRingFull = "tx_ring_full",
+    /// No packet buffer was free.
+    NoMbuf = "no_mbuf",
+    /// A frame too short to be Ethernet.
+    Runt = "runt",
+    /// An in-band control frame that could not be decoded.
+    InbandMalformed = "inband_malformed",
+    /// An in-band control frame that instances do not receive.
+    InbandUnexpected = "inband_unexpected",
+    /// A late packet that could not be handed back: no room for the header.
+    HandBackFailed = "hand_back_failed",
+    /// The network function named a port or drop reason that it does not have.
+    InvalidVerdict = "invalid_verdict",
+    /// A frame of the network function's own making that was too long or empty.
+    EmitInvalid = "emit_invalid",
+}
+
+/// Reasons for a drop that a network function can have, at most.
+pub const NF_REASONS_MAX: usize = 64;
+
+/// What one lcore has counted.
+#[derive(Debug)]
+pub struct Counters {
+    /// Per port.
+    pub ports: [PortCounters; PORTS_MAX],
+    /// By [`Cause`].
+    pub causes: [Counter; Cause::ALL.len()],
+    /// By the network function's reasons.
+    pub reasons: [Counter; NF_REASONS_MAX],
+    /// Packets that were meant for the network function itself.
+    pub consumed: Counter,
+    /// Packets that went through `pkt_q`.
+    pub pkt_q_packets: Counter,
+    /// Packets in `pkt_q` at present.
+    pub pkt_q_depth: Counter,
+    /// The most packets that ever were in `pkt_q`.
+    pub pkt_q_depth_max: Counter,
+    /// The most bytes that ever were in `pkt_q`.
+    pub pkt_q_bytes_max: Counter,
+    /// Statelets announced.
+    pub statelets: Counter,
+    /// Bytes of statelets announced, their headers among them.
+    pub statelet_bytes: Counter,
+    /// Bytes of packets received while statelets were announced: what σ is a fraction of.
+    pub announced_packet_bytes: Counter,
+    /// The most bytes that ever were in `st_q_out`.
+    pub st_q_out_bytes_max: Counter,
+    /// Late packets handed back to the switch.
+    pub handed_back: Counter,
+    /// Drain packets received.
+    pub drains: Counter,
+    /// Passes of the loop that found packets.
+    pub busy_polls: Counter,
+    /// Passes of the loop that found none.
+    pub empty_polls: Counter,
+    /// Times the lcore slept.
+    pub sleeps: Counter,
+}
+
+/// What one lcore has counted at one port.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Packets received.
+    pub rx_packets: Counter,
+    /// Bytes received.
+    pub rx_bytes: Counter,
+    /// Packets transmitted.
+    pub tx_packets: Counter,
+    /// Bytes transmitted.
+    pub tx_bytes: Counter,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            ports: Default::default(),
+            causes: Default::default(),
+            reasons: std::array::from_fn(|_| Counter::default()),
+            consumed: Counter::default(),
+            pkt_q_packets: Counter::default(),
+            pkt_q_depth: Counter::default(),
+            pkt_q_depth_max: Counter::default(),
+            pkt_q_bytes_max: Counter::default(),
+            statelets: Counter::default(),
+            statelet_bytes: Counter::default(),
+            announced_packet_bytes: Counter::default(),
+            st_q_out_bytes_max: Counter::default(),
+            handed_back: Counter::default(),
+            drains: Counter::default(),
+            busy_polls: Counter::default(),
+            empty_polls: Counter::default(),
+            sleeps: Counter::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// Counts one packet dropped for `cause`.
+    #[inline]
+    pub fn dropped(&self, cause: Cause, packets: u64) {
+        self.causes[cause as usize].add(packets);
+    }
+}
