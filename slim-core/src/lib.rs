@@ -22,8 +22,10 @@ extern crate alloc;
 #[doc(hidden)]
 pub use rkyv;
 
+mod crc;
 pub mod nf;
 pub mod packet;
 pub mod protocol;
+pub mod statelet;
 pub mod table;
 pub mod time;

@@ -60,7 +60,7 @@ pub trait Environment {
 }
 
 /// Statelet types from here upwards belong to the stream itself.
-pub const STATELET_TYPE_RESERVED: u16 = 0xff00;
+pub const STATELET_TYPE_RESERVED: u16 = crate::statelet::TYPE_RESERVED;
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,6 +24,8 @@ use crate::nf::ShardId;
 use crate::protocol::{MigrationId, Name, Schema};
 use alloc::vec::Vec;
 
+pub use crate::statelet::End;
+
 /// The oldest version of the stream format spoken here.
 pub const VERSION_MIN: u16 = 1;
 /// The newest version of the stream format spoken here.
@@ -119,9 +121,6 @@ pub enum StreamError {
     /// The version accepted is not one that was offered.
     #[error("the peer chose version {0}, which was not offered")]
     Version(u16),
-    /// The end record's value does not have its length.
-    #[error("end record of {0} bytes")]
-    End(usize),
     /// The acknowledgement is for another migration.
     #[error("acknowledgement for migration {0}")]
     Migration(MigrationId),
@@ -282,41 +281,6 @@ pub fn decode_reply(bytes: &[u8; REPLY_LEN]) -> Result<HandshakeReply, StreamErr
     }
 }
 
-/// What a statelet stream's end record says: what the destination must have received by then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct End {
-    /// The number of statelets sent.
-    pub records: u64,
-    /// CRC-32C of all their bytes, type and length included.
-    pub crc: u32,
-}
-
-impl End {
-    /// The record's type; no network function may use it.
-    pub const TYPE: u16 = 0xffff;
-    /// The length of its value, in bytes.
-    pub const VALUE_LEN: usize = 12;
-
-    /// The whole record with type and length, as it is sent.
-    pub fn encode(self) -> [u8; 4 + Self::VALUE_LEN] {
-        let mut bytes = [0; 4 + Self::VALUE_LEN];
-        bytes[..2].copy_from_slice(&Self::TYPE.to_be_bytes());
-        bytes[2..4].copy_from_slice(&(Self::VALUE_LEN as u16).to_be_bytes());
-        bytes[4..12].copy_from_slice(&self.records.to_be_bytes());
-        bytes[12..].copy_from_slice(&self.crc.to_be_bytes());
-        bytes
-    }
-
-    /// Reads the value of a record of type [`End::TYPE`].
-    ///
-    /// # Errors
-    /// If it has the wrong length.
-    pub fn decode_value(value: &[u8]) -> Result<Self, StreamError> {
-        let value: &[u8; Self::VALUE_LEN] = value.try_into().map_err(|_| StreamError::End(value.len()))?;
-        Ok(Self { records: u64_at(value, 0), crc: u32::from_be_bytes([value[8], value[9], value[10], value[11]]) })
-    }
-}
-
 /// The acknowledgement as it is sent: `dst_inst` has everything and goes on from here.
 pub fn encode_taken_over(migration: MigrationId) -> [u8; TAKEN_OVER_LEN] {
     let mut bytes = [0; TAKEN_OVER_LEN];
@@ -444,15 +408,6 @@ mod tests {
         assert_eq!(decode_reply(b"SLiM\x00\x09\x00\x00"), Err(StreamError::Version(9)));
         assert_eq!(decode_reply(b"SLiM\x00\x01\x09\x00"), Err(StreamError::ReplyCode(9)));
         assert_eq!(decode_reply(b"SLiM\x00\x01\x00\x01"), Err(StreamError::Reserved(1)));
-    }
-
-    #[test]
-    fn end_record_has_the_documented_bytes() {
-        let end = End { records: 0x0a0b, crc: 0x0102_0304 };
-        let bytes = end.encode();
-        assert_eq!(bytes, *b"\xff\xff\x00\x0c\x00\x00\x00\x00\x00\x00\x0a\x0b\x01\x02\x03\x04");
-        assert_eq!(End::decode_value(&bytes[4..]), Ok(end));
-        assert_eq!(End::decode_value(&bytes[5..]), Err(StreamError::End(11)));
     }
 
     #[test]

@@ -1,0 +1,26 @@
+//! Statelets on the wire: type-length-value records (§VI-A), and their end.
+//!
+//! ```text
+//!  0      2      4                  4 + length
+//! ┌──────┬──────┬──────────────────┐
+//! │ type │length│ value            │   numbers are big endian, length is 0 to 65,535
+//! └──────┴──────┴──────────────────┘
+//! ```
+//!
+//! Types from [`TYPE_RESERVED`] upwards belong to the stream. The only one in use ends it, see [`End`]; a stream that
+//! stops without it has failed. The sender keeps a [`Tally`] of what it sends, the [`Decoder`] keeps its own and
+//! compares the two at the end.
+
+mod decode;
+mod encode;
+mod sigma;
+
+pub use decode::{DecodeError, Decoder, Record};
+pub use encode::{EncodeError, End, HEADER_LEN, Tally, encode, encode_into, encoded_len, header};
+pub use sigma::{Sigma, WireCosts};
+
+/// The longest value of a statelet, in bytes.
+pub const VALUE_LEN_MAX: usize = u16::MAX as usize;
+
+/// Statelet types from here upwards belong to the stream itself.
+pub const TYPE_RESERVED: u16 = 0xff00;
