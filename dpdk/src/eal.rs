@@ -2,8 +2,9 @@
 
 use crate::device::{Device, find};
 use crate::error::{Error, check, refused};
-use core::ffi::c_char;
-use std::ffi::CString;
+use core::ffi::{CStr, c_char};
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -76,6 +77,7 @@ impl Eal {
             let errno = unsafe { dpdk_sys::slim_errno() };
             return Err(refused(errno, "start", "the EAL"));
         }
+        remove_empty_runtime_dir();
         Ok(Self(()))
     }
 
@@ -123,6 +125,21 @@ impl Eal {
         }
         Ok(())
     }
+}
+
+/// Removes the directory that the EAL makes for files shared with other processes, if nothing is in it.
+///
+/// It would stay behind at the end, one for each `--file-prefix`.
+fn remove_empty_runtime_dir() {
+    // SAFETY: the EAL runs; the callee returns a NUL-terminated string that is never freed, or null.
+    let dir = unsafe { dpdk_sys::rte_eal_get_runtime_dir() };
+    if dir.is_null() {
+        return;
+    }
+    // SAFETY: as above.
+    let dir = unsafe { CStr::from_ptr(dir) };
+    // Fails where other processes share something through it, as it should.
+    let _ = std::fs::remove_dir(OsStr::from_bytes(dir.to_bytes()));
 }
 
 /// EAL arguments for a process on a host: no hugepages, no PCI devices, no files or sockets shared with other DPDK

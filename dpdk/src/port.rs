@@ -55,7 +55,7 @@ impl Port {
         self.rx_interrupts
     }
 
-    /// Whether the link is up: for a vhost port, whether a peer is connected and has set up its rings.
+    /// Whether the link is up: for a vhost port, whether a peer is connected. It may not have filled its ring yet.
     pub fn link_up(&self) -> Result<bool, Error> {
         // SAFETY: `rte_eth_link` is a word of bit fields, for which zero is valid.
         let mut link: dpdk_sys::rte_eth_link = unsafe { core::mem::zeroed() };

@@ -32,14 +32,15 @@ fn server() {
         let mut peer = start_client(&socket);
         wait_until("the client connects", || port.port.link_up().expect("a link state"));
         every_size_makes_the_round_trip(&mut port, &pool, round);
-        peer.kill().expect("the client can be killed");
-        peer.wait().expect("and reaped");
+        peer.kill();
         wait_until("the link goes down", || !port.port.link_up().expect("a link state"));
         println!("test round trip of all sizes, client {round} ... ok");
     }
     assert!(socket.exists());
     drop(port);
     assert!(!socket.exists(), "detaching removes the socket");
+
+    frames_in_several_segments_are_counted(&eal, &pool, &socket);
     assert_eq!(eal.port_names(), Vec::<String>::new());
     assert_eq!(pool.in_use(), 0, "no mbuf is left behind");
     println!("test detaching cleans up ... ok");
@@ -71,9 +72,55 @@ fn every_size_makes_the_round_trip(port: &mut Started, pool: &Mempool, round: u8
     assert_eq!(port.rx[0].burst(&mut back), 0);
 }
 
-fn start_client(socket: &Path) -> Child {
+/// Receives into mbufs of 1024 bytes: longer frames come in two segments, which no `Mbuf` may have.
+fn frames_in_several_segments_are_counted(eal: &Eal, pool: &Mempool, socket: &Path) {
+    let small = Mempool::with_data_room(eal, "small", 4096, 128 + 1024).expect("memory");
+    let device = eal.attach(&format!("net_vhost1,iface={},queues=1", socket.display())).expect("attaches");
+    let mut port = device.start(&PortConfig::default(), &small).expect("starts");
+    let mut peer = start_client(socket);
+    wait_until("the client connects", || port.port.link_up().expect("a link state"));
+    let mut out = heapless::Vec::<Mbuf, 4>::new();
+    for len in [1024, 1025, 1600, 60] {
+        out.push(pool.alloc_copy(&vec![7; len]).expect("an mbuf")).expect("room");
+    }
+    // The link is up a moment before the client has filled its ring.
+    wait_until("the client's ring is ready", || {
+        port.tx[0].burst(&mut out);
+        out.is_empty()
+    });
+    let mut back = heapless::Vec::<Mbuf, 32>::new();
+    wait_until("two frames come back", || {
+        port.rx[0].burst(&mut back);
+        back.len() == 2
+    });
+    assert_eq!(back.iter().map(Mbuf::len).collect::<Vec<_>>(), [1024, 60]);
+    assert_eq!(port.rx[0].unusable(), 2);
+    back.clear();
+    assert_eq!(small.in_use(), 0);
+    peer.kill();
+    println!("test frames in several segments are counted ... ok");
+}
+
+fn start_client(socket: &Path) -> Client {
     let program = std::env::current_exe().expect("this program");
-    Command::new(program).env(ROLE, socket).stdin(Stdio::null()).spawn().expect("the client starts")
+    Client(Command::new(program).env(ROLE, socket).stdin(Stdio::null()).spawn().expect("the client starts"))
+}
+
+/// The client's process, which ends with this value also when a check fails.
+struct Client(Child);
+
+impl Client {
+    fn kill(&mut self) {
+        self.0.kill().expect("the client can be killed");
+        self.0.wait().expect("and reaped");
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -1,21 +1,22 @@
-//! Starts the EAL, receives a burst from a null device, sends it back and prints the counters.
+//! Starts the EAL, receives one burst from a device, sends it back and prints the counters.
 //!
 //! Small enough to show that a build links, also fully statically:
 //!
 //! ```text
 //! RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
-//!     cargo run -p dpdk --example null --target x86_64-unknown-linux-gnu
+//!     cargo run -p dpdk --example burst --target x86_64-unknown-linux-gnu [net_null0,size=512]
 //! ```
 
 use dpdk::{Eal, Error, Mempool, PortConfig, process_arguments};
 use std::time::Instant;
 
 fn main() -> Result<(), Error> {
+    let device = std::env::args().nth(1).unwrap_or_else(|| "net_null0,size=512".into());
     let begun = Instant::now();
     let eal = Eal::init(process_arguments(64))?;
     let started_ms = begun.elapsed().as_millis();
     let pool = Mempool::new(&eal, "packets", 4096)?;
-    let mut port = eal.attach("net_null0,size=512")?.start(&PortConfig::default(), &pool)?;
+    let mut port = eal.attach(&device)?.start(&PortConfig::default(), &pool)?;
 
     let mut packets = heapless::Vec::<_, 32>::new();
     let received = port.rx[0].burst(&mut packets);
