@@ -1,0 +1,346 @@
+//! A NAT on a bench: one interior and one exterior network, packets in, packets out.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use core::net::{Ipv4Addr, SocketAddrV4};
+use slim_core::nf::{Environment, NetworkFunction, PortId, Shard, Verdict};
+use slim_core::packet::{
+    Arp, ArpOperation, Ethernet, Ipv4, MacAddr, OwnedPacket, PacketBuf, Tcp, TcpFlags, Udp, emit, ether_type, protocol,
+};
+use slim_core::table::FrozenItem;
+use slim_core::time::{Duration, Instant};
+use slim_nat::types::{Endpoint, Protocol};
+use slim_nat::{Config, Drop, Nat};
+
+pub const IN: PortId = PortId(0);
+pub const OUT: PortId = PortId(1);
+
+pub const INTERIOR_MAC: MacAddr = MacAddr([0x02, 0x51, 0x1a, 0, 0, 1]);
+pub const EXTERIOR_MAC: MacAddr = MacAddr([0x02, 0x51, 0x1a, 0, 0, 2]);
+pub const INTERIOR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+pub const EXTERIOR: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 254);
+
+/// The interior host number `n`.
+pub fn host(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 0, n)
+}
+
+/// The server number `n` in the exterior network.
+pub fn server(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 2, 0, n)
+}
+
+/// The MAC address of whoever has `address`.
+pub fn mac_of(address: Ipv4Addr) -> MacAddr {
+    let [_, b, c, d] = address.octets();
+    MacAddr([0x02, 0xaa, 0, b, c, d])
+}
+
+pub fn socket(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(address, port)
+}
+
+pub fn endpoint(socket: SocketAddrV4) -> Endpoint {
+    Endpoint::new(*socket.ip(), socket.port())
+}
+
+pub fn config() -> Config {
+    let [interior, exterior] = ["10.1.0.1/24", "10.2.0.1/24"].map(|text| text.parse().unwrap());
+    Config {
+        exterior_gateway: Some(GATEWAY),
+        sessions_max: 300,
+        hosts_max: 50,
+        arp_entries_max: 100,
+        ..Config::new(interior, INTERIOR_MAC, exterior, EXTERIOR_MAC)
+    }
+}
+
+/// An environment that keeps what it is given.
+#[derive(Debug, Default)]
+pub struct Bench {
+    pub now: Instant,
+    pub upd_enable: bool,
+    pub statelets: Vec<(u16, Vec<u8>)>,
+    pub emitted: Vec<(PortId, Vec<u8>)>,
+}
+
+impl Environment for Bench {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn upd_enable(&self) -> bool {
+        self.upd_enable
+    }
+
+    fn announce(&mut self, statelet_type: u16, value: &[u8]) {
+        assert!(self.upd_enable, "announced although nobody listens");
+        self.statelets.push((statelet_type, value.to_vec()));
+    }
+
+    fn emit(&mut self, port: PortId, frame: &[u8]) {
+        self.emitted.push((port, frame.to_vec()));
+    }
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Sent(PortId, Vec<u8>),
+    Consumed,
+    Dropped(Drop),
+}
+
+impl Outcome {
+    /// The frame, which must have been sent out of `port`.
+    #[track_caller]
+    pub fn sent_to(self, port: PortId) -> Vec<u8> {
+        match self {
+            Self::Sent(to, frame) if to == port => frame,
+            other => panic!("not sent to {port:?}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn dropped(self, reason: Drop) {
+        assert_eq!(self, Self::Dropped(reason));
+    }
+}
+
+pub struct Lab {
+    pub nat: Nat,
+    pub bench: Bench,
+}
+
+impl Lab {
+    pub fn new(config: &Config) -> Self {
+        Self::with_seed(config, 1)
+    }
+
+    pub fn with_seed(config: &Config, seed: u64) -> Self {
+        let mut lab = Self { nat: Nat::new(config, Shard::ONLY, seed).unwrap(), bench: Bench::default() };
+        lab.bench.now = Instant::from_millis(1_000_000);
+        lab.nat.tick(&mut lab.bench);
+        lab
+    }
+
+    /// A NAT that knows hosts 10 to 29, servers 10 to 29 and the gateway.
+    pub fn resolved(config: &Config) -> Self {
+        let mut lab = Self::new(config);
+        for n in 10..30 {
+            lab.arp_reply(IN, host(n));
+            lab.arp_reply(OUT, server(n));
+        }
+        lab.arp_reply(OUT, GATEWAY);
+        lab
+    }
+
+    pub fn deliver(&mut self, port: PortId, frame: &[u8]) -> Outcome {
+        let mut packet = OwnedPacket::from(frame);
+        match self.nat.process(&mut self.bench, port, &mut packet) {
+            Verdict::Transmit(port) => Outcome::Sent(port, packet.into_inner()),
+            Verdict::Consumed => Outcome::Consumed,
+            Verdict::Drop(reason) => {
+                assert_eq!(packet.bytes(), frame, "a dropped packet has been changed");
+                Outcome::Dropped(Drop::ALL[usize::from(reason)])
+            }
+        }
+    }
+
+    /// An ARP reply of whoever has `address` to the NAT.
+    pub fn arp_reply(&mut self, port: PortId, address: Ipv4Addr) -> Outcome {
+        self.deliver(port, &arp(port, ArpOperation::Reply, mac_of(address), address, own(port).1))
+    }
+
+    pub fn outbound(&mut self, frame: &[u8]) -> Outcome {
+        self.deliver(IN, frame)
+    }
+
+    pub fn inbound(&mut self, frame: &[u8]) -> Outcome {
+        self.deliver(OUT, frame)
+    }
+
+    /// Sends a UDP packet out and returns its exterior socket.
+    #[track_caller]
+    pub fn udp_out(&mut self, source: SocketAddrV4, destination: SocketAddrV4) -> SocketAddrV4 {
+        let frame = self.outbound(&udp(IN, source, destination, b"request")).sent_to(OUT);
+        let (from, to) = ends(&frame);
+        assert_eq!(to, destination);
+        from
+    }
+
+    /// Sends a TCP segment out and returns its exterior socket.
+    #[track_caller]
+    pub fn tcp_out(&mut self, source: SocketAddrV4, destination: SocketAddrV4, flags: u8) -> SocketAddrV4 {
+        let frame = self.outbound(&tcp(IN, source, destination, flags, b"")).sent_to(OUT);
+        ends(&frame).0
+    }
+
+    /// Opens a TCP connection and returns its exterior socket.
+    #[track_caller]
+    pub fn tcp_connect(&mut self, source: SocketAddrV4, destination: SocketAddrV4) -> SocketAddrV4 {
+        let exterior = self.tcp_out(source, destination, SYN);
+        self.inbound(&tcp(OUT, destination, exterior, SYN | ACK, b"")).sent_to(IN);
+        self.tcp_out(source, destination, ACK);
+        exterior
+    }
+
+    pub fn tick(&mut self) {
+        self.nat.tick(&mut self.bench);
+    }
+
+    /// Lets `seconds` pass, and every sweep that they cause end.
+    pub fn pass(&mut self, seconds: u64) {
+        self.bench.now += Duration::from_secs(seconds);
+        self.sweep();
+    }
+
+    /// Calls `tick` often enough for a whole sweep.
+    pub fn sweep(&mut self) {
+        for _ in 0..400 {
+            self.tick();
+        }
+    }
+
+    #[track_caller]
+    pub fn gauge(&self, name: &str) -> u64 {
+        let gauges = self.nat.gauges();
+        gauges.iter().find(|gauge| gauge.name == name).unwrap_or_else(|| panic!("no gauge {name}")).value
+    }
+
+    pub fn exterior_of(&self, protocol: Protocol, interior: SocketAddrV4) -> Option<Endpoint> {
+        self.nat.mapping(protocol, endpoint(interior))
+    }
+
+    /// Takes what has been announced.
+    pub fn statelets(&mut self) -> Vec<(u16, Vec<u8>)> {
+        std::mem::take(&mut self.bench.statelets)
+    }
+
+    pub fn freeze(&mut self) -> Vec<Box<dyn FrozenItem>> {
+        freeze(&mut self.nat)
+    }
+}
+
+pub fn freeze(nat: &mut Nat) -> Vec<Box<dyn FrozenItem>> {
+    let mut frozen = Vec::new();
+    nat.for_each_state(&mut |item| frozen.push(item.freeze()));
+    frozen
+}
+
+pub fn digest(nat: &mut Nat) -> Vec<(&'static str, u128)> {
+    freeze(nat).iter().map(|item| (item.name(), item.digest())).collect()
+}
+
+/// Makes a snapshot the state of `nat`.
+pub fn adopt(nat: &mut Nat, snapshot: &[Box<dyn FrozenItem>]) {
+    let mut items = snapshot.iter();
+    nat.for_each_state(&mut |item| {
+        let frozen = items.next().unwrap();
+        assert_eq!(frozen.name(), item.name());
+        let header = frozen.header();
+        item.begin_adopt(&header).unwrap();
+        for index in 0..header.segments {
+            if let Some(archive) = frozen.archive_segment(index).unwrap() {
+                item.adopt_segment(index, &archive).unwrap();
+            }
+        }
+        item.finish_adopt().unwrap();
+    });
+}
+
+/// The NAT's MAC and IPv4 address on `port`.
+pub fn own(port: PortId) -> (MacAddr, Ipv4Addr) {
+    if port == IN { (INTERIOR_MAC, INTERIOR) } else { (EXTERIOR_MAC, EXTERIOR) }
+}
+
+fn packet_ends(port: PortId, source: SocketAddrV4, destination: SocketAddrV4) -> emit::Ends {
+    emit::Ends { source_mac: mac_of(*source.ip()), destination_mac: own(port).0, source, destination }
+}
+
+pub const FIN: u8 = TcpFlags::FIN.0;
+pub const SYN: u8 = TcpFlags::SYN.0;
+pub const RST: u8 = TcpFlags::RST.0;
+pub const ACK: u8 = TcpFlags::ACK.0;
+
+/// A UDP frame as it arrives on `port`.
+pub fn udp(port: PortId, source: SocketAddrV4, destination: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0xa5; emit::UDP_PAYLOAD_AT + payload.len()];
+    emit::udp(&mut frame, &packet_ends(port, source, destination), payload).unwrap();
+    frame
+}
+
+/// A TCP frame as it arrives on `port`.
+pub fn tcp(port: PortId, source: SocketAddrV4, destination: SocketAddrV4, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0xa5; emit::TCP_PAYLOAD_AT + payload.len()];
+    let fields = emit::TcpFields { sequence: 7, acknowledgement: 9, flags: TcpFlags(flags), window: 1000 };
+    emit::tcp(&mut frame, &packet_ends(port, source, destination), &fields, payload).unwrap();
+    frame
+}
+
+/// An ARP frame as it arrives on `port`: a request to all, a reply to the NAT.
+pub fn arp(port: PortId, operation: ArpOperation, mac: MacAddr, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut frame = vec![0xa5; 60];
+    let ends = emit::Ends {
+        source_mac: mac,
+        destination_mac: own(port).0,
+        source: socket(sender, 0),
+        destination: socket(target, 0),
+    };
+    emit::arp(&mut frame, operation, &ends).unwrap();
+    frame
+}
+
+/// Changes the IPv4 header with `change` and corrects its checksum.
+pub fn with_ipv4(mut frame: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    change(&mut frame[14..]);
+    if let Ok((mut header, _)) = Ipv4::parse_mut(&mut frame[14..]) {
+        header.fill_checksum();
+    }
+    frame
+}
+
+/// The sockets of a UDP or TCP frame.
+#[track_caller]
+pub fn ends(frame: &[u8]) -> (SocketAddrV4, SocketAddrV4) {
+    let (_, packet) = Ethernet::parse(frame).unwrap();
+    let (ip, payload) = Ipv4::parse(packet).unwrap();
+    let (source, destination) = match ip.protocol() {
+        protocol::UDP => Udp::parse(payload).map(|(udp, _)| (udp.source(), udp.destination())).unwrap(),
+        protocol::TCP => Tcp::parse(payload).map(|(tcp, _)| (tcp.source(), tcp.destination())).unwrap(),
+        other => panic!("protocol {other}"),
+    };
+    (socket(ip.source(), source), socket(ip.destination(), destination))
+}
+
+/// Whether every checksum of a frame is right: IPv4, and UDP or TCP.
+pub fn checksums_are_correct(frame: &[u8]) -> (bool, bool) {
+    let (_, packet) = Ethernet::parse(frame).unwrap();
+    let (ip, payload) = Ipv4::parse(packet).unwrap();
+    let transport = match ip.protocol() {
+        protocol::UDP => {
+            let (udp, data) = Udp::parse(payload).unwrap();
+            udp.checksum_is_correct(ip.pseudo_header(udp.length()), data)
+        }
+        protocol::TCP => {
+            let (tcp, data) = Tcp::parse(payload).unwrap();
+            tcp.checksum_is_correct(ip.pseudo_header(payload.len() as u16), data)
+        }
+        other => panic!("protocol {other}"),
+    };
+    (ip.checksum_is_correct(), transport)
+}
+
+/// Operation, sender and target of an ARP frame, and the frame's MAC addresses (from, to).
+#[track_caller]
+pub fn read_arp(frame: &[u8]) -> (ArpOperation, (MacAddr, Ipv4Addr), (MacAddr, Ipv4Addr), (MacAddr, MacAddr)) {
+    let (ethernet, packet) = Ethernet::parse(frame).unwrap();
+    assert_eq!(ethernet.ether_type(), ether_type::ARP);
+    let arp = Arp::parse(packet).unwrap();
+    (
+        arp.operation(),
+        (arp.sender_mac(), arp.sender()),
+        (arp.target_mac(), arp.target()),
+        (ethernet.source(), ethernet.destination()),
+    )
+}
