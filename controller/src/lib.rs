@@ -8,6 +8,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod deployment;
+pub mod fabric;
 pub mod hypervisor;
 pub mod net;
 pub mod peer;

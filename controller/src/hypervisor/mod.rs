@@ -4,10 +4,13 @@
 //! A guest never outlives the process that booted it.
 //!
 //! * [`qemu`]: the one implementation, QEMU with KVM or in emulation;
+//! * [`native`]: the same network functions as ordinary processes, without a guest around them;
 //! * [`accel`]: whether KVM will work here, really;
 //! * [`passthrough`]: whether a PCI function can be given to a guest, and if not, what to do.
 
 pub mod accel;
+mod console;
+pub mod native;
 pub mod passthrough;
 mod pci;
 pub mod qemu;
@@ -24,7 +27,7 @@ use std::time::Duration;
 /// The files a guest boots from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// The Linux kernel, as `bzImage` or as a `vmlinux` with a PVH entry.
+    /// The Linux kernel: a `vmlinux` with a PVH entry, or a `bzImage`, which boots a little slower.
     pub kernel: PathBuf,
     /// The initramfs with the network function as PID 1.
     pub initramfs: PathBuf,
@@ -249,7 +252,7 @@ pub trait Hypervisor: Send + Sync {
     fn choose_accel(&self, accel: Accel, image: &Image) -> Result<AccelChoice, AccelError>;
 }
 
-/// A running guest. Killed when dropped.
+/// A running guest or process. Killed when dropped.
 pub trait Machine: Send {
     /// The instance's name.
     fn name(&self) -> &str;
@@ -257,8 +260,8 @@ pub trait Machine: Send {
     /// The process that runs it, as the host knows it.
     fn process_id(&self) -> u32;
 
-    /// How it is run, and why.
-    fn accel(&self) -> &AccelChoice;
+    /// How a guest is run, and why; `None` for what is no guest.
+    fn accel(&self) -> Option<&AccelChoice>;
 
     /// The file with everything it wrote on its console.
     fn console_log(&self) -> &Path;

@@ -1,8 +1,8 @@
 //! A running QEMU.
 
 use super::argv::argv;
-use super::console::{ReadyScanner, tail};
 use super::qmp::Qmp;
+use crate::hypervisor::console::{ReadyScanner, tail};
 use crate::hypervisor::{AccelChoice, Launch, LaunchError, Machine, Ready, Stopped};
 use crate::process::{dying_with_us, spawn};
 use nix::sys::signal::{Signal, kill};
@@ -137,8 +137,8 @@ impl Machine for Instance {
         self.child.id()
     }
 
-    fn accel(&self) -> &AccelChoice {
-        &self.accel
+    fn accel(&self) -> Option<&AccelChoice> {
+        Some(&self.accel)
     }
 
     fn console_log(&self) -> &Path {

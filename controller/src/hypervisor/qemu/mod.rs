@@ -4,7 +4,6 @@
 //! * [`Instance`]: the running QEMU, from its start to its orderly end.
 
 mod argv;
-mod console;
 mod instance;
 mod probe;
 mod qmp;

@@ -1,4 +1,4 @@
-//! The guest's console, as a file that QEMU appends to and we read behind it.
+//! The console of a guest or process, as a file that it appends to and we read behind it.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
