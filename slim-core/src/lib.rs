@@ -26,6 +26,8 @@ mod crc;
 pub mod nf;
 pub mod packet;
 pub mod protocol;
+pub mod snapshot;
 pub mod statelet;
 pub mod table;
 pub mod time;
+pub mod vei;
