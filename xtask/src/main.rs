@@ -5,18 +5,26 @@
 
 #![forbid(unsafe_code)]
 
+mod artifacts;
+mod bench;
 mod cargo;
 mod command;
 mod git;
 mod hash;
 mod image;
 mod kernel;
+mod passthrough;
 mod paths;
 mod progress;
 mod setup;
+mod standalone;
+mod tally;
+mod task_bench;
 mod task_image;
 mod task_kernel;
+mod task_run;
 mod task_setup;
+mod task_test;
 mod vnf;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +49,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask setup --no-install   what is missing on this machine?
   cargo xtask image nat            build the NAT's image
+  cargo xtask test --only lint     what a reviewer would complain about first
 ";
 
 #[derive(Debug, Subcommand)]
@@ -56,7 +65,21 @@ enum Task {
     /// under a hash of the source's version and the fragments, its resolved configuration beside it.
     Kernel,
     /// Build the image of a network function: kernel, initramfs with one static program, manifest.
+    ///
+    /// The image lands in `target/images/<vnf>/`: `kernel`, `initramfs`, `kernel.config` and `manifest.json` with sizes,
+    /// hashes, versions and the commit. Parts are rebuilt only when what they are made of changed.
     Image(task_image::Arguments),
+    /// Boot an image alone, its console on this terminal. Ctrl-C stops it.
+    ///
+    /// Its dataplane interfaces lead nowhere, unless --vf or --pci give it real ones; whatever is in the way of that is
+    /// named together with what to do. Without KVM the guest is emulated, and the reason is said.
+    Run(task_run::Arguments),
+    /// Run every check: format, lints, documentation, the tests of all crates, and a migration between booted images.
+    ///
+    /// Goes on after a failure and reports all of them at the end. The first run also builds the kernel and an image.
+    Test(task_test::Arguments),
+    /// Measure something beside what it is to be compared with.
+    Bench(task_bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +89,9 @@ fn main() -> ExitCode {
         Task::Setup => task_setup::run(policy),
         Task::Kernel => task_kernel::run(policy),
         Task::Image(arguments) => task_image::run(&arguments, policy),
+        Task::Run(arguments) => task_run::run(&arguments, policy),
+        Task::Bench(arguments) => task_bench::run(&arguments, policy),
+        Task::Test(arguments) => task_test::run(&arguments, policy),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

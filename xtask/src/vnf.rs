@@ -13,11 +13,26 @@ pub struct Vnf {
     pub package: &'static str,
     /// The program in that package.
     pub program: &'static str,
+    /// Its dataplane interfaces in order.
+    pub ports: &'static [&'static str],
+    /// Its section of an instance's configuration, for an instance that is run alone.
+    pub section: &'static str,
 }
 
 /// All of them.
-pub const VNFS: &[Vnf] =
-    &[Vnf { name: "nat", summary: "network address translation", package: "slim-nat", program: "nat" }];
+pub const VNFS: &[Vnf] = &[Vnf {
+    name: "nat",
+    summary: "network address translation",
+    package: "slim-nat",
+    program: "nat",
+    ports: &["in", "out"],
+    section: r#"[nat]
+interior_address = "10.1.0.1/24"
+interior_mac = "02:51:1a:00:00:01"
+exterior_address = "10.2.0.1/24"
+exterior_mac = "02:51:1a:00:00:02"
+"#,
+}];
 
 /// The network function called `name`.
 pub fn find(name: &str) -> Result<&'static Vnf> {

@@ -69,6 +69,16 @@ pub fn install(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// The name of the dependency of `name` that `select` accepts, such as the newest kernel behind a package without a version.
+pub fn dependency(name: &str, select: impl Fn(&str) -> bool) -> Result<String> {
+    if !all_known(&[name])? {
+        update(&log_file()?)?;
+    }
+    let text = command::output(Command::new("apt-cache").env("LC_ALL", "C").args(["depends", name]))?;
+    let found = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| select(name));
+    Ok(found.with_context(|| format!("{name} does not depend on what was expected:\n{text}"))?.to_owned())
+}
+
 /// Downloads the newest version of the package `name` into the folder `into`, without installing it.
 pub fn download(name: &str, into: &Path) -> Result<PathBuf> {
     let log = log_file()?;

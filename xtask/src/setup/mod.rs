@@ -10,6 +10,7 @@ use crate::command;
 use crate::progress::Step;
 use anyhow::{Result, bail};
 use packages::{COMPONENTS, Need, PACKAGES, Package};
+use std::path::Path;
 use std::process::Command;
 
 /// Whether a command may install what it misses.
@@ -71,15 +72,21 @@ fn find_missing(needs: &[Need]) -> Result<Vec<Missing>> {
         missing.extend(wanted.into_iter().filter(|package| !present.contains_key(package.name)).map(Missing::Package));
     }
     if needs.contains(&Need::Lint) {
-        missing
-            .extend(COMPONENTS.iter().filter(|(_, program)| !works(program)).map(|(name, _)| Missing::Component(name)));
+        missing.extend(
+            COMPONENTS.iter().filter(|(_, program)| !in_toolchain(program)).map(|(name, _)| Missing::Component(name)),
+        );
     }
     Ok(missing)
 }
 
-/// Whether a program of the Rust toolchain runs; rustup's stand-ins exist even where the component does not.
-fn works(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+/// Whether `program` is part of the Rust toolchain that runs us.
+///
+/// rustup puts stand-ins for all programs into `PATH`, whether their component is there or not; so look beside cargo.
+fn in_toolchain(program: &str) -> bool {
+    match std::env::var_os("CARGO") {
+        Some(cargo) => Path::new(&cargo).with_file_name(program).is_file(),
+        None => command::exists(program),
+    }
 }
 
 fn install_components(components: &[&str]) -> Result<()> {

@@ -1,0 +1,4 @@
+//! Benchmarks that compare two things side by side in one run.
+
+pub mod boot;
+pub mod cloud_kernel;

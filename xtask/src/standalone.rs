@@ -1,0 +1,112 @@
+//! An instance alone: an image with interfaces that lead nowhere, for looking at it and for timing its boot.
+
+use crate::vnf::Vnf;
+use anyhow::{Context, Result, ensure};
+use slim_controller::hypervisor::{Image, Launch, Link, Nic, PciAddress};
+use slim_controller::net::MacAddress;
+use std::fmt::Write;
+use std::path::Path;
+
+/// The guest's address in QEMU's own network, and the port it listens on there.
+const MANAGEMENT_ADDRESS: &str = "10.0.2.15/24";
+const CONTROL_PORT: u16 = 7001;
+
+const MANAGEMENT_MAC: MacAddress = MacAddress([0x52, 0x54, 0x00, 0x03, 0x00, 0x0b]);
+
+/// A PCI function of the host in the place of a virtual interface, with the MAC address the guest will find on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// The function.
+    pub address: PciAddress,
+    /// Its MAC address.
+    pub mac: MacAddress,
+}
+
+/// Describes an instance of `vnf` from the image in `folder`, its first interfaces being the functions `passed`.
+///
+/// With `control_port`, the instance's control connection is offered on that port of the host's loopback address.
+pub fn launch(
+    vnf: &Vnf,
+    folder: &Path,
+    run_dir: &Path,
+    passed: &[Passed],
+    control_port: Option<u16>,
+) -> Result<Launch> {
+    ensure!(
+        passed.len() <= vnf.ports.len(),
+        "{} has {} interfaces ({}), but {} PCI functions were given",
+        vnf.name,
+        vnf.ports.len(),
+        vnf.ports.join(", "),
+        passed.len()
+    );
+    let name = format!("{}-alone", vnf.name);
+    let mut launch = Launch::new(&name, Image::in_folder(folder)?, run_dir);
+    let mut config = format!(
+        "name = \"{name}\"\n\n[management]\nmac = \"{MANAGEMENT_MAC}\"\naddress = \"{MANAGEMENT_ADDRESS}\"\n\
+         control_port = {CONTROL_PORT}\n\n"
+    );
+    for (index, port) in vnf.ports.iter().enumerate() {
+        let number = u8::try_from(index + 1).context("too many interfaces")?;
+        let (mac, nic) = match passed.get(index) {
+            Some(passed) => (passed.mac, Nic::Passthrough { address: passed.address }),
+            None => {
+                let mac = MacAddress([0x52, 0x54, 0x00, number, 0x00, 0x0b]);
+                (mac, Nic::Dataplane { link: Link::Unconnected, mac })
+            }
+        };
+        write!(config, "[[port]]\nname = \"{port}\"\nmac = \"{mac}\"\n\n")?;
+        launch.nics.push(nic);
+    }
+    let forward = control_port.map(|host| (host, CONTROL_PORT)).into_iter().collect();
+    launch.nics.push(Nic::Management { link: Link::User { forward }, mac: MANAGEMENT_MAC });
+    launch.config_toml = config + vnf.section;
+    Ok(launch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vnf;
+
+    fn image() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for file in ["kernel", "initramfs"] {
+            std::fs::write(folder.path().join(file), "").expect("write");
+        }
+        folder
+    }
+
+    #[test]
+    fn configuration_and_interfaces_agree() {
+        let folder = image();
+        let nat = vnf::find("nat").expect("exists");
+        let passed = Passed {
+            address: "0000:03:10.0".parse().expect("valid"),
+            mac: "02:00:00:00:00:07".parse().expect("valid"),
+        };
+        let launch = launch(nat, folder.path(), folder.path(), &[passed], Some(40_001)).expect("valid");
+        let config: toml::Table = toml::from_str(&launch.config_toml).expect("valid TOML");
+        let ports = config["port"].as_array().expect("a list");
+        let macs: Vec<_> = ports.iter().map(|port| port["mac"].as_str().expect("text").to_owned()).collect();
+        assert_eq!(macs[0], "02:00:00:00:00:07");
+        assert_eq!(launch.nics[0], Nic::Passthrough { address: passed.address });
+        let Nic::Dataplane { mac, .. } = launch.nics[1] else { panic!("the second port is virtual") };
+        assert_eq!(macs[1], mac.to_string());
+        let Nic::Management { mac, .. } = launch.nics[2] else { panic!("management comes last") };
+        assert_eq!(config["management"]["mac"].as_str(), Some(mac.to_string().as_str()));
+        assert!(config["nat"].is_table());
+    }
+
+    #[test]
+    fn more_functions_than_interfaces_are_refused() {
+        let folder = image();
+        let passed = Passed {
+            address: "0000:03:10.0".parse().expect("valid"),
+            mac: "02:00:00:00:00:07".parse().expect("valid"),
+        };
+        let nat = vnf::find("nat").expect("exists");
+        let error = launch(nat, folder.path(), folder.path(), &[passed; 3], None).expect_err("three for two");
+        assert!(error.to_string().contains("2 interfaces (in, out), but 3"), "{error}");
+    }
+}

@@ -1,0 +1,145 @@
+//! `cargo xtask bench`.
+
+use crate::bench::boot::{self, Measurement, median};
+use crate::bench::cloud_kernel;
+use crate::git::Revision;
+use crate::image::Manifest;
+use crate::progress::Step;
+use crate::setup::packages::Need;
+use crate::setup::{self, Policy};
+use crate::{image, standalone, vnf};
+use anyhow::{Result, bail};
+use clap::Subcommand;
+use slim_controller::hypervisor::Accel;
+use slim_controller::hypervisor::qemu::Qemu;
+
+/// Which benchmark.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// Boot time of an image, beside that of Debian's cloud kernel with the same initramfs.
+    ///
+    /// The image counts until it is ready to forward packets, Debian's kernel only until it reaches PID 1. Boots
+    /// alternate; the result is the ratio of the medians. Debian's kernel is downloaded to the cache, not installed.
+    Boot(Boot),
+}
+
+#[derive(Debug, clap::Args)]
+struct Boot {
+    /// The network function
+    #[arg(default_value = "nat")]
+    vnf: String,
+
+    /// Boots of each
+    #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repetitions: u32,
+
+    /// How to run the guests
+    #[arg(long, default_value = "auto", value_name = "auto|kvm|tcg")]
+    accel: Accel,
+
+    /// Virtual CPUs of both
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    vcpus: u8,
+
+    /// Fail if the ratio is above this
+    #[arg(long, value_name = "RATIO")]
+    max_ratio: Option<f64>,
+
+    /// Print the measurement as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the benchmark.
+pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
+    match &arguments.benchmark {
+        Benchmark::Boot(arguments) => run_boot(arguments, policy),
+    }
+}
+
+fn run_boot(arguments: &Boot, policy: Policy) -> Result<()> {
+    let vnf = vnf::find(&arguments.vnf)?;
+    setup::ensure(&[Need::Dpdk, Need::Kernel, Need::Qemu], policy)?;
+    let (folder, manifest) = image::ensure(vnf)?;
+    let cloud = cloud_kernel::ensure()?;
+    let run_dir = tempfile::Builder::new().prefix("slim-bench-").tempdir()?;
+    let mut launch = standalone::launch(vnf, &folder, run_dir.path(), &[], None)?;
+    launch.accel = arguments.accel;
+    launch.vcpus = arguments.vcpus;
+    let qemu = Qemu::find()?;
+
+    let total = u64::from(arguments.repetitions) * 2;
+    let mut step = Step::start_counted(format!("booting {total} guests, one after the other"), total);
+    let measured = boot::measure(&qemu, &launch, &cloud, arguments.repetitions, |number, what| {
+        step.progress(u64::from(number), what);
+    })?;
+    step.finish("");
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&json(&measured, &manifest, &cloud.package))?);
+    } else {
+        print(&measured, &manifest, &cloud.package);
+    }
+    let ratio = measured.ratio();
+    match arguments.max_ratio {
+        Some(limit) if ratio > limit => bail!("the ratio {ratio:.2} is above {limit}"),
+        _ => Ok(()),
+    }
+}
+
+fn print(measured: &Measurement, manifest: &Manifest, cloud: &str) {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::UTF8_BORDERS_ONLY);
+    table.set_header(["boot", "boots", "median ms", "least ms", "most ms"]);
+    for (name, values) in [
+        (format!("SliM's {} image, to PID 1", manifest.vnf), &measured.image_init_ms),
+        (format!("SliM's {} image, to ready", manifest.vnf), &measured.image_ready_ms),
+        (format!("{cloud}, to PID 1"), &measured.cloud_init_ms),
+    ] {
+        table.add_row([
+            name,
+            values.len().to_string(),
+            median(values).to_string(),
+            values.iter().min().copied().unwrap_or(0).to_string(),
+            values.iter().max().copied().unwrap_or(0).to_string(),
+        ]);
+    }
+    println!("{table}");
+    println!("{}, {}, commit {}", machine(), measured.accel, commit());
+    println!("ready in {:.2} of the time Debian's kernel needs to reach PID 1 (aim: at most 0.50)", measured.ratio());
+}
+
+fn json(measured: &Measurement, manifest: &Manifest, cloud: &str) -> serde_json::Value {
+    serde_json::json!({
+        "benchmark": "boot",
+        "machine": machine(),
+        "commit": commit(),
+        "vnf": manifest.vnf,
+        "kernel": manifest.linux.release,
+        "kernel_config_sha256": manifest.linux.config_sha256,
+        "cloud_kernel": cloud,
+        "measured": measured,
+        "median_image_ready_ms": median(&measured.image_ready_ms),
+        "median_cloud_init_ms": median(&measured.cloud_init_ms),
+        "ratio": measured.ratio(),
+    })
+}
+
+/// The host's processor and the number of its cores.
+fn machine() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(0, |count| count.get());
+    format!("{} × {cores}", model.map_or("unknown processor", |(_, name)| name))
+}
+
+fn commit() -> String {
+    let Revision { commit, dirty } = Revision::read();
+    let short = commit.get(..12).unwrap_or("unknown").to_owned();
+    if dirty { short + ", with changes" } else { short }
+}

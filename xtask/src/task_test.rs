@@ -1,0 +1,157 @@
+//! `cargo xtask test`: every check there is, one after the other, all reported at the end.
+
+use crate::progress::Step;
+use crate::setup::packages::Need;
+use crate::setup::{self, Policy};
+use crate::tally::Tally;
+use crate::{artifacts, cargo, command, paths};
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use slim_testbed::artifacts::ARTIFACTS_ENV;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Which checks.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Only these groups; may be given several times. The default is all of them.
+    #[arg(long, value_enum, value_name = "GROUP")]
+    only: Vec<Group>,
+}
+
+/// A group of checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Format, clippy and documentation without warnings; slim-core without std.
+    Lint,
+    /// The tests of all crates, with every feature.
+    Unit,
+    /// Booted images, and a migration between them under load.
+    E2e,
+}
+
+/// What one check came to.
+struct Outcome {
+    name: &'static str,
+    error: Option<anyhow::Error>,
+    tally: Option<Tally>,
+    duration: Duration,
+}
+
+/// Runs all selected checks, also after failures.
+pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
+    let selected = |group| arguments.only.is_empty() || arguments.only.contains(&group);
+    let mut outcomes = Vec::new();
+    if selected(Group::Lint) {
+        setup::ensure(&[Need::Dpdk, Need::Lint], policy)?;
+        lint(&mut outcomes);
+    }
+    if selected(Group::Unit) {
+        setup::ensure(&[Need::Dpdk, Need::Testbed], policy)?;
+        outcomes.push(tests("unit", None, &["--workspace", "--all-features", "--no-fail-fast"], &[]));
+    }
+    if selected(Group::E2e) {
+        e2e(&mut outcomes, policy);
+    }
+    report(&outcomes)
+}
+
+fn lint(outcomes: &mut Vec<Outcome>) {
+    let checks: [(&'static str, &[&str]); 5] = [
+        ("format", &["fmt", "--all", "--check"]),
+        ("clippy", &["clippy", "--all-targets", "--", "-D", "warnings"]),
+        ("clippy, with DPDK", &["clippy", "--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"]),
+        ("documentation", &["doc", "--workspace", "--all-features", "--no-deps"]),
+        ("slim-core without std", &["check", "--package", "slim-core", "--no-default-features"]),
+    ];
+    for (name, arguments) in checks {
+        let started = Instant::now();
+        let mut check = cargo::cargo();
+        check.env("RUSTDOCFLAGS", "-D warnings").args(arguments);
+        let error = cargo::step(name, &mut check).err();
+        outcomes.push(Outcome { name, error, tally: None, duration: started.elapsed() });
+    }
+}
+
+/// The tests that boot images, in a profile fast enough for them, one at a time.
+fn e2e(outcomes: &mut Vec<Outcome>, policy: Policy) {
+    let started = Instant::now();
+    let file = match artifacts::ensure(policy) {
+        Ok((_, file)) => file,
+        Err(error) => {
+            outcomes.push(Outcome { name: "e2e", error: Some(error), tally: None, duration: started.elapsed() });
+            return;
+        }
+    };
+    let select = ["--release", "--package", "slim-testbed", "--features", "load", "--test", "*", "--no-fail-fast"];
+    outcomes.push(tests("e2e", Some(&file), &select, &["--ignored", "--test-threads=1", "--nocapture"]));
+}
+
+/// Runs `cargo test` with `select`, and its programs with `options`, and counts what they report.
+fn tests(name: &'static str, artifacts: Option<&Path>, select: &[&str], options: &[&str]) -> Outcome {
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    let mut test = cargo::cargo();
+    test.arg("test").args(select).arg("--").args(options);
+    if let Some(file) = artifacts {
+        test.env(ARTIFACTS_ENV, file);
+    }
+    let error = run_tests(name, &mut test, &mut tally).err();
+    Outcome { name, error, tally: Some(tally), duration: started.elapsed() }
+}
+
+fn run_tests(name: &str, test: &mut Command, tally: &mut Tally) -> Result<()> {
+    eprintln!("==> {name}\n    $ {}", command::shown(test));
+    let log = paths::target().join(format!("test-{name}.log"));
+    if log.exists() {
+        std::fs::remove_file(&log)?;
+    }
+    command::run_logged(&mut Step::silent(), test, &log, |_, line| {
+        println!("{line}");
+        tally.line(line);
+    })?;
+    if tally.binaries == 0 || tally.passed == 0 {
+        bail!("no test ran at all");
+    }
+    Ok(())
+}
+
+/// Prints the outcome of every check; fails if one did.
+fn report(outcomes: &[Outcome]) -> Result<()> {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::UTF8_BORDERS_ONLY);
+    table.set_header(["check", "result", "passed", "failed", "ignored", "seconds"]);
+    for outcome in outcomes {
+        let count =
+            |select: fn(&Tally) -> u64| outcome.tally.as_ref().map_or_else(String::new, |t| select(t).to_string());
+        table.add_row([
+            outcome.name.to_owned(),
+            if outcome.error.is_some() { "FAILED" } else { "ok" }.to_owned(),
+            count(|tally| tally.passed),
+            count(|tally| tally.failed),
+            count(|tally| tally.ignored),
+            format!("{:.0}", outcome.duration.as_secs_f64()),
+        ]);
+    }
+    println!("\n{table}");
+    let sum = |select: fn(&Tally) -> u64| {
+        outcomes.iter().filter_map(|outcome| outcome.tally.as_ref()).map(select).sum::<u64>()
+    };
+    println!("tests: {} passed, {} failed", sum(|tally| tally.passed), sum(|tally| tally.failed));
+    for tally in outcomes.iter().filter_map(|outcome| outcome.tally.as_ref()) {
+        for name in &tally.failures {
+            println!("failed: {name}");
+        }
+    }
+    let failed: Vec<_> = outcomes.iter().filter(|outcome| outcome.error.is_some()).collect();
+    for outcome in &failed {
+        if let Some(error) = &outcome.error {
+            println!("{}: {}", outcome.name, format!("{error:#}").lines().next().unwrap_or_default());
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{} of {} checks failed", failed.len(), outcomes.len());
+    }
+    Ok(())
+}
