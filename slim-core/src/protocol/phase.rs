@@ -46,7 +46,8 @@ pub enum SourcePhase {
 ///    │       │         │             │               │            │
 ///    └───────┴─────────┴── failure ──┴───────────────┘       the commit point
 ///                          ▼
-///            failed ── abort ──► handing_back ──► discarded
+///            failed ── abort ─┬─► handing_back ─┬─► discarding ──► discarded
+///                             └─────────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -67,8 +68,10 @@ pub enum DestinationPhase {
     Live,
     /// The migration cannot succeed any more. Still holds `pkt_q` until the controller says what to do.
     Failed,
-    /// Returns `pkt_q` to the switch.
+    /// Returns `pkt_q` to the switch, as soon as no more packets can arrive.
     HandingBack,
+    /// Letting go of streams and state.
+    Discarding,
     /// Nothing of the migration is left; of no use until reset.
     Discarded,
 }

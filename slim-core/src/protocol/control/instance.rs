@@ -293,7 +293,7 @@ pub enum InstanceEvent {
         failure: Failure,
         /// Who processes packets now, as far as this side knows.
         holder: Holder,
-        /// Packets this side holds in `pkt_q`.
-        pkt_q_packets: u64,
+        /// Whether this side may hold packets in `pkt_q`, to be handed back with `abort`.
+        holds_packets: bool,
     },
 }

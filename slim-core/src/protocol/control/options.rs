@@ -89,8 +89,6 @@ pub struct DestinationTimeouts {
     pub synchronise_ms: u32,
     /// From the request to redirect to the last end record.
     pub redirect_ms: u32,
-    /// Processing `pkt_q` at take-over; afterwards a warning, for there is no way back.
-    pub take_over_ms: u32,
     /// Waiting for drain packets before `pkt_q` is handed back, and then handing it back.
     pub hand_back_ms: u32,
     /// Computing the digest at take-over; the report goes out without it then.
@@ -105,7 +103,6 @@ impl Default for DestinationTimeouts {
             install_ms: 120_000,
             synchronise_ms: 30_000,
             redirect_ms: 30_000,
-            take_over_ms: 10_000,
             hand_back_ms: 2_000,
             digest_ms: 10_000,
         }

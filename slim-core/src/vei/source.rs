@@ -1,0 +1,605 @@
+//! The source's machine: `src_inst` during a migration (§IV-B, steps 2 and 3).
+
+use super::action::{Action, Event, LcoreCommand, LcoreEvent, LcoreTotals, StreamCommand, StreamEvent, VeiError};
+use super::phases::PhaseLog;
+use crate::nf::ShardId;
+use crate::protocol::control::{
+    Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationRole, MigrationStatus, ResolveOutcome,
+    SnapshotTotals, StartOptions, StateletTotals,
+};
+use crate::protocol::inband::Drain;
+use crate::protocol::stream::{End, Handshake, StreamRole, VERSION_MAX, VERSION_MIN};
+use crate::protocol::{
+    Digest, Failure, FailureCode, MigrationId, MigrationPhase, Name, Nonce, PathSet, Schema, SourcePhase, Text,
+};
+use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+/// What a source has to know to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceParameters {
+    /// The migration.
+    pub migration: MigrationId,
+    /// The kind of network function.
+    pub kind: Name,
+    /// Its schema.
+    pub schema: Schema,
+    /// The number of shards, at least 1.
+    pub shards: u16,
+    /// Where the destination listens.
+    pub destination: SocketAddr,
+    /// The paths to be drained.
+    pub paths: PathSet,
+    /// The nonce their drain packets carry.
+    pub nonce: Nonce,
+    /// Everything else.
+    pub options: StartOptions,
+}
+
+/// `src_inst`'s side of one migration.
+///
+/// ```text
+///              Connect ×2 per shard
+///   connecting ─ all accepted ─► freezing ─ all frozen ─► transferring ─ all snapshots sent ─► draining
+///                                 Freeze                   SendSnapshot, SendStatelets           │
+///                                                                                  every drain packet seen
+///                                                                                                ▼
+///   released ◄─ taken over ── committed ◄══ all flushed, counts equal ══ flushing ◄─ stopped ─ stopping
+///   Release, Close    ▲       SendEnd          the commit point          Flush                Stop
+///                     │           │ stream lost or time-out
+///                resolve release  ▼
+///                     └──── unacknowledged ── resolve resume ─┐
+///                                                             ▼
+///   any phase before the commit point ── failure, abort ─► rolling_back ─ all resumed and closed ─► rolled_back
+///                                                          Resume, Close
+/// ```
+///
+/// Drain packets may come before the snapshot is known to be sent; they are remembered. The dataplane runs on in every
+/// phase up to `stopping`, and again from the first moment of `rolling_back`.
+///
+/// Order of calls: feed events with [`handle`](Self::handle), time with [`handle_timeout`](Self::handle_timeout) at
+/// [`poll_timeout`](Self::poll_timeout), requests with [`abort`](Self::abort) and [`resolve`](Self::resolve); after each,
+/// carry out every [`poll_action`](Self::poll_action).
+///
+/// What this side holds after a failure: before the commit point all state and all packets; after it, until resolved,
+/// all state, but it processes nothing.
+#[derive(Debug)]
+pub struct Source {
+    parameters: SourceParameters,
+    stage: Stage,
+    shards: Vec<Shard>,
+    drained: PathSet,
+    failure: Option<Failure>,
+    /// Whether the final report has been given.
+    finished: bool,
+    phases: PhaseLog,
+    deadline: Option<Instant>,
+    actions: VecDeque<Action>,
+}
+
+/// Which side of the commit point the migration is on. Only [`Reversible`] can be rolled back by this side alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Reversible(Reversible),
+    Committed(Committed),
+    Back(Back),
+}
+
+/// Before the commit point: this side decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reversible {
+    Connecting,
+    Freezing,
+    Transferring,
+    Draining,
+    Stopping,
+    Flushing,
+}
+
+/// After it: the destination, or the controller's word, decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Committed {
+    AwaitingTakeOver,
+    Unacknowledged,
+    Released,
+}
+
+/// The migration was undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Back {
+    Rolling,
+    Done,
+}
+
+impl Stage {
+    fn phase(self) -> SourcePhase {
+        match self {
+            Self::Reversible(Reversible::Connecting) => SourcePhase::Connecting,
+            Self::Reversible(Reversible::Freezing) => SourcePhase::Freezing,
+            Self::Reversible(Reversible::Transferring) => SourcePhase::Transferring,
+            Self::Reversible(Reversible::Draining) => SourcePhase::Draining,
+            Self::Reversible(Reversible::Stopping) => SourcePhase::Stopping,
+            Self::Reversible(Reversible::Flushing) => SourcePhase::Flushing,
+            Self::Committed(Committed::AwaitingTakeOver) => SourcePhase::Committed,
+            Self::Committed(Committed::Unacknowledged) => SourcePhase::Unacknowledged,
+            Self::Committed(Committed::Released) => SourcePhase::Released,
+            Self::Back(Back::Rolling) => SourcePhase::RollingBack,
+            Self::Back(Back::Done) => SourcePhase::RolledBack,
+        }
+    }
+}
+
+/// What one shard's lcore and streams have reported.
+#[derive(Debug, Default)]
+struct Shard {
+    statelets_accepted: bool,
+    snapshot_accepted: bool,
+    frozen: bool,
+    snapshot: Option<SnapshotTotals>,
+    stopped: Option<LcoreTotals>,
+    flushed: Option<(End, StateletTotals)>,
+    digest: Option<Digest>,
+    resumed: bool,
+    closed: bool,
+}
+
+impl Source {
+    /// Begins a migration: the first actions connect the streams.
+    pub fn new(now: Instant, parameters: SourceParameters) -> Self {
+        let phase = MigrationPhase::Source(SourcePhase::Connecting);
+        let mut source = Self {
+            stage: Stage::Reversible(Reversible::Connecting),
+            shards: (0..parameters.shards.max(1)).map(|_| Shard::default()).collect(),
+            drained: PathSet::EMPTY,
+            failure: None,
+            finished: false,
+            phases: PhaseLog::new(now, phase),
+            deadline: None,
+            actions: VecDeque::new(),
+            parameters,
+        };
+        source.arm_deadline(now);
+        source.notify_phase();
+        for role in StreamRole::ALL {
+            source.streams(StreamCommand::Connect(role));
+        }
+        source
+    }
+
+    /// What to send first on a shard's stream.
+    pub fn handshake(&self, shard: ShardId, role: StreamRole) -> Handshake {
+        Handshake {
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            role,
+            shard,
+            shards: self.parameters.shards,
+            schema: self.parameters.schema,
+            migration: self.parameters.migration,
+            kind: self.parameters.kind.clone(),
+        }
+    }
+
+    /// What the migration was begun with.
+    pub fn parameters(&self) -> &SourceParameters {
+        &self.parameters
+    }
+
+    /// The present phase.
+    pub fn phase(&self) -> SourcePhase {
+        self.stage.phase()
+    }
+
+    /// The instance's role that goes with the phase.
+    pub fn role(&self) -> InstanceRole {
+        match self.stage {
+            Stage::Reversible(_) | Stage::Committed(Committed::AwaitingTakeOver | Committed::Unacknowledged) => {
+                InstanceRole::Source
+            }
+            Stage::Committed(Committed::Released) => InstanceRole::Released,
+            Stage::Back(_) => InstanceRole::Live,
+        }
+    }
+
+    /// Whether nothing more will happen: released with the report given, or rolled back.
+    pub fn is_over(&self) -> bool {
+        match self.stage {
+            Stage::Committed(Committed::Released) => self.finished,
+            Stage::Back(Back::Done) => true,
+            Stage::Reversible(_)
+            | Stage::Committed(Committed::AwaitingTakeOver | Committed::Unacknowledged)
+            | Stage::Back(Back::Rolling) => false,
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Lets the present phase's time-out strike if it is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        self.deadline = None;
+        match self.stage {
+            Stage::Reversible(step) => {
+                let message = format!("time-out in phase {:?}", self.phase());
+                self.roll_back(now, step, Failure::new(FailureCode::TimeOut, message));
+            }
+            Stage::Committed(Committed::AwaitingTakeOver) => self.lose_acknowledgement(now, "no answer in time"),
+            Stage::Committed(Committed::Released) => self.finish(now),
+            Stage::Committed(Committed::Unacknowledged) | Stage::Back(_) => {}
+        }
+    }
+
+    /// Takes note of what an lcore or stream reports.
+    ///
+    /// # Errors
+    /// If it cannot happen now. Reports that were under way when the migration was undone are silently ignored.
+    pub fn handle(&mut self, now: Instant, event: Event) -> Result<(), VeiError> {
+        match event {
+            Event::Lcore { shard, event: LcoreEvent::Drain(drain) } => {
+                self.shard(shard)?;
+                self.handle_drain(now, drain);
+                Ok(())
+            }
+            Event::Lcore { shard, event } => self.handle_lcore(now, shard, event),
+            Event::Stream { shard, event } => self.handle_stream(now, shard, event),
+            Event::Digest { shard, digest } => self.handle_digest(now, shard, digest),
+        }
+    }
+
+    /// Gives the migration up. Does nothing if it has been undone already.
+    ///
+    /// # Errors
+    /// [`VeiError::Committed`] from the commit point on.
+    pub fn abort(&mut self, now: Instant, reason: &Text) -> Result<(), VeiError> {
+        match self.stage {
+            Stage::Reversible(step) => {
+                self.roll_back(now, step, Failure::new(FailureCode::Aborted, reason.clone()));
+                Ok(())
+            }
+            Stage::Committed(_) => Err(VeiError::Committed),
+            Stage::Back(_) => Ok(()),
+        }
+    }
+
+    /// The controller's word on a migration that was committed but not acknowledged.
+    ///
+    /// # Errors
+    /// If there is nothing to resolve: before the commit point, or when it has ended the other way.
+    pub fn resolve(&mut self, now: Instant, outcome: ResolveOutcome) -> Result<(), VeiError> {
+        match (self.stage, outcome) {
+            (Stage::Committed(Committed::AwaitingTakeOver | Committed::Unacknowledged), ResolveOutcome::Release) => {
+                self.release(now);
+                Ok(())
+            }
+            (Stage::Committed(Committed::AwaitingTakeOver | Committed::Unacknowledged), ResolveOutcome::Resume) => {
+                if self.failure.is_none() {
+                    self.failure = Some(Failure::new(FailureCode::Aborted, "resumed by the controller"));
+                }
+                self.resume(now);
+                Ok(())
+            }
+            (Stage::Committed(Committed::Released), ResolveOutcome::Release) => Ok(()),
+            (Stage::Back(_), ResolveOutcome::Resume) => Ok(()),
+            (Stage::Committed(Committed::Released), ResolveOutcome::Resume) => Err(VeiError::Committed),
+            (Stage::Reversible(_), _) | (Stage::Back(_), ResolveOutcome::Release) => Err(VeiError::NotCommitted),
+        }
+    }
+
+    /// The report so far.
+    pub fn report(&self, now: Instant) -> MigrationReport {
+        let mut report = MigrationReport::new(self.parameters.migration);
+        (report.phases, report.total_us) = self.phases.report(now);
+        let mut digest = Some(Digest(0));
+        for shard in &self.shards {
+            report.snapshot.add(&shard.snapshot.unwrap_or_default());
+            if let Some((_, statelets)) = &shard.flushed {
+                report.statelets.add(statelets);
+            }
+            if let Some(totals) = &shard.stopped {
+                report.workload.add(&totals.workload);
+            }
+            digest = digest.zip(shard.digest).map(|(sum, digest)| sum.combine(digest));
+        }
+        report.digest = digest;
+        report
+    }
+
+    /// Everything a controller needs to pick the migration up.
+    pub fn status(&self, now: Instant) -> MigrationStatus {
+        MigrationStatus {
+            id: self.parameters.migration,
+            phase: MigrationPhase::Source(self.phase()),
+            destination: Some(self.parameters.destination),
+            nonce: Some(self.parameters.nonce),
+            paths: self.parameters.paths,
+            drained: self.drained,
+            failure: self.failure.clone(),
+            report: self.report(now),
+            finished: self.finished,
+        }
+    }
+
+    fn handle_drain(&mut self, now: Instant, drain: Drain) {
+        let parameters = &self.parameters;
+        let ours = drain.migration == parameters.migration
+            && drain.nonce == parameters.nonce
+            && drain.paths == parameters.paths;
+        if ours && self.drained.insert(drain.path) {
+            self.advance(now);
+        }
+    }
+
+    fn handle_lcore(&mut self, now: Instant, id: ShardId, event: LcoreEvent) -> Result<(), VeiError> {
+        let unexpected = self.unexpected(id, event.name());
+        let stage = self.stage;
+        let shard = self.shard(id)?;
+        match (event, stage) {
+            (LcoreEvent::Frozen, Stage::Reversible(Reversible::Freezing)) if !shard.frozen => {
+                shard.frozen = true;
+                self.stream(id, StreamCommand::SendSnapshot);
+                self.stream(id, StreamCommand::SendStatelets);
+            }
+            (LcoreEvent::StateletOverflow, Stage::Reversible(step)) if shard.frozen => {
+                let message = format!("st_q_out of shard {} is full", id.0);
+                self.roll_back(now, step, Failure::new(FailureCode::StateletOverflow, message));
+            }
+            (LcoreEvent::Stopped(totals), Stage::Reversible(Reversible::Stopping)) if shard.stopped.is_none() => {
+                shard.stopped = Some(totals);
+                self.stream(id, StreamCommand::Flush);
+            }
+            (LcoreEvent::Resumed, Stage::Back(Back::Rolling)) if !shard.resumed => shard.resumed = true,
+            // Was under way when the migration was undone.
+            (LcoreEvent::Frozen | LcoreEvent::StateletOverflow | LcoreEvent::Stopped(_), Stage::Back(_)) => {}
+            _ => return Err(unexpected),
+        }
+        self.advance(now);
+        Ok(())
+    }
+
+    fn handle_stream(&mut self, now: Instant, id: ShardId, event: StreamEvent) -> Result<(), VeiError> {
+        let unexpected = self.unexpected(id, event.name());
+        let stage = self.stage;
+        let shard = self.shard(id)?;
+        match (event, stage) {
+            (StreamEvent::Accepted(role), Stage::Reversible(Reversible::Connecting)) => {
+                let accepted = match role {
+                    StreamRole::Statelets => &mut shard.statelets_accepted,
+                    StreamRole::Snapshot => &mut shard.snapshot_accepted,
+                };
+                if core::mem::replace(accepted, true) {
+                    return Err(unexpected);
+                }
+            }
+            (StreamEvent::Refused(_, reason), Stage::Reversible(step @ Reversible::Connecting)) => {
+                let message = format!("dst_inst refuses the stream: {reason}");
+                self.roll_back(now, step, Failure::new(FailureCode::StreamRefused, message));
+            }
+            (StreamEvent::SnapshotSent(totals), Stage::Reversible(_)) if shard.frozen && shard.snapshot.is_none() => {
+                shard.snapshot = Some(totals);
+            }
+            // A shard may flush while another has yet to stop.
+            (
+                StreamEvent::Flushed { end, totals },
+                Stage::Reversible(step @ (Reversible::Stopping | Reversible::Flushing)),
+            ) => {
+                let Some(stopped) = shard.stopped else { return Err(unexpected) };
+                if shard.flushed.replace((end, totals)).is_some() {
+                    return Err(unexpected);
+                }
+                let announced = stopped.statelets.records;
+                if announced != end.records {
+                    let message = format!("{announced} statelets announced, {} sent", end.records);
+                    self.roll_back(now, step, Failure::new(FailureCode::Protocol, message));
+                }
+            }
+            // The destination closes the snapshot stream as soon as it has read all of it.
+            (StreamEvent::Lost(StreamRole::Snapshot, _), _) if shard.snapshot.is_some() => {}
+            (StreamEvent::Lost(_, detail), Stage::Reversible(step)) => {
+                self.roll_back(now, step, Failure::new(FailureCode::StreamLost, detail));
+            }
+            (StreamEvent::Lost(_, detail), Stage::Committed(Committed::AwaitingTakeOver)) => {
+                self.lose_acknowledgement(now, detail.as_str());
+            }
+            (StreamEvent::TakenOver, Stage::Committed(Committed::AwaitingTakeOver | Committed::Unacknowledged)) => {
+                self.release(now)
+            }
+            (StreamEvent::Closed, Stage::Committed(Committed::Released) | Stage::Back(Back::Rolling)) => {
+                shard.closed = true;
+            }
+            // Was under way when the streams were given up; of several shards the first acknowledgement counts.
+            (
+                StreamEvent::Lost(..) | StreamEvent::TakenOver,
+                Stage::Committed(Committed::Unacknowledged | Committed::Released),
+            )
+            | (
+                StreamEvent::Accepted(_)
+                | StreamEvent::Refused(..)
+                | StreamEvent::SnapshotSent(_)
+                | StreamEvent::Flushed { .. }
+                | StreamEvent::Lost(..),
+                Stage::Back(_),
+            ) => {}
+            _ => return Err(unexpected),
+        }
+        self.advance(now);
+        Ok(())
+    }
+
+    fn handle_digest(&mut self, now: Instant, id: ShardId, digest: Digest) -> Result<(), VeiError> {
+        let unexpected = self.unexpected(id, "digest");
+        let back = matches!(self.stage, Stage::Back(_));
+        let shard = self.shard(id)?;
+        if back {
+            return Ok(());
+        }
+        if shard.stopped.is_none() || shard.digest.replace(digest).is_some() {
+            return Err(unexpected);
+        }
+        if self.stage == Stage::Committed(Committed::Released) {
+            self.finish_if_complete(now);
+        }
+        Ok(())
+    }
+
+    /// Enters the next phase if everything the present one waits for has happened, as often as that holds.
+    fn advance(&mut self, now: Instant) {
+        loop {
+            match self.stage {
+                Stage::Reversible(Reversible::Connecting)
+                    if self.all(|shard| shard.statelets_accepted && shard.snapshot_accepted) =>
+                {
+                    self.enter(now, Stage::Reversible(Reversible::Freezing));
+                    self.lcores(LcoreCommand::Freeze);
+                }
+                Stage::Reversible(Reversible::Freezing) if self.all(|shard| shard.frozen) => {
+                    self.enter(now, Stage::Reversible(Reversible::Transferring));
+                }
+                Stage::Reversible(Reversible::Transferring) if self.all(|shard| shard.snapshot.is_some()) => {
+                    self.enter(now, Stage::Reversible(Reversible::Draining));
+                }
+                Stage::Reversible(Reversible::Draining) if self.drained.covers(self.parameters.paths) => {
+                    self.enter(now, Stage::Reversible(Reversible::Stopping));
+                    self.lcores(LcoreCommand::Stop);
+                }
+                Stage::Reversible(Reversible::Stopping) if self.all(|shard| shard.stopped.is_some()) => {
+                    self.enter(now, Stage::Reversible(Reversible::Flushing));
+                }
+                Stage::Reversible(Reversible::Flushing) if self.all(|shard| shard.flushed.is_some()) => {
+                    self.commit(now);
+                }
+                Stage::Back(Back::Rolling) if self.all(|shard| shard.resumed && shard.closed) => {
+                    self.phases.end(now);
+                    self.enter(now, Stage::Back(Back::Done));
+                    self.finished = true;
+                }
+                Stage::Reversible(_) | Stage::Committed(_) | Stage::Back(_) => return,
+            }
+        }
+    }
+
+    /// The commit point: from here on only the destination can go on by itself.
+    fn commit(&mut self, now: Instant) {
+        self.enter(now, Stage::Committed(Committed::AwaitingTakeOver));
+        let ends: Vec<_> = self.shards.iter().filter_map(|shard| shard.flushed.map(|(end, _)| end)).collect();
+        for (id, end) in (0..).zip(ends) {
+            self.stream(ShardId(id), StreamCommand::SendEnd(end));
+        }
+    }
+
+    fn release(&mut self, now: Instant) {
+        self.lcores(LcoreCommand::Release(self.parameters.migration));
+        self.streams(StreamCommand::Close);
+        self.phases.end(now);
+        self.enter(now, Stage::Committed(Committed::Released));
+        self.finish_if_complete(now);
+    }
+
+    fn lose_acknowledgement(&mut self, now: Instant, detail: &str) {
+        let message = format!("committed, but not acknowledged: {detail}");
+        self.fail(Failure::new(FailureCode::Unacknowledged, message), Holder::Unknown);
+        self.enter(now, Stage::Committed(Committed::Unacknowledged));
+    }
+
+    /// Undoes a migration that has not been committed; `_from` is the proof.
+    fn roll_back(&mut self, now: Instant, _from: Reversible, failure: Failure) {
+        self.fail(failure, Holder::Source);
+        self.resume(now);
+    }
+
+    fn resume(&mut self, now: Instant) {
+        self.lcores(LcoreCommand::Resume);
+        self.streams(StreamCommand::Close);
+        self.enter(now, Stage::Back(Back::Rolling));
+    }
+
+    fn fail(&mut self, failure: Failure, holder: Holder) {
+        self.failure = Some(failure.clone());
+        self.actions.push_back(Action::Notify(InstanceEvent::MigrationFailed {
+            migration: self.parameters.migration,
+            side: MigrationRole::Source,
+            failure,
+            holder,
+            holds_packets: false,
+        }));
+    }
+
+    fn finish_if_complete(&mut self, now: Instant) {
+        if self.all(|shard| shard.digest.is_some()) {
+            self.finish(now);
+        }
+    }
+
+    fn finish(&mut self, now: Instant) {
+        if core::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        self.deadline = None;
+        let report = Box::new(self.report(now));
+        self.actions.push_back(Action::Notify(InstanceEvent::MigrationFinished {
+            migration: self.parameters.migration,
+            side: MigrationRole::Source,
+            report,
+        }));
+    }
+
+    fn enter(&mut self, now: Instant, stage: Stage) {
+        self.stage = stage;
+        self.phases.enter(now, MigrationPhase::Source(self.phase()));
+        self.arm_deadline(now);
+        self.notify_phase();
+    }
+
+    fn arm_deadline(&mut self, now: Instant) {
+        self.deadline = self.parameters.options.timeouts.of(self.phase()).map(|timeout| now + timeout);
+    }
+
+    fn notify_phase(&mut self) {
+        self.actions.push_back(Action::Notify(InstanceEvent::PhaseChanged {
+            migration: self.parameters.migration,
+            phase: MigrationPhase::Source(self.phase()),
+            instance_role: self.role(),
+        }));
+    }
+
+    fn all(&self, condition: impl Fn(&Shard) -> bool) -> bool {
+        self.shards.iter().all(condition)
+    }
+
+    fn shard(&mut self, id: ShardId) -> Result<&mut Shard, VeiError> {
+        self.shards.get_mut(usize::from(id.0)).ok_or(VeiError::UnknownShard(id))
+    }
+
+    fn unexpected(&self, shard: ShardId, event: &'static str) -> VeiError {
+        VeiError::Unexpected { shard, phase: MigrationPhase::Source(self.phase()), event }
+    }
+
+    fn lcores(&mut self, command: LcoreCommand) {
+        for id in 0..self.shards.len() as u16 {
+            self.actions.push_back(Action::Lcore { shard: ShardId(id), command });
+        }
+    }
+
+    fn streams(&mut self, command: StreamCommand) {
+        for id in 0..self.shards.len() as u16 {
+            self.stream(ShardId(id), command);
+        }
+    }
+
+    fn stream(&mut self, shard: ShardId, command: StreamCommand) {
+        self.actions.push_back(Action::Stream { shard, command });
+    }
+}
