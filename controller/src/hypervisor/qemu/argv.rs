@@ -226,8 +226,10 @@ mod tests {
         assert_eq!(values(&tcg, "-cpu"), ["max"]);
         assert_eq!(
             values(&tcg, "-append"),
-            ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable noreplace-smp debug foo=1"]
+            ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable debug foo=1"]
         );
+        let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, false, Path::new("c"));
+        assert!(values(&alone, "-append")[0].contains(" noreplace-smp "), "one CPU needs no locks rewritten");
         let kvm = argv(&launch, true, Path::new("c"));
         assert_eq!(values(&kvm, "-accel"), ["kvm"]);
         assert_eq!(values(&kvm, "-cpu"), ["host"]);
