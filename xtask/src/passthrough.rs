@@ -26,11 +26,19 @@ impl FromStr for Function {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (address, mac) = match text.split_once('=') {
-            Some((address, mac)) => (address, Some(mac.parse::<MacAddress>().map_err(|error| error.to_string())?)),
+            Some((address, mac)) => (address, Some(mac)),
             None => (text, None),
         };
-        Ok(Self { address: address.parse::<PciAddress>().map_err(|error| error.to_string())?, mac })
+        let mac =
+            mac.map(|text| interface_mac(text).ok_or_else(|| format!("{text:?} is not an interface's MAC address")));
+        Ok(Self { address: address.parse::<PciAddress>().map_err(|error| error.to_string())?, mac: mac.transpose()? })
     }
+}
+
+/// Reads a MAC address that an interface can have: neither zero nor a group's.
+fn interface_mac(text: &str) -> Option<MacAddress> {
+    let mac: MacAddress = text.parse().ok()?;
+    (mac != MacAddress([0; 6]) && !mac.is_multicast()).then_some(mac)
 }
 
 /// Checks that the host can give `function` to a guest with `memory_mb` MiB, and learns its MAC address.
@@ -72,7 +80,7 @@ fn virtual_function_mac(shown: &str, index: u32) -> Result<Option<MacAddress>> {
     let ours = functions.iter().find(|function| function["vf"].as_u64() == Some(u64::from(index)));
     // Newer versions of iproute2 say "address" where older ones said "mac".
     let text = ours.and_then(|function| function["mac"].as_str().or_else(|| function["address"].as_str()));
-    Ok(text.and_then(|text| text.parse().ok()))
+    Ok(text.and_then(interface_mac))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The network functions that images exist for.
 
 use anyhow::{Result, bail};
+use slim_core::nf::NetworkFunction;
+use slim_nat::Nat;
 
 /// A network function of this repository.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub struct Vnf {
     pub package: &'static str,
     /// The program in that package.
     pub program: &'static str,
+    /// The number that changes with the meaning of its state; both ends of a migration must have the same.
+    pub schema: u64,
     /// Its dataplane interfaces in order.
     pub ports: &'static [&'static str],
     /// Its section of an instance's configuration, for an instance that is run alone.
@@ -21,11 +25,12 @@ pub struct Vnf {
 
 /// All of them.
 pub const VNFS: &[Vnf] = &[Vnf {
-    name: "nat",
+    name: Nat::KIND,
     summary: "network address translation",
     package: "slim-nat",
     program: "nat",
-    ports: &["in", "out"],
+    schema: Nat::SCHEMA,
+    ports: Nat::PORTS,
     section: r#"[nat]
 interior_address = "10.1.0.1/24"
 interior_mac = "02:51:1a:00:00:01"
@@ -46,6 +51,14 @@ pub fn find(name: &str) -> Result<&'static Vnf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_section_is_a_valid_configuration() {
+        let nat = find("nat").expect("exists");
+        let file: toml::Table = toml::from_str(nat.section).expect("valid TOML");
+        let config: slim_nat::Config = file[nat.name].clone().try_into().expect("the section's own form");
+        assert!(Nat::new(&config, slim_core::nf::Shard::ONLY, 1).is_ok());
+    }
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {

@@ -25,6 +25,8 @@ pub struct Manifest {
     pub format: u32,
     /// The network function.
     pub vnf: String,
+    /// The schema of its state.
+    pub schema: u64,
     /// SliM's version.
     pub version: String,
     /// The commit it was built from, empty if unknown.
@@ -70,6 +72,7 @@ impl Manifest {
         Ok(Self {
             format: FORMAT,
             vnf: vnf.name.to_owned(),
+            schema: vnf.schema,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: revision.commit,
             dirty: revision.dirty,
