@@ -18,6 +18,9 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+// The example of `nf` is a test here and a document there: it needs one name for this crate in both.
+#[cfg(test)]
+extern crate self as slim_core;
 
 #[doc(hidden)]
 pub use rkyv;

@@ -5,6 +5,25 @@
 //! [`install`](NetworkFunction::install) is h. For all states s and packets p they must satisfy the law
 //! `f(s, p) == h(s, g(s, p))`. Snapshots, adoption and digests follow from
 //! [`for_each_state`](NetworkFunction::for_each_state) alone.
+//!
+//! With the feature `testing`, [`law::check`](law) tests a network function against the law.
+//!
+//! # Example
+//!
+//! This is all of a network function that counts packets per source address:
+//!
+//! ```
+#![doc = include_str!("nf/source_counter.rs")]
+//!
+//! # fn main() {}
+//! ```
+
+#[cfg(any(test, feature = "testing"))]
+pub mod law;
+#[cfg(test)]
+mod source_counter;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use crate::packet::PacketBuf;
 use crate::table::StateItem;
