@@ -4,6 +4,7 @@
 //! - [`artifacts`]: the built programs and images a run uses;
 //! - [`process`]: child processes that end with their owner;
 //! - [`download`]: a TCP download that notices stalls;
+//! - [`load`]: load generator, echo servers and recorder, the pure part of `slim-load`;
 //! - [`demo`]: the run behind `cargo xtask demo`.
 
 #![forbid(unsafe_code)]
@@ -11,5 +12,6 @@
 pub mod artifacts;
 pub mod demo;
 pub mod download;
+pub mod load;
 pub mod process;
 pub mod sandbox;
