@@ -1,0 +1,202 @@
+//! The meter: a token bucket that decides which packets of a direction conform.
+
+use slim_core::time::Instant;
+
+/// Rate and burst of a [`Meter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeterLimits {
+    /// Tokens gained per second, in bits of Ethernet frames; 0 stands for no limit.
+    pub rate_bps: u64,
+    /// The most tokens kept, in bytes. At most [`MeterLimits::BURST_BYTES_MAX`].
+    pub burst_bytes: u64,
+}
+
+impl MeterLimits {
+    /// The largest burst, 1 GiB: what the bucket's fixed-point arithmetic holds without overflow.
+    pub const BURST_BYTES_MAX: u64 = 1 << 30;
+
+    /// No limit.
+    pub const UNLIMITED: Self = Self { rate_bps: 0, burst_bytes: 0 };
+
+    /// `rate_bps` with a burst of what passes in 20 ms at that rate, as in §VII.
+    pub const fn with_burst_20ms(rate_bps: u64) -> Self {
+        let burst = rate_bps / (8 * 50);
+        let burst_bytes = if burst > Self::BURST_BYTES_MAX { Self::BURST_BYTES_MAX } else { burst };
+        Self { rate_bps, burst_bytes }
+    }
+}
+
+/// Units of tokens per byte: a rate in bit/s then gains a whole number of units per nanosecond.
+const UNITS_PER_BYTE: u64 = 8 * 1_000_000_000;
+
+/// A token bucket, exact in integers. It starts full.
+///
+/// A packet conforms if the bucket holds a token for each of its bytes; it then takes them. A packet that does not
+/// conform takes none. Frames count from destination MAC to the last payload byte, without preamble and check sequence.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    limits: MeterLimits,
+    tokens: u64,
+    updated: Instant,
+}
+
+impl Meter {
+    /// A full bucket.
+    pub fn new(limits: MeterLimits) -> Self {
+        let mut meter = Self { limits, tokens: 0, updated: Instant::ZERO };
+        meter.tokens = meter.capacity();
+        meter
+    }
+
+    /// The present limits.
+    pub fn limits(&self) -> MeterLimits {
+        self.limits
+    }
+
+    /// Changes the limits; tokens beyond the new burst are lost.
+    pub fn set_limits(&mut self, now: Instant, limits: MeterLimits) {
+        self.refill(now);
+        self.limits = limits;
+        self.tokens = self.tokens.min(self.capacity());
+    }
+
+    /// Whether a packet of `len` bytes conforms.
+    #[inline]
+    pub fn allow(&mut self, now: Instant, len: usize) -> bool {
+        if self.limits.rate_bps == 0 {
+            return true;
+        }
+        self.refill(now);
+        let need = (len as u64).saturating_mul(UNITS_PER_BYTE);
+        let conforms = need <= self.tokens;
+        if conforms {
+            self.tokens -= need;
+        }
+        conforms
+    }
+
+    /// Takes the tokens of a packet that passes in any case, as far as there are any.
+    #[inline]
+    pub fn charge(&mut self, now: Instant, len: usize) {
+        self.refill(now);
+        self.tokens = self.tokens.saturating_sub((len as u64).saturating_mul(UNITS_PER_BYTE));
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_since(self.updated).as_nanos();
+        if elapsed > 0 {
+            let gained = u64::try_from(elapsed).unwrap_or(u64::MAX).saturating_mul(self.limits.rate_bps);
+            self.tokens = self.tokens.saturating_add(gained).min(self.capacity());
+            self.updated = now;
+        }
+    }
+
+    fn capacity(&self) -> u64 {
+        self.limits.burst_bytes.min(MeterLimits::BURST_BYTES_MAX) * UNITS_PER_BYTE
+    }
+}
+
+const _: () = assert!(MeterLimits::BURST_BYTES_MAX.checked_mul(UNITS_PER_BYTE).is_some());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The bucket in wide integers and without shortcuts.
+    struct Reference {
+        rate: u128,
+        capacity: u128,
+        tokens: u128,
+        updated: u128,
+    }
+
+    impl Reference {
+        fn new(limits: MeterLimits) -> Self {
+            let capacity = u128::from(limits.burst_bytes) * 8_000_000_000;
+            Self { rate: limits.rate_bps.into(), capacity, tokens: capacity, updated: 0 }
+        }
+
+        fn allow(&mut self, now_ns: u64, len: usize) -> bool {
+            self.tokens = (self.tokens + (u128::from(now_ns) - self.updated) * self.rate).min(self.capacity);
+            self.updated = now_ns.into();
+            let need = len as u128 * 8_000_000_000;
+            if need > self.tokens {
+                return false;
+            }
+            self.tokens -= need;
+            true
+        }
+    }
+
+    #[test]
+    fn a_full_bucket_passes_its_burst_and_not_a_byte_more() {
+        let mut meter = Meter::new(MeterLimits::with_burst_20ms(1_000_000_000));
+        let now = Instant::from_millis(5);
+        let passed = (0..2600).filter(|_| meter.allow(now, 1000)).count();
+        assert_eq!(passed, 2500);
+        assert!(!meter.allow(now, 1));
+        // 1 Gbit/s gains a byte in 8 ns.
+        assert!(!meter.allow(Instant::from_nanos(5_000_007), 1));
+        assert!(meter.allow(Instant::from_nanos(5_000_008), 1));
+    }
+
+    #[test]
+    fn without_a_rate_everything_conforms() {
+        let mut meter = Meter::new(MeterLimits::UNLIMITED);
+        assert!((0..10_000).all(|_| meter.allow(Instant::ZERO, 1500)));
+    }
+
+    #[test]
+    fn time_that_runs_backwards_gains_nothing() {
+        let mut meter = Meter::new(MeterLimits { rate_bps: 8_000, burst_bytes: 100 });
+        assert!(meter.allow(Instant::from_millis(100), 100));
+        assert!(!meter.allow(Instant::from_millis(50), 1));
+        assert!(!meter.allow(Instant::from_millis(100), 1));
+        assert!(meter.allow(Instant::from_millis(101), 1));
+    }
+
+    #[test]
+    fn a_charge_takes_tokens_but_never_refuses() {
+        let mut meter = Meter::new(MeterLimits { rate_bps: 8_000, burst_bytes: 100 });
+        meter.charge(Instant::ZERO, 60);
+        meter.charge(Instant::ZERO, 60);
+        assert!(!meter.allow(Instant::ZERO, 1));
+        assert!(meter.allow(Instant::from_millis(1), 1));
+    }
+
+    proptest! {
+        #[test]
+        fn conforms_exactly_like_the_reference(
+            rate_bps in 1u64..20_000_000_000,
+            burst_bytes in 0u64..5_000_000,
+            packets in prop::collection::vec((0u64..2_000_000, 0usize..2_000), 1..400),
+        ) {
+            let limits = MeterLimits { rate_bps, burst_bytes };
+            let (mut meter, mut reference) = (Meter::new(limits), Reference::new(limits));
+            let mut now_ns = 0;
+            for (gap_ns, len) in packets {
+                now_ns += gap_ns;
+                prop_assert_eq!(meter.allow(Instant::from_nanos(now_ns), len), reference.allow(now_ns, len));
+            }
+        }
+
+        #[test]
+        fn never_passes_more_than_burst_and_rate_give(
+            rate_bps in 1u64..2_000_000_000,
+            burst_bytes in 0u64..100_000,
+            packets in prop::collection::vec((0u64..100_000, 1usize..2_000), 1..400),
+        ) {
+            let mut meter = Meter::new(MeterLimits { rate_bps, burst_bytes });
+            let (mut now_ns, mut passed) = (0u64, 0u64);
+            for (gap_ns, len) in packets {
+                now_ns += gap_ns;
+                if meter.allow(Instant::from_nanos(now_ns), len) {
+                    passed += len as u64;
+                }
+            }
+            let bound = u128::from(burst_bytes) * 8_000_000_000 + u128::from(now_ns) * u128::from(rate_bps);
+            prop_assert!(u128::from(passed) * 8_000_000_000 <= bound);
+        }
+    }
+}
