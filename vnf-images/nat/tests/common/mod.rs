@@ -313,22 +313,22 @@ pub fn ends(frame: &[u8]) -> (SocketAddrV4, SocketAddrV4) {
     (socket(ip.source(), source), socket(ip.destination(), destination))
 }
 
-/// Whether every checksum of a frame is right: IPv4, and UDP or TCP.
-pub fn checksums_are_correct(frame: &[u8]) -> (bool, bool) {
-    let (_, packet) = Ethernet::parse(frame).unwrap();
-    let (ip, payload) = Ipv4::parse(packet).unwrap();
+/// Whether the checksums of a frame are right: IPv4, and UDP or TCP. `None` if it does not have them.
+pub fn checksums(frame: &[u8]) -> Option<(bool, bool)> {
+    let (_, packet) = Ethernet::parse(frame).ok()?;
+    let (ip, payload) = Ipv4::parse(packet).ok()?;
     let transport = match ip.protocol() {
         protocol::UDP => {
-            let (udp, data) = Udp::parse(payload).unwrap();
+            let (udp, data) = Udp::parse(payload).ok()?;
             udp.checksum_is_correct(ip.pseudo_header(udp.length()), data)
         }
         protocol::TCP => {
-            let (tcp, data) = Tcp::parse(payload).unwrap();
+            let (tcp, data) = Tcp::parse(payload).ok()?;
             tcp.checksum_is_correct(ip.pseudo_header(payload.len() as u16), data)
         }
-        other => panic!("protocol {other}"),
+        _ => return None,
     };
-    (ip.checksum_is_correct(), transport)
+    Some((ip.checksum_is_correct(), transport))
 }
 
 /// Operation, sender and target of an ARP frame, and the frame's MAC addresses (from, to).
