@@ -26,6 +26,7 @@ extern crate self as slim_core;
 pub use rkyv;
 
 mod crc;
+pub mod migration;
 pub mod nf;
 pub mod packet;
 pub mod protocol;

@@ -1,0 +1,330 @@
+//! The way forward: from checking to completed (§IV-B).
+
+use super::coordinator::{Coordinator, Purpose, Redirect, SourceAfter};
+use super::types::{CoordinatorPhase, Outcome};
+use crate::protocol::control::{
+    ControlError, ErrorCode, InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationRole,
+    ResolveOutcome, SwitchReply,
+};
+use crate::protocol::{DestinationPhase, Failure, FailureCode, PathSet, SourcePhase, Text};
+use crate::time::Instant;
+use crate::vei::{Identity, compare};
+use alloc::format;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+impl Coordinator {
+    /// Goes on as far as what is known allows.
+    pub(super) fn advance(&mut self, now: Instant) {
+        loop {
+            let before = self.phase;
+            match self.phase {
+                CoordinatorPhase::Checking => self.advance_checking(now),
+                CoordinatorPhase::Preparing
+                | CoordinatorPhase::Transferring
+                | CoordinatorPhase::Redirecting
+                | CoordinatorPhase::Draining => self.advance_forward(now),
+                CoordinatorPhase::Finishing => {
+                    if self.known.destination.finished && (self.known.source.finished || self.source_is_lost()) {
+                        self.complete(now);
+                    }
+                }
+                CoordinatorPhase::AbortingSource
+                | CoordinatorPhase::Resolving
+                | CoordinatorPhase::RedirectingBack
+                | CoordinatorPhase::AbortingDestination
+                | CoordinatorPhase::HandingBack => self.advance_undo(now),
+                CoordinatorPhase::Completed | CoordinatorPhase::RolledBack | CoordinatorPhase::Unresolved => return,
+            }
+            if self.phase == before {
+                return;
+            }
+        }
+    }
+
+    /// A time-out has struck.
+    pub(super) fn strike(&mut self, now: Instant) {
+        match self.phase {
+            CoordinatorPhase::Draining if self.destination_is_committed() => {
+                self.remark_source_not_told();
+                self.enter(now, CoordinatorPhase::Finishing);
+            }
+            CoordinatorPhase::Checking
+            | CoordinatorPhase::Preparing
+            | CoordinatorPhase::Transferring
+            | CoordinatorPhase::Redirecting
+            | CoordinatorPhase::Draining => {
+                let message = format!("time-out in phase {:?}", self.phase);
+                self.fail(now, Failure::new(FailureCode::TimeOut, message));
+            }
+            CoordinatorPhase::Finishing => {
+                if self.remark.is_none() {
+                    self.remark = Some(Text::from("not every report came in time"));
+                }
+                self.complete(now);
+            }
+            CoordinatorPhase::AbortingSource
+            | CoordinatorPhase::Resolving
+            | CoordinatorPhase::RedirectingBack
+            | CoordinatorPhase::AbortingDestination
+            | CoordinatorPhase::HandingBack => self.strike_undo(now),
+            CoordinatorPhase::Completed | CoordinatorPhase::RolledBack | CoordinatorPhase::Unresolved => {}
+        }
+    }
+
+    fn advance_checking(&mut self, now: Instant) {
+        let known = &self.known;
+        let (Some(source), Some(destination), Some(instances)) =
+            (&known.source_description, &known.destination_description, &known.instances)
+        else {
+            return;
+        };
+        let identity = |description: &crate::protocol::control::Description| Identity {
+            kind: description.kind.clone(),
+            schema: description.schema,
+            shards: description.shards,
+        };
+        let source_paths = instances.iter().find(|entry| entry.instance == self.parameters.source);
+        let destination_paths = instances.iter().find(|entry| entry.instance == self.parameters.destination);
+        let check = || -> Result<PathSet, Failure> {
+            compare(&identity(source), &identity(destination))
+                .map_err(|error| Failure::new(FailureCode::Incompatible, error.message))?;
+            if source.name == destination.name {
+                return Err(Failure::new(FailureCode::Refused, "src_inst and dst_inst are the same instance"));
+            }
+            if source.role != InstanceRole::Live {
+                return Err(refused(format!("{} is {}, not live", source.name, source.role)));
+            }
+            if destination.role != InstanceRole::Idle {
+                return Err(refused(format!("{} is {}, not idle", destination.name, destination.role)));
+            }
+            let (Some(source_paths), Some(destination_paths)) = (source_paths, destination_paths) else {
+                return Err(refused(format!("the switch does not know {} or {}", source.name, destination.name)));
+            };
+            if source_paths.ports.len() != destination_paths.ports.len() {
+                return Err(refused(format!(
+                    "{} has {} ports at the switch, {} has {}",
+                    source.name,
+                    source_paths.ports.len(),
+                    destination.name,
+                    destination_paths.ports.len()
+                )));
+            }
+            if !destination_paths.paths.is_empty() {
+                return Err(refused(format!("paths already lead to {}", destination.name)));
+            }
+            let paths: PathSet = source_paths.paths.iter().filter_map(|path| path.index).collect();
+            if paths.is_empty() {
+                return Err(refused(format!("no path leads to {}", source.name)));
+            }
+            Ok(paths)
+        };
+        match check() {
+            Ok(paths) => {
+                self.known.paths = paths;
+                self.enter(now, CoordinatorPhase::Preparing);
+                self.ask(Purpose::Prepare);
+            }
+            Err(failure) => self.fail(now, failure),
+        }
+    }
+
+    fn advance_forward(&mut self, now: Instant) {
+        if let Some(failure) = self.forward_failure() {
+            self.fail(now, failure);
+            return;
+        }
+        let destination = self.known.destination.phase;
+        match self.phase {
+            CoordinatorPhase::Preparing => {
+                if self.known.destination.agreed && destination.is_some_and(|phase| phase >= DestinationPhase::Armed) {
+                    self.enter(now, CoordinatorPhase::Transferring);
+                    self.ask(Purpose::Start);
+                }
+            }
+            CoordinatorPhase::Transferring => {
+                if destination.is_some_and(|phase| phase >= DestinationPhase::Redirecting) {
+                    self.enter(now, CoordinatorPhase::Redirecting);
+                    self.ask(Purpose::Redirect);
+                }
+            }
+            CoordinatorPhase::Redirecting => {
+                if self.known.redirect == Redirect::Done {
+                    self.enter(now, CoordinatorPhase::Draining);
+                }
+            }
+            CoordinatorPhase::Draining if self.destination_is_committed() => match self.known.source.phase {
+                Some(SourcePhase::Released) => self.enter(now, CoordinatorPhase::Finishing),
+                // The acknowledgement got lost; the destination itself says that it has taken over.
+                Some(SourcePhase::Unacknowledged) => self.ask(Purpose::Resolve(ResolveOutcome::Release)),
+                Some(_) | None => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Whether one of the instances has given up.
+    fn forward_failure(&self) -> Option<Failure> {
+        if self.destination_is_committed() {
+            return None;
+        }
+        let unknown = || Failure::new(FailureCode::Other, "no reason given");
+        match (self.known.source.phase, self.known.destination.phase) {
+            (Some(SourcePhase::RollingBack | SourcePhase::RolledBack), _) => {
+                Some(self.known.source.failure.clone().unwrap_or_else(unknown))
+            }
+            (
+                _,
+                Some(
+                    DestinationPhase::Failed
+                    | DestinationPhase::HandingBack
+                    | DestinationPhase::Discarding
+                    | DestinationPhase::Discarded,
+                ),
+            ) => Some(self.known.destination.failure.clone().unwrap_or_else(unknown)),
+            _ => None,
+        }
+    }
+
+    /// An instance has done, or answered, what `purpose` asked for.
+    pub(super) fn instance_agreed(&mut self, now: Instant, purpose: Purpose, reply: InstanceReply) {
+        match (purpose, reply) {
+            (Purpose::Describe(MigrationRole::Source), InstanceReply::Description(description)) => {
+                self.known.source_description = Some(description);
+            }
+            (Purpose::Describe(MigrationRole::Destination), InstanceReply::Description(description)) => {
+                self.known.destination_description = Some(description);
+            }
+            (Purpose::Prepare, InstanceReply::Done) => self.known.destination.agreed = true,
+            (Purpose::Start, InstanceReply::Done) => self.known.source.agreed = true,
+            (Purpose::Status(role), InstanceReply::Status(status)) => self.handle_status(now, role, &status),
+            (Purpose::SourceRole, InstanceReply::Status(status)) => self.handle_source_role(now, &status),
+            (Purpose::AbortSource, InstanceReply::Done) => self.handle_source_live(now),
+            (Purpose::AbortDestination, InstanceReply::Done) => self.handle_destination_aborted(now),
+            (Purpose::Resolve(outcome), InstanceReply::Done) => self.handle_resolved(now, outcome),
+            (purpose, _) => self.contradicted(now, purpose),
+        }
+    }
+
+    /// The switch has done, or answered, what `purpose` asked for.
+    pub(super) fn switch_agreed(&mut self, now: Instant, purpose: Purpose, reply: SwitchReply) {
+        match (purpose, reply) {
+            (Purpose::PathList, SwitchReply::Paths { instances }) => self.known.instances = Some(instances),
+            (Purpose::Redirect, SwitchReply::Done {}) => self.known.redirect = Redirect::Done,
+            (Purpose::RedirectStatus, SwitchReply::Redirect { state }) => self.handle_redirect_status(now, state),
+            (Purpose::RedirectBack, SwitchReply::Done {}) => self.handle_redirected_back(now),
+            (purpose, _) => self.contradicted(now, purpose),
+        }
+    }
+
+    /// A party says no.
+    pub(super) fn refused(&mut self, now: Instant, purpose: Purpose, error: ControlError) {
+        match purpose {
+            Purpose::Describe(_) | Purpose::PathList | Purpose::Prepare | Purpose::Start | Purpose::Redirect => {
+                let code = match error.code {
+                    ErrorCode::Incompatible => FailureCode::Incompatible,
+                    _ => FailureCode::Refused,
+                };
+                self.fail(now, Failure::new(code, error.message));
+            }
+            // The next poll may fare better; if none does, the phase's time-out strikes.
+            Purpose::Status(_) => {}
+            Purpose::AbortSource
+            | Purpose::SourceRole
+            | Purpose::AbortDestination
+            | Purpose::Resolve(_)
+            | Purpose::RedirectStatus
+            | Purpose::RedirectBack => self.refused_undo(now, purpose, error),
+        }
+    }
+
+    /// A reply of the wrong kind: a peer that cannot be relied upon.
+    fn contradicted(&mut self, now: Instant, purpose: Purpose) {
+        let error = ControlError::with(ErrorCode::Internal, format!("unexpected kind of reply to {purpose:?}"));
+        self.refused(now, purpose, error);
+    }
+
+    fn handle_status(&mut self, now: Instant, role: MigrationRole, status: &InstanceStatus) {
+        if self.learn_from_status(role, status) {
+            return;
+        }
+        let agreed = match role {
+            MigrationRole::Source => self.known.source.agreed,
+            MigrationRole::Destination => self.known.destination.agreed,
+        };
+        if !agreed {
+            return;
+        }
+        match self.phase {
+            CoordinatorPhase::Preparing
+            | CoordinatorPhase::Transferring
+            | CoordinatorPhase::Redirecting
+            | CoordinatorPhase::Draining
+                if !self.destination_is_committed() =>
+            {
+                let message = format!("{} has forgotten the migration; was it restarted?", self.name(role));
+                self.fail(now, Failure::new(FailureCode::Protocol, message));
+            }
+            // Whoever has been reset after its part was done has nothing more to say.
+            _ => match role {
+                MigrationRole::Source => self.known.source_after = SourceAfter::Unreachable,
+                MigrationRole::Destination => self.known.destination.phase = Some(DestinationPhase::Discarded),
+            },
+        }
+    }
+
+    fn source_is_lost(&self) -> bool {
+        self.known.source_after == SourceAfter::Unreachable
+    }
+
+    pub(super) fn remark_source_not_told(&mut self) {
+        let message = format!("{} could not be released; retire it", self.parameters.source);
+        self.remark = Some(Text::from(message));
+        self.known.source_after = SourceAfter::Unreachable;
+    }
+
+    /// The destination has taken over.
+    fn complete(&mut self, now: Instant) {
+        let source = self.known.source.report.take();
+        let destination = self.known.destination.report.take();
+        let digest = |report: &Option<alloc::boxed::Box<crate::protocol::control::MigrationReport>>| {
+            report.as_ref().and_then(|report| report.digest)
+        };
+        let digests_equal =
+            digest(&source).zip(digest(&destination)).map(|(source, destination)| source == destination);
+        let remark = self.remark.take();
+        self.conclude(
+            now,
+            CoordinatorPhase::Completed,
+            Outcome::Completed { source, destination, digests_equal, remark },
+        );
+    }
+
+    pub(super) fn prepare_request(&self) -> InstanceRequest {
+        let parameters = &self.parameters;
+        let destination = self.known.destination_description.as_ref();
+        let source = self.known.source_description.as_ref().or(destination);
+        InstanceRequest::Prepare {
+            migration: parameters.migration,
+            kind: source.map_or_else(|| parameters.source.clone(), |description| description.kind.clone()),
+            schema: source.map_or(crate::protocol::Schema(0), |description| description.schema),
+            shards: source.map_or(0, |description| description.shards),
+            options: parameters.prepare.clone(),
+        }
+    }
+
+    pub(super) fn start_request(&self) -> InstanceRequest {
+        let parameters = &self.parameters;
+        let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        InstanceRequest::Start {
+            migration: parameters.migration,
+            destination: self.known.destination_description.as_ref().map_or(nowhere, |known| known.state_address),
+            paths: self.known.paths,
+            nonce: parameters.nonce,
+            options: parameters.start.clone(),
+        }
+    }
+}
+
+fn refused(message: alloc::string::String) -> Failure {
+    Failure::new(FailureCode::Refused, message)
+}
