@@ -5,7 +5,7 @@ use slim_core::nf::Verdict;
 macro_rules! drop_reasons {
     ($($(#[$attribute:meta])* $variant:ident = $name:literal,)+) => {
         /// A reason to drop a packet.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u16)]
         pub enum Drop {
             $($(#[$attribute])* $variant,)+

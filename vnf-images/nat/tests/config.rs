@@ -1,0 +1,110 @@
+//! The `[nat]` section: defaults, and what an operator is told about a wrong one.
+
+use slim_core::nf::{NetworkFunction, Shard, ShardId};
+use slim_nat::{Config, Nat};
+
+const MINIMAL: &str = r#"
+interior_address = "10.1.0.1/24"
+interior_mac = "02:51:1a:00:00:01"
+exterior_address = "10.2.0.1/24"
+exterior_mac = "02:51:1a:00:00:02"
+"#;
+
+/// The error of [`MINIMAL`] with `line` added or, where it sets a field that is there already, changed.
+fn error(line: &str) -> String {
+    let field = line.split_once(" =").unwrap().0;
+    let mut text: String =
+        MINIMAL.lines().filter(|other| !other.starts_with(&format!("{field} ="))).collect::<Vec<_>>().join("\n");
+    text.push_str(&format!("\n{line}\n"));
+    match toml::from_str::<Config>(&text) {
+        Err(error) => error.to_string(),
+        Ok(config) => {
+            Nat::new(&config, Shard::ONLY, 1).err().map_or_else(|| format!("`{line}` is accepted"), |error| error.0)
+        }
+    }
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config: Config = toml::from_str(MINIMAL).unwrap();
+    let [interior, exterior] = ["10.1.0.1/24", "10.2.0.1/24"].map(|text| text.parse().unwrap());
+    let [interior_mac, exterior_mac] = ["02:51:1a:00:00:01", "02:51:1a:00:00:02"].map(|text| text.parse().unwrap());
+    assert_eq!(config, Config::new(interior, interior_mac, exterior, exterior_mac));
+    assert_eq!((config.port_first, config.port_last), (1024, 65_535));
+    assert_eq!((config.sessions_max, config.hosts_max, config.arp_entries_max), (65_536, 4096, 4096));
+    assert_eq!((config.exterior_gateway, config.sessions_per_host_max), (None, None));
+    assert_eq!((config.udp_timeout_s, config.tcp_established_timeout_s), (300, 7440));
+    assert_eq!((config.tcp_opening_timeout_s, config.tcp_closing_timeout_s), (240, 240));
+    assert_eq!((config.arp_timeout_s, config.host_timeout_s), (300, 86_400));
+    assert!(Nat::new(&config, Shard::ONLY, 1).is_ok());
+}
+
+#[test]
+fn every_field_can_be_set() {
+    let text = format!(
+        "{MINIMAL}
+exterior_gateway = \"10.2.0.254\"
+port_first = 2000
+port_last = 3000
+sessions_max = 10
+hosts_max = 11
+arp_entries_max = 12
+sessions_per_host_max = 13
+udp_timeout_s = 120
+tcp_established_timeout_s = 8000
+tcp_opening_timeout_s = 250
+tcp_closing_timeout_s = 260
+arp_timeout_s = 60
+host_timeout_s = 70
+"
+    );
+    let config: Config = toml::from_str(&text).unwrap();
+    assert!(Nat::new(&config, Shard::ONLY, 1).is_ok());
+    assert_eq!(config.exterior_gateway, Some([10, 2, 0, 254].into()));
+    assert_eq!((config.sessions_per_host_max, config.host_timeout_s), (Some(13), 70));
+}
+
+#[test]
+fn errors_name_the_field_and_the_remedy() {
+    for (line, expected) in [
+        (r#"interior_adress = "10.1.0.1/24""#, "unknown field `interior_adress`"),
+        (
+            r#"interior_address = "10.1.0.1""#,
+            "`10.1.0.1` is not an IPv4 address with a prefix length, such as 10.1.0.1/24",
+        ),
+        (r#"interior_address = "10.1.0/24""#, "is not an IPv4 address with a prefix length"),
+        (r#"interior_address = "10.1.0.1/31""#, "prefix length of `10.1.0.1/31` is not between 1 and 30"),
+        (r#"interior_address = "10.1.0.0/24""#, "is not a host's address in its network"),
+        (r#"interior_address = "10.1.0.255/24""#, "is not a host's address in its network"),
+        (r#"exterior_address = "224.0.0.1/24""#, "exterior_address = \"224.0.0.1/24\" is not a host's address"),
+        (r#"exterior_address = "10.1.0.2/24""#, "overlap"),
+        (r#"exterior_address = "10.9.0.1/8""#, "overlap"),
+        (r#"interior_mac = "02:51:1a:00:00""#, "six pairs of hexadecimal digits"),
+        (r#"exterior_mac = "01:00:5e:00:00:01""#, "exterior_mac must be a unicast address"),
+        (r#"exterior_mac = "00:00:00:00:00:00""#, "exterior_mac must be a unicast address"),
+        (r#"exterior_gateway = "10.3.0.1""#, "not another host's address in the network of exterior_address"),
+        (r#"exterior_gateway = "10.2.0.1""#, "not another host's address in the network of exterior_address"),
+        ("port_first = 0", "port_first = 0 and port_last = 65535 are not a range"),
+        ("port_last = 1000", "port_first = 1024 and port_last = 1000 are not a range"),
+        ("sessions_max = 0", "sessions_max = 0 is not between 1 and"),
+        ("hosts_max = 20000000", "hosts_max = 20000000 is not between 1 and 16777216"),
+        ("arp_entries_max = 0", "arp_entries_max = 0"),
+        ("sessions_per_host_max = 0", "sessions_per_host_max = 0"),
+        ("udp_timeout_s = 119", "udp_timeout_s = 119 is not between 120 and"),
+        ("tcp_established_timeout_s = 7439", "not between 7440 and"),
+        ("tcp_opening_timeout_s = 239", "not between 240 and"),
+        ("tcp_closing_timeout_s = 239", "not between 240 and"),
+        ("arp_timeout_s = 9", "not between 10 and"),
+        ("host_timeout_s = 4000000000", "host_timeout_s = 4000000000 is not between 1 and"),
+    ] {
+        let error = error(line);
+        assert!(error.contains(expected), "{line}\n  said: {error}\n  not:  {expected}");
+    }
+}
+
+#[test]
+fn more_shards_than_ports_are_refused() {
+    let config = Config { port_first: 2000, port_last: 2001, ..toml::from_str(MINIMAL).unwrap() };
+    let shard = Shard { id: ShardId(0), count: 3 };
+    assert_eq!(Nat::new(&config, shard, 1).err().unwrap().0, "2 exterior ports are too few for 3 shards");
+}

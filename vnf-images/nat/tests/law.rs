@@ -1,0 +1,153 @@
+//! The law, f(s, p) == h(s, g(s, p)) (§III), over random traffic through a NAT with small tables.
+
+mod common;
+
+use common::*;
+use core::cell::RefCell;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use slim_core::nf::law::{self, Step};
+use slim_core::nf::testing::TestEnvironment;
+use slim_core::nf::{NetworkFunction, Shard, Verdict};
+use slim_core::packet::{ArpOperation, MacAddr, OwnedPacket};
+use slim_core::time::{Duration, Instant};
+use slim_nat::{Config, Drop, Nat};
+use std::collections::BTreeMap;
+
+/// Small enough that every table fills up, and that a guessed exterior port is often the right one.
+fn small() -> Config {
+    Config {
+        sessions_max: 12,
+        hosts_max: 3,
+        arp_entries_max: 9,
+        sessions_per_host_max: Some(6),
+        port_first: 2000,
+        port_last: 2004,
+        host_timeout_s: 400,
+        ..config()
+    }
+}
+
+fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
+    let hosts = || (10u8..14).prop_map(host);
+    let servers = || prop_oneof![4 => (10u8..12).prop_map(server), 1 => Just([198, 51, 100, 9].into())];
+    let flags = || {
+        prop_oneof![
+            20 => prop::sample::select(vec![SYN, SYN, SYN | ACK, ACK, ACK, FIN | ACK, RST]),
+            1 => any::<u8>(),
+        ]
+    };
+    let udp_out = (hosts(), 5000u16..5003, servers(), 80u16..82)
+        .prop_map(|(host, port, server, to)| (IN, udp(IN, socket(host, port), socket(server, to), b"out")));
+    let udp_in = (servers(), 80u16..82, 2000u16..2005)
+        .prop_map(|(server, from, port)| (OUT, udp(OUT, socket(server, from), socket(EXTERIOR, port), b"inbound")));
+    let tcp_out =
+        (hosts(), 5000u16..5003, servers(), 80u16..82, flags()).prop_map(|(host, port, server, to, flags)| {
+            (IN, tcp(IN, socket(host, port), socket(server, to), flags, b"out"))
+        });
+    let tcp_in = (servers(), 80u16..82, 2000u16..2005, flags()).prop_map(|(server, from, port, flags)| {
+        (OUT, tcp(OUT, socket(server, from), socket(EXTERIOR, port), flags, b"in"))
+    });
+    let operation = || prop::sample::select(vec![ArpOperation::Request, ArpOperation::Reply]);
+    let mac =
+        |address: core::net::Ipv4Addr, other: bool| if other { MacAddr([2, 9, 9, 9, 9, 9]) } else { mac_of(address) };
+    let arp_in = (operation(), hosts(), prop::bool::weighted(0.1), prop::bool::weighted(0.8)).prop_map(
+        move |(operation, host, other, to_nat)| {
+            (IN, arp(IN, operation, mac(host, other), host, if to_nat { INTERIOR } else { host }))
+        },
+    );
+    let neighbours = || prop_oneof![(10u8..16).prop_map(server), Just(GATEWAY), Just(EXTERIOR)];
+    let arp_out = (operation(), neighbours(), prop::bool::weighted(0.1), prop::bool::weighted(0.8)).prop_map(
+        move |(operation, neighbour, other, to_nat)| {
+            (OUT, arp(OUT, operation, mac(neighbour, other), neighbour, if to_nat { EXTERIOR } else { neighbour }))
+        },
+    );
+    let noise = (any::<bool>(), prop::collection::vec(any::<u8>(), 0..80))
+        .prop_map(|(inbound, bytes)| (if inbound { OUT } else { IN }, bytes));
+    prop_oneof![5 => udp_out, 4 => udp_in, 6 => tcp_out, 5 => tcp_in, 3 => arp_in, 4 => arp_out, 1 => noise]
+}
+
+/// Runs differ in how long their longest pauses are, so that in some of them tables fill up and in others they empty.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let longest_s = prop_oneof![4 => Just(2u64), 2 => Just(20), 2 => Just(400), 1 => Just(8000)];
+    let steps = longest_s.prop_flat_map(|longest_s| {
+        let pause = prop_oneof![
+            9 => (0u64..50).prop_map(Duration::from_millis),
+            1 => (0u64..longest_s).prop_map(Duration::from_secs),
+        ];
+        let step = (pause, prop::option::weighted(0.95, packets()));
+        prop::collection::vec(step.prop_map(|(pause, packet)| Step { pause, packet }), 1..300)
+    });
+    // Neighbours are made known first in most runs, or hardly any packet would get anywhere.
+    (prop::bool::weighted(0.9), steps).prop_map(|(resolved, steps)| {
+        let inside = (10..13).map(|n| (IN, host(n)));
+        let outside = [(OUT, server(10)), (OUT, server(11)), (OUT, GATEWAY)];
+        let known = inside.chain(outside).filter(|_| resolved).map(|(port, address)| {
+            Step::packet(port, arp(port, ArpOperation::Reply, mac_of(address), address, own(port).1))
+        });
+        known.chain(steps).collect()
+    })
+}
+
+/// What happens in these runs, to see that they get everywhere.
+#[derive(Default)]
+struct Coverage {
+    drops: BTreeMap<Drop, u64>,
+    statelets: BTreeMap<u16, u64>,
+    transmitted: u64,
+}
+
+impl Coverage {
+    fn add(&mut self, steps: &[Step]) {
+        let mut nat = Nat::new(&small(), Shard::ONLY, 1).unwrap();
+        let mut env = TestEnvironment::new(Instant::from_millis(1_000_000));
+        for step in steps {
+            env.advance(step.pause);
+            nat.tick(&mut env);
+            let Some((port, frame)) = &step.packet else { continue };
+            match nat.process(&mut env, *port, &mut OwnedPacket::from(frame.as_slice())) {
+                Verdict::Transmit(_) => self.transmitted += 1,
+                Verdict::Consumed => {}
+                Verdict::Drop(reason) => *self.drops.entry(Drop::ALL[usize::from(reason)]).or_default() += 1,
+            }
+        }
+        for statelet in env.take_statelets() {
+            *self.statelets.entry(statelet.statelet_type).or_default() += 1;
+        }
+    }
+}
+
+#[test]
+fn nat_keeps_the_law() {
+    let coverage = RefCell::new(Coverage::default());
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
+    let outcome = runner.run(&steps(), |steps| {
+        coverage.borrow_mut().add(&steps);
+        law::check::<Nat>(&small(), &steps).map(|_| ()).map_err(|violation| TestCaseError::fail(violation.to_string()))
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+
+    let Coverage { drops, statelets, transmitted } = coverage.into_inner();
+    println!("transmitted {transmitted}\ndropped {drops:?}\nannounced {statelets:#06x?}");
+    assert!(transmitted > 3000);
+    for statelet_type in (0x10..=0x16).chain(0x20..=0x23).chain(0x30..=0x32).chain([1]) {
+        assert!(statelets.contains_key(&statelet_type), "no statelet of type {statelet_type:#06x} was tested");
+    }
+    for reason in [
+        Drop::SessionsFull,
+        Drop::HostsFull,
+        Drop::PortsExhausted,
+        Drop::HostSessionLimit,
+        Drop::ArpTableFull,
+        Drop::ArpPending,
+        Drop::ArpOwnAddressClaimed,
+        Drop::NoMapping,
+        Drop::Filtered,
+        Drop::TcpNotSyn,
+        Drop::TcpFlagsInvalid,
+    ] {
+        assert!(drops.contains_key(&reason), "no packet was dropped as {reason:?}");
+    }
+    assert!(!drops.contains_key(&Drop::StateInconsistent));
+}
