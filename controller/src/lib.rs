@@ -8,9 +8,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod client;
+pub mod daemon;
 pub mod deployment;
 pub mod fabric;
 pub mod hypervisor;
 pub mod net;
 pub mod peer;
 pub mod process;
+pub mod units;

@@ -50,20 +50,26 @@ fn ready_part(line: &[u8]) -> Option<String> {
 
 /// The last lines of the text file at `path`, indented, with a line break before; empty if there is nothing.
 pub(super) fn tail(path: &Path) -> String {
-    const BYTES: u64 = 4096;
-    const LINES: usize = 15;
+    // An error message that travels over a control connection has room for little more.
+    const BYTES: u64 = 640;
+    const LINES: usize = 12;
     let read = || {
         let mut file = File::open(path).ok()?;
         let length = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(BYTES))).ok()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).ok()?;
-        Some(bytes)
+        Some((length, bytes))
     };
-    let bytes = read().unwrap_or_default();
+    let (length, bytes) = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(LINES)..].iter().map(|line| format!("\n    {line}")).collect()
+    // Cut off in front, the first line is most likely a fragment.
+    let first = if length > BYTES { 1 } else { 0 };
+    lines[lines.len().saturating_sub(LINES).max(first.min(lines.len()))..]
+        .iter()
+        .map(|line| format!("\n    {line}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -105,7 +111,7 @@ mod tests {
         let text: String = (0..1000).map(|n| format!("line {n}\r\n")).collect();
         std::fs::write(&path, text).unwrap();
         let tail = tail(&path);
-        assert_eq!(tail.lines().filter(|line| line.contains("line")).count(), 15);
+        assert_eq!(tail.lines().filter(|line| line.contains("line")).count(), 12);
         assert!(tail.ends_with("    line 999"), "{tail:?}");
     }
 }

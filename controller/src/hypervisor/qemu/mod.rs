@@ -88,6 +88,9 @@ fn check(launch: &Launch) -> Result<(), LaunchError> {
     let mut macs = Vec::new();
     for nic in &launch.nics {
         let (Nic::Dataplane { link, mac } | Nic::Management { link, mac }) = nic else { continue };
+        if mac.is_multicast() {
+            return invalid(format!("{mac} is the address of a group, not of an interface"));
+        }
         if macs.contains(mac) {
             return invalid(format!("two interfaces have the MAC address {mac}"));
         }

@@ -1,0 +1,386 @@
+//! What `slimctl` and other clients ask the daemon for, and what it answers.
+//!
+//! The envelope is that of the control protocol (JSON lines with `v` and `id`), on the daemon's Unix socket. A
+//! connection's requests are answered in turn; a migration sends events before its reply.
+
+use crate::peer::Endpoint;
+use serde::{Deserialize, Serialize};
+use slim_core::migration::{CoordinatorPhase, CoordinatorPhaseDuration, Outcome};
+use slim_core::protocol::control::{
+    Counters, InstancePaths, InstanceRole, InstanceStatus, MigrationReport, StartOptions, SwitchStatus,
+};
+use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Name};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What the daemon can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ApiRequest {
+    /// Answered by [`ApiReply::Status`].
+    Status {},
+    /// Answered by [`ApiReply::Instances`].
+    InstanceList {},
+    /// Answered by [`ApiReply::Instance`], with the instance's own status in it.
+    InstanceShow {
+        /// The instance.
+        name: Name,
+    },
+    /// Boots an instance; answered by [`ApiReply::Instance`] once it is ready.
+    InstanceBoot {
+        /// The new instance.
+        name: Name,
+        /// The network function, a `[vnf.…]` of the deployment; may be left out if there is only one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vnf: Option<Name>,
+        /// Whether it starts to process packets with empty state at once, with the traffic led to it.
+        #[serde(default)]
+        active: bool,
+    },
+    /// Takes charge of an instance that somebody else has started; answered by [`ApiReply::Instance`].
+    InstanceAttach {
+        /// The instance.
+        name: Name,
+        /// Where it listens for its control connection.
+        control: Endpoint,
+        /// The network function whose ports are to be plugged in; not needed if the switch knows the instance.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vnf: Option<Name>,
+        /// As for boot.
+        #[serde(default)]
+        active: bool,
+    },
+    /// Ends an instance, or lets go of an attached one.
+    InstanceRetire {
+        /// The instance.
+        name: Name,
+        /// Also if it processes packets at present.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Answered by [`ApiReply::Paths`].
+    PathList {},
+    /// Moves a live network function; answered by [`ApiReply::Migration`] when it is over, well or not.
+    Migrate {
+        /// Where it is: `src_inst`.
+        source: Name,
+        /// Where it goes: `dst_inst`, an idle instance.
+        destination: Name,
+        /// What may be left at its default.
+        #[serde(default)]
+        options: MigrateOptions,
+    },
+    /// Gives up the migration in which `instance` takes part. The one who asked for the migration gets its reply.
+    Abort {
+        /// Either instance; may be left out if only one migration is under way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instance: Option<Name>,
+    },
+    /// Ends the daemon.
+    Shutdown {},
+}
+
+/// How to migrate.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MigrateOptions {
+    /// Incompressible bytes added to the snapshot, to stand for a larger state.
+    pub filler_bytes: u64,
+    /// Whether `src_inst` is retired afterwards.
+    pub retire: bool,
+}
+
+impl MigrateOptions {
+    /// The options of `start` that follow.
+    pub(crate) fn start(&self) -> StartOptions {
+        StartOptions { filler_bytes: self.filler_bytes, ..StartOptions::default() }
+    }
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ApiReply {
+    /// It is so.
+    Done {},
+    /// Answer to `status`.
+    Status {
+        /// Everything at a glance.
+        status: Box<DaemonStatus>,
+    },
+    /// Answer to `instance_list`.
+    Instances {
+        /// Every instance, by name.
+        instances: Vec<InstanceInfo>,
+    },
+    /// Answer to everything about one instance.
+    Instance {
+        /// The instance.
+        instance: Box<InstanceInfo>,
+    },
+    /// Answer to `path_list`.
+    Paths {
+        /// Every instance plugged into the switch.
+        instances: Vec<InstancePaths>,
+    },
+    /// Answer to `migrate`.
+    Migration {
+        /// What it came to.
+        outcome: Box<MigrationOutcome>,
+    },
+}
+
+/// What the daemon tells while a request is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ApiEvent {
+    /// A migration has its identifier and has begun.
+    MigrationBegun {
+        /// The migration.
+        migration: MigrationId,
+    },
+    /// A party has entered a phase, as the controller learned of it.
+    MigrationStep {
+        /// Which, and when.
+        entry: TimelineEntry,
+    },
+}
+
+/// The daemon at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonStatus {
+    /// The version of its software.
+    pub software: String,
+    /// Time since it started.
+    pub uptime_ms: u64,
+    /// Its process.
+    pub process_id: u32,
+    /// The switch's control socket.
+    pub switch: Endpoint,
+    /// The switch's status, unless it cannot be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch_status: Option<Box<SwitchStatus>>,
+    /// Every instance.
+    pub instances: Vec<InstanceInfo>,
+    /// Migrations under way.
+    pub migrations: Vec<MigrationSummary>,
+    /// The last migrations that are over, oldest first.
+    pub past_migrations: Vec<MigrationSummary>,
+}
+
+/// A migration in one line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationSummary {
+    /// The migration.
+    pub migration: MigrationId,
+    /// `src_inst`.
+    pub source: Name,
+    /// `dst_inst`.
+    pub destination: Name,
+    /// How it stands or what it came to.
+    pub result: MigrationResult,
+    /// How long it has taken.
+    pub duration_us: u64,
+    /// The latest step or the failure, in words.
+    pub detail: String,
+}
+
+/// How a migration stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MigrationResult {
+    /// Under way.
+    Running,
+    /// The destination has taken over.
+    Completed,
+    /// The source goes on as if nothing had been.
+    RolledBack,
+    /// Whether state and packets are in good hands is not known: the operator has to act.
+    Unresolved,
+}
+
+/// Where an instance is in its life, as the daemon sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Life {
+    /// On its way.
+    Booting {},
+    /// Its control connection stands.
+    Up {},
+    /// It runs, but its control connection does not stand.
+    Unreachable {},
+    /// Its process has ended by itself.
+    Ended {
+        /// How, with the end of what it wrote.
+        reason: String,
+    },
+    /// On its way out.
+    Retiring {},
+}
+
+/// What runs an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Runs {
+    /// A guest.
+    Image {
+        /// `kvm` or `tcg`.
+        accel: String,
+        /// Why that.
+        reason: String,
+    },
+    /// An ordinary process.
+    Process {},
+    /// Somebody else started it.
+    Attached {},
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceInfo {
+    /// Its name.
+    pub name: Name,
+    /// The `[vnf.…]` it was booted as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vnf: Option<Name>,
+    /// The network function's kind, once it has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Name>,
+    /// Where it is in its life.
+    pub life: Life,
+    /// Its role, if it can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<InstanceRole>,
+    /// What runs it.
+    pub runs: Option<Runs>,
+    /// Its process on this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_id: Option<u32>,
+    /// Its control connection.
+    pub control: Endpoint,
+    /// Where it accepts streams, once it has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_address: Option<SocketAddr>,
+    /// From the start of its process to the `ready` line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_after_ms: Option<u64>,
+    /// From power-on to ready, as the guest saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_ms: Option<u64>,
+    /// The file with its console.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console_log: Option<PathBuf>,
+    /// The migration it takes part in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<MigrationId>,
+    /// Bounds, such as `pkt_q_bytes`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub capacity: Counters,
+    /// Its own status, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<InstanceStatus>>,
+}
+
+/// What a migration came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationOutcome {
+    /// The migration.
+    pub migration: MigrationId,
+    /// `src_inst`.
+    pub source: Name,
+    /// `dst_inst`.
+    pub destination: Name,
+    /// How it ended, with the reports of both instances.
+    pub outcome: Outcome,
+    /// From the request to the end, as the controller saw it.
+    pub total_us: u64,
+    /// How long the controller spent in each phase, in order.
+    pub phases: Vec<CoordinatorPhaseDuration>,
+    /// Each phase of each party as the controller learned of it.
+    pub timeline: Vec<TimelineEntry>,
+    /// σ by payload, as the paper's Table II counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigma_payload: Option<f64>,
+    /// σ with all headers down to Ethernet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigma_wire: Option<f64>,
+    /// What went wrong without making the migration fail, such as a source that could not be retired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl MigrationOutcome {
+    /// How it ended, in one word.
+    pub fn result(&self) -> MigrationResult {
+        match self.outcome {
+            Outcome::Completed { .. } => MigrationResult::Completed,
+            Outcome::RolledBack { .. } => MigrationResult::RolledBack,
+            Outcome::Unresolved { .. } => MigrationResult::Unresolved,
+        }
+    }
+
+    /// The source's account of it.
+    pub fn source_report(&self) -> Option<&MigrationReport> {
+        match &self.outcome {
+            Outcome::Completed { source, .. } | Outcome::RolledBack { source, .. } => source.as_deref(),
+            Outcome::Unresolved { .. } => None,
+        }
+    }
+
+    /// The destination's account of it.
+    pub fn destination_report(&self) -> Option<&MigrationReport> {
+        match &self.outcome {
+            Outcome::Completed { destination, .. } | Outcome::RolledBack { destination, .. } => destination.as_deref(),
+            Outcome::Unresolved { .. } => None,
+        }
+    }
+
+    /// Whether the state's digests at the source's end and the destination's take-over are equal, if both are known.
+    pub fn digests_equal(&self) -> Option<bool> {
+        match self.outcome {
+            Outcome::Completed { digests_equal, .. } => digests_equal,
+            Outcome::RolledBack { .. } | Outcome::Unresolved { .. } => None,
+        }
+    }
+
+    /// Why it failed, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.outcome {
+            Outcome::Completed { .. } => None,
+            Outcome::RolledBack { failure, .. } | Outcome::Unresolved { failure, .. } => Some(failure),
+        }
+    }
+}
+
+/// A party of a migration has entered a phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineEntry {
+    /// Since the migration's begin, as the controller saw it.
+    pub at_us: u64,
+    /// The phase.
+    #[serde(flatten)]
+    pub step: Step,
+}
+
+/// What a party of a migration has entered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Step {
+    /// The controller.
+    Controller {
+        /// Its phase.
+        phase: CoordinatorPhase,
+    },
+    /// An instance.
+    Instance {
+        /// Its name.
+        name: Name,
+        /// Its phase.
+        phase: MigrationPhase,
+    },
+}

@@ -1,0 +1,202 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use slim_controller::peer::Endpoint;
+use slim_controller::units::parse_bytes;
+use slim_core::protocol::Name;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  Start the daemon, then, from another terminal, two NATs, and move the live one:
+      slimctl daemon --config deployment.toml
+      slimctl instance boot nat-a --active
+      slimctl instance boot nat-b
+      slimctl migrate nat-a nat-b --retire
+
+  For programs: one JSON document on standard output, whatever the command:
+      slimctl --json migrate nat-a nat-b | jq .outcome.digests_equal
+
+Exit status:
+  0  done; of a migration: the destination has taken over with an equal state
+  1  any other failure
+  2  the command line is wrong
+  3  no daemon can be reached
+  4  there is no such instance, network function or migration
+  5  refused: busy, the wrong role, or the name is taken
+  6  the migration failed and was undone: the source goes on
+  7  the migration is unresolved: look at `slimctl status`
+  8  the migration completed, but the digests of the state differ or are not known
+
+SLIM_SOCKET names the daemon's socket, SLIM_LOG=error|warn|info|debug the daemon's log level.
+Control and state streams are not encrypted yet: keep the management network to yourself.";
+
+/// Boots network functions, and moves their live state from one instance to another while packets flow.
+#[derive(Debug, Parser)]
+#[command(name = "slimctl", version, after_long_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// The daemon's socket [default: $XDG_RUNTIME_DIR/slim/slimctl.sock or /run/slim/slimctl.sock]
+    #[arg(long, global = true, env = "SLIM_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground, until a signal or `slimctl shutdown`
+    ///
+    /// Its instances end with it, however it ends: none is ever left behind.
+    Daemon {
+        /// The deployment: switch, management network, ports and network functions
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+
+        /// Read and check the deployment, then exit
+        #[arg(long)]
+        check: bool,
+    },
+    /// End the daemon, and with it every instance it has booted
+    Shutdown,
+    /// Show everything at a glance: switch, instances, migrations
+    Status,
+    /// Boot, list and retire instances
+    #[command(subcommand)]
+    Instance(InstanceCommand),
+    /// Look at the switch's paths
+    #[command(subcommand)]
+    Path(PathCommand),
+    /// Move a live network function from one instance to another
+    ///
+    /// Shows each phase as it goes and ends with a report. Interrupting slimctl does not interrupt the migration: use
+    /// `slimctl abort`.
+    Migrate(MigrateArgs),
+    /// Give up a migration: the source goes on, the destination is discarded
+    Abort {
+        /// Either instance of it; not needed if only one migration is under way
+        instance: Option<Name>,
+    },
+}
+
+/// What to do with instances.
+#[derive(Debug, Subcommand)]
+pub enum InstanceCommand {
+    /// List every instance
+    List,
+    /// Boot an instance and wait until it is ready
+    ///
+    /// It stays idle, ready to become a migration's destination, unless --active is given.
+    Boot {
+        /// The new instance's name, such as nat-a
+        name: Name,
+
+        /// The network function, a [vnf.NAME] of the deployment; not needed if there is only one
+        #[arg(long)]
+        vnf: Option<Name>,
+
+        /// Let it process packets at once, with empty state
+        #[arg(long)]
+        active: bool,
+    },
+    /// End an instance, or let go of one that was attached
+    Retire {
+        /// The instance
+        name: Name,
+
+        /// Also if it processes packets: its state is lost
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show one instance with its counters
+    Show {
+        /// The instance
+        name: Name,
+    },
+    /// Take charge of an instance that runs already, such as `nat --process`
+    ///
+    /// With --vnf its ports are made in the switch first, so it can be started after this command: it waits for the
+    /// instance for a minute.
+    Attach {
+        /// The instance's name, as its configuration has it
+        name: Name,
+
+        /// Its control connection: ADDRESS:PORT
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        control: Endpoint,
+
+        /// The network function whose ports to make; not needed if the switch knows the instance
+        #[arg(long)]
+        vnf: Option<Name>,
+
+        /// Let it process packets at once, with empty state
+        #[arg(long, requires = "vnf")]
+        active: bool,
+    },
+}
+
+/// What to do with paths.
+#[derive(Debug, Subcommand)]
+pub enum PathCommand {
+    /// List every path with its counters
+    List,
+}
+
+/// How to migrate.
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// The instance that has the live state
+    #[arg(value_name = "SRC")]
+    pub source: Name,
+
+    /// The idle instance that is to take over
+    #[arg(value_name = "DST")]
+    pub destination: Name,
+
+    /// Incompressible bytes added to the snapshot, to stand for a larger state; takes suffixes such as 20MB
+    #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
+    pub snapshot_filler: u64,
+
+    /// Retire the source afterwards
+    #[arg(long)]
+    pub retire: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_go_anywhere() {
+        let cli = Cli::parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--json", "--snapshot-filler", "20MB"]);
+        assert!(cli.json);
+        let Command::Migrate(migrate) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((migrate.source.as_str(), migrate.snapshot_filler, migrate.retire), ("nat-a", 20_000_000, false));
+    }
+
+    #[test]
+    fn names_and_addresses_are_checked_before_the_daemon_is_asked() {
+        for wrong in [
+            &["instance", "boot", "nat a"][..],
+            &["instance", "attach", "nat-a", "--control", "localhost"],
+            &["instance", "attach", "nat-a", "--control", "127.0.0.1:7001", "--active"],
+            &["migrate", "nat-a"],
+            &["migrate", "nat-a", "nat-b", "--snapshot-filler", "much"],
+        ] {
+            let arguments = [&["slimctl"], wrong].concat();
+            assert!(Cli::try_parse_from(arguments).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The command line: what is asked for, asking the daemon, and what is printed.
+
+mod args;
+mod exit;
+mod report;
+mod tables;
+mod watch;
+mod words;
+
+pub use args::Cli;
+pub use exit::Exit;
+
+use anyhow::{Context, Result};
+use args::{Command, InstanceCommand, MigrateArgs, PathCommand};
+use serde::Serialize;
+use slim_controller::api::MigrateOptions;
+use slim_controller::client::{Client, ClientError};
+use slim_controller::daemon::{Daemon, StopFlag};
+use slim_controller::deployment::{Deployment, default_socket};
+use std::path::{Path, PathBuf};
+use watch::Watch;
+
+/// Does what the command line asks for; says so on standard error if that fails.
+pub fn run(cli: Cli) -> Exit {
+    let json = cli.json;
+    match execute(cli) {
+        Ok(exit) => exit,
+        Err(error) => {
+            let exit = Exit::of_error(&error);
+            if json {
+                print_json(&serde_json::json!({ "error": { "message": format!("{error:#}"), "exit": exit as u8 } }));
+            } else {
+                eprintln!("slimctl: {error:#}");
+            }
+            exit
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<Exit> {
+    if let Command::Daemon { config, check } = cli.command {
+        return daemon(&config, cli.socket, check);
+    }
+    let socket = cli.socket.unwrap_or_else(default_socket);
+    let mut client = Client::connect(&socket)?;
+    let json = cli.json;
+    match cli.command {
+        Command::Daemon { .. } => {}
+        Command::Shutdown => {
+            client.shutdown()?;
+            wait_for_end(&socket);
+            done(json);
+        }
+        Command::Status => {
+            let status = client.status()?;
+            show(json, &status, || tables::status(&status));
+        }
+        Command::Instance(InstanceCommand::List) => {
+            let instances = client.instances()?;
+            show(json, &instances, || tables::instances(&instances));
+        }
+        Command::Instance(InstanceCommand::Boot { name, vnf, active }) => {
+            let instance = client.boot(&name, vnf.as_ref(), active)?;
+            show(json, &instance, || tables::booted(&instance));
+        }
+        Command::Instance(InstanceCommand::Attach { name, control, vnf, active }) => {
+            let instance = client.attach(&name, &control, vnf.as_ref(), active)?;
+            show(json, &instance, || tables::booted(&instance));
+        }
+        Command::Instance(InstanceCommand::Retire { name, force }) => {
+            client.retire(&name, force)?;
+            done(json);
+        }
+        Command::Instance(InstanceCommand::Show { name }) => {
+            let instance = client.show(&name)?;
+            show(json, &instance, || tables::instance(&instance));
+        }
+        Command::Path(PathCommand::List) => {
+            let paths = client.paths()?;
+            show(json, &paths, || tables::paths(&paths));
+        }
+        Command::Migrate(arguments) => return migrate(&mut client, arguments, json),
+        Command::Abort { instance } => {
+            client.abort(instance.as_ref())?;
+            done(json);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn daemon(config: &Path, socket: Option<PathBuf>, check: bool) -> Result<Exit> {
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("SLIM_LOG", "info")).init();
+    let mut deployment = Deployment::read(config)?;
+    if let Some(socket) = socket {
+        deployment.socket = socket;
+    }
+    if check {
+        println!("{} is good", config.display());
+        return Ok(Exit::Done);
+    }
+    let stop = StopFlag::new();
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    stop.on_signals(&[SIGHUP, SIGINT, SIGTERM]).context("cannot catch signals")?;
+    Daemon::run(deployment, stop, || ())?;
+    Ok(Exit::Done)
+}
+
+fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Exit> {
+    let watch = Watch::new(json);
+    let options = MigrateOptions { filler_bytes: arguments.snapshot_filler, retire: arguments.retire };
+    let outcome = client.migrate(&arguments.source, &arguments.destination, options, |event| watch.show(event));
+    drop(watch);
+    let outcome = outcome?;
+    show(json, &outcome, || report::report(&outcome));
+    Ok(Exit::of_migration(&outcome))
+}
+
+/// Waits until the daemon has retired its instances and is gone, so that what follows finds a clean machine.
+fn wait_for_end(socket: &Path) {
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + LIMIT;
+    let gone = || matches!(Client::connect(socket), Err(ClientError::NotRunning { .. }));
+    while !gone() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) {
+    if json {
+        print_json(value);
+    } else {
+        print!("{}", text());
+    }
+}
+
+fn done(json: bool) {
+    if json {
+        print_json(&serde_json::json!({ "done": true }));
+    }
+}
+
+fn print_json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("slimctl: cannot write JSON: {error}"),
+    }
+}

@@ -1,0 +1,214 @@
+//! The daemon's clients: `slimctl`, the testbed, and whoever automates migrations.
+
+use crate::api::{ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, MigrateOptions, MigrationOutcome};
+use crate::peer::Endpoint;
+use slim_core::protocol::Name;
+use slim_core::protocol::control::{
+    ControlError, DecodeError, InstancePaths, LineBuffer, LineTooLong, Reply, Request, ServerMessage, decode, encode,
+};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Why the daemon did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens on the socket.
+    #[error(
+        "no daemon listens on {} ({source}): start one with `slimctl daemon --config deployment.toml`, \
+         or name its socket with --socket or SLIM_SOCKET", socket.display()
+    )]
+    NotRunning {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The daemon refused.
+    #[error(transparent)]
+    Refused(#[from] ControlError),
+    /// The connection broke before the reply; whether the request was carried out is not known.
+    #[error("the daemon ended before it replied: {0}")]
+    Lost(#[from] io::Error),
+    /// What came is no reply to the request: another version, most likely.
+    #[error("the daemon's reply cannot be understood: {0}")]
+    Malformed(String),
+}
+
+impl From<LineTooLong> for ClientError {
+    fn from(error: LineTooLong) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+impl From<DecodeError> for ClientError {
+    fn from(error: DecodeError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    lines: LineBuffer,
+    next_id: u64,
+}
+
+impl Client {
+    /// Connects to the daemon that listens on `socket`.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`] if there is none.
+    pub fn connect(socket: &Path) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(socket)
+            .map_err(|source| ClientError::NotRunning { socket: socket.to_owned(), source })?;
+        Ok(Self { stream, lines: LineBuffer::new(), next_id: 1 })
+    }
+
+    /// Connects, waiting up to `limit` for the daemon to start.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`] if there is none by then.
+    pub fn connect_within(socket: &Path, limit: Duration) -> Result<Self, ClientError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match Self::connect(socket) {
+                Err(ClientError::NotRunning { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Asks for `request` and waits for the reply, calling `on_event` for what is told meanwhile.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn call(&mut self, request: ApiRequest, mut on_event: impl FnMut(ApiEvent)) -> Result<ApiReply, ClientError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.stream.write_all(encode(&Request::new(id, request))?.as_bytes())?;
+        loop {
+            while let Some(line) = self.lines.next_line()? {
+                match decode::<ServerMessage<ApiReply, ApiEvent>>(line)? {
+                    ServerMessage::Event(event) => on_event(event),
+                    ServerMessage::Reply(Reply { id: of, result }) if of == id => return Ok(result?),
+                    ServerMessage::Reply(Reply { id: of, .. }) => {
+                        return Err(ClientError::Malformed(format!("it answers request {of}, not {id}")));
+                    }
+                }
+            }
+            let mut bytes = [0; 16 << 10];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(ClientError::Lost(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => self.lines.extend(&bytes[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn call_quietly(&mut self, request: ApiRequest) -> Result<ApiReply, ClientError> {
+        self.call(request, |_| ())
+    }
+
+    fn instance(&mut self, request: ApiRequest) -> Result<InstanceInfo, ClientError> {
+        match self.call_quietly(request)? {
+            ApiReply::Instance { instance } => Ok(*instance),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn done(&mut self, request: ApiRequest) -> Result<(), ClientError> {
+        match self.call_quietly(request)? {
+            ApiReply::Done {} => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Everything at a glance.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; so for all that follow.
+    pub fn status(&mut self) -> Result<DaemonStatus, ClientError> {
+        match self.call_quietly(ApiRequest::Status {})? {
+            ApiReply::Status { status } => Ok(*status),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Every instance, by name.
+    pub fn instances(&mut self) -> Result<Vec<InstanceInfo>, ClientError> {
+        match self.call_quietly(ApiRequest::InstanceList {})? {
+            ApiReply::Instances { instances } => Ok(instances),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// One instance, with its own status.
+    pub fn show(&mut self, name: &Name) -> Result<InstanceInfo, ClientError> {
+        self.instance(ApiRequest::InstanceShow { name: name.clone() })
+    }
+
+    /// Boots an instance and waits until it is ready.
+    pub fn boot(&mut self, name: &Name, vnf: Option<&Name>, active: bool) -> Result<InstanceInfo, ClientError> {
+        self.instance(ApiRequest::InstanceBoot { name: name.clone(), vnf: vnf.cloned(), active })
+    }
+
+    /// Takes charge of an instance that runs already.
+    pub fn attach(
+        &mut self,
+        name: &Name,
+        control: &Endpoint,
+        vnf: Option<&Name>,
+        active: bool,
+    ) -> Result<InstanceInfo, ClientError> {
+        let (name, control, vnf) = (name.clone(), control.clone(), vnf.cloned());
+        self.instance(ApiRequest::InstanceAttach { name, control, vnf, active })
+    }
+
+    /// Ends an instance; with `force` also one that processes packets.
+    pub fn retire(&mut self, name: &Name, force: bool) -> Result<(), ClientError> {
+        self.done(ApiRequest::InstanceRetire { name: name.clone(), force })
+    }
+
+    /// Every instance plugged into the switch, with its paths.
+    pub fn paths(&mut self) -> Result<Vec<InstancePaths>, ClientError> {
+        match self.call_quietly(ApiRequest::PathList {})? {
+            ApiReply::Paths { instances } => Ok(instances),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Moves a live network function and waits until that is over, well or not; `on_event` sees how it goes.
+    pub fn migrate(
+        &mut self,
+        source: &Name,
+        destination: &Name,
+        options: MigrateOptions,
+        on_event: impl FnMut(ApiEvent),
+    ) -> Result<MigrationOutcome, ClientError> {
+        let (source, destination) = (source.clone(), destination.clone());
+        match self.call(ApiRequest::Migrate { source, destination, options }, on_event)? {
+            ApiReply::Migration { outcome } => Ok(*outcome),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Gives up a migration.
+    pub fn abort(&mut self, instance: Option<&Name>) -> Result<(), ClientError> {
+        self.done(ApiRequest::Abort { instance: instance.cloned() })
+    }
+
+    /// Ends the daemon.
+    pub fn shutdown(&mut self) -> Result<(), ClientError> {
+        self.done(ApiRequest::Shutdown {})
+    }
+}
+
+fn unexpected() -> ClientError {
+    ClientError::Malformed("it does not belong to the request".into())
+}

@@ -1,0 +1,240 @@
+//! From a `[vnf.…]` of the deployment to one instance of it: its ports, addresses and configuration.
+
+use crate::deployment::{CONTROL_PORT, Deployment, STATE_PORT, Source, Vnf, instance_mac};
+use crate::fabric::Plug;
+use crate::hypervisor::native::ProcessLaunch;
+use crate::hypervisor::{Image, Launch, LaunchError, Link, Nic};
+use crate::net::Ipv4Interface;
+use crate::peer::Endpoint;
+use slim_core::protocol::Name;
+use slim_core::protocol::control::PortKind;
+use std::path::PathBuf;
+
+/// What the fourth octet of a management interface's MAC address is; dataplane ports count from 1.
+const MANAGEMENT: u8 = 3;
+
+/// Everything about one instance before it exists.
+#[derive(Debug, Clone)]
+pub(super) struct Blueprint {
+    pub(super) name: Name,
+    pub(super) vnf: Vnf,
+    index: u8,
+    address: Ipv4Interface,
+    run_dir: PathBuf,
+    plug: Plug,
+}
+
+/// What to start.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Start {
+    Guest(Box<Launch>),
+    Process(Box<ProcessLaunch>),
+}
+
+impl Blueprint {
+    /// The instance `name` of `vnf`, the `index`th on this host.
+    ///
+    /// # Errors
+    /// In words, if addresses or names have run out.
+    pub(super) fn new(deployment: &Deployment, name: &Name, vnf: &Vnf, index: u8) -> Result<Self, String> {
+        let address = deployment.management.instance(index).ok_or_else(|| {
+            format!("the management network {} has no address left", deployment.management.controller)
+        })?;
+        let port = |suffix: &str| {
+            let port = Name::try_from(format!("{}.{suffix}", name.as_str()))
+                .map_err(|error| format!("no name for port {suffix}: {error}"))?;
+            let socket = deployment.port_socket(&port);
+            // The kernel's limit for the name of a Unix socket.
+            if socket.as_os_str().len() > 107 {
+                return Err(format!("{} is too long for a socket's name: choose a shorter run_dir", socket.display()));
+            }
+            let kind = PortKind::VhostUser { socket: socket.to_string_lossy().into_owned() };
+            Ok((port, kind))
+        };
+        let ports = vnf.ports.iter().map(|vnf_port| port(vnf_port.name.as_str())).collect::<Result<_, String>>()?;
+        let management = match vnf.source {
+            Source::Image(_) => Some(port("mgmt")?),
+            // A process uses an address that the host has already.
+            Source::Program(_) => None,
+        };
+        let plug = Plug { instance: name.clone(), ports, management, link: deployment.link };
+        Ok(Self { name: name.clone(), vnf: vnf.clone(), index, address, run_dir: deployment.run_dir.clone(), plug })
+    }
+
+    /// What the fabric has to provide.
+    pub(super) fn plug(&self) -> &Plug {
+        &self.plug
+    }
+
+    /// The external ports its dataplane ports are bound to, in order.
+    pub(super) fn externals(&self) -> Vec<Name> {
+        self.vnf.ports.iter().map(|port| port.external.clone()).collect()
+    }
+
+    /// Where it will listen for its control connection.
+    pub(super) fn control(&self) -> Endpoint {
+        Deployment::control_endpoint(self.address.address)
+    }
+
+    /// The port's fourth octet in MAC addresses; skips that of the management interface.
+    fn octet(position: usize) -> u8 {
+        let octet = u8::try_from(position).unwrap_or(u8::MAX - 2) + 1;
+        if octet >= MANAGEMENT { octet + 1 } else { octet }
+    }
+
+    /// What to start, with its configuration.
+    ///
+    /// # Errors
+    /// The image is not there.
+    pub(super) fn start(&self) -> Result<Start, LaunchError> {
+        let name = self.name.as_str();
+        match &self.vnf.source {
+            Source::Image(folder) => {
+                let mut launch = Launch::new(name, Image::in_folder(folder)?, &self.run_dir);
+                launch.config_toml = self.config();
+                launch.memory_mb = self.vnf.memory_mb;
+                launch.vcpus = self.vnf.vcpus;
+                launch.accel = self.vnf.accel;
+                launch.extra_cmdline.clone_from(&self.vnf.cmdline);
+                launch.nics = self.nics();
+                Ok(Start::Guest(Box::new(launch)))
+            }
+            Source::Program(program) => Ok(Start::Process(Box::new(ProcessLaunch {
+                name: name.to_owned(),
+                program: program.clone(),
+                config_toml: self.config(),
+                config_file: self.run_dir.join(format!("{name}.toml")),
+                console_log: self.run_dir.join(format!("{name}.console.log")),
+            }))),
+        }
+    }
+
+    fn nics(&self) -> Vec<Nic> {
+        let link = |kind: &PortKind| match kind {
+            PortKind::VhostUser { socket } => Link::VhostUser { socket: socket.into() },
+            _ => Link::Unconnected,
+        };
+        let dataplane = self.plug.ports.iter().enumerate().map(|(position, (_, kind))| Nic::Dataplane {
+            link: link(kind),
+            mac: instance_mac(Self::octet(position), self.index),
+        });
+        let management = self
+            .plug
+            .management
+            .iter()
+            .map(|(_, kind)| Nic::Management { link: link(kind), mac: instance_mac(MANAGEMENT, self.index) });
+        management.chain(dataplane).collect()
+    }
+
+    /// The instance's configuration file.
+    fn config(&self) -> String {
+        let guest = matches!(self.vnf.source, Source::Image(_));
+        let mut management = toml::Table::new();
+        if guest {
+            management.insert("mac".into(), instance_mac(MANAGEMENT, self.index).to_string().into());
+        }
+        management.insert("address".into(), self.address.to_string().into());
+        management.insert("control_port".into(), i64::from(CONTROL_PORT).into());
+        management.insert("state_port".into(), i64::from(STATE_PORT).into());
+
+        let ports: Vec<toml::Value> = self
+            .vnf
+            .ports
+            .iter()
+            .enumerate()
+            .map(|(position, port)| {
+                let mut table = toml::Table::new();
+                table.insert("name".into(), port.name.as_str().into());
+                let mac = instance_mac(Self::octet(position), self.index);
+                if guest {
+                    table.insert("mac".into(), mac.to_string().into());
+                } else if let Some((_, PortKind::VhostUser { socket })) = self.plug.ports.get(position) {
+                    let device = format!("net_virtio_user{position},path={socket},mac={mac},queue_size=1024");
+                    table.insert("device".into(), device.into());
+                }
+                toml::Value::Table(table)
+            })
+            .collect();
+
+        let mut config = toml::Table::new();
+        config.insert("name".into(), self.name.as_str().into());
+        config.insert("management".into(), management.into());
+        config.insert("port".into(), ports.into());
+        if !self.vnf.limits.is_empty() {
+            config.insert("limits".into(), self.vnf.limits.clone().into());
+        }
+        config.insert(self.vnf.kind.as_str().to_owned(), self.vnf.config.clone().into());
+        config.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn blueprint(source: &str) -> Blueprint {
+        let text = format!(
+            r#"
+            daemon = {{ run_dir = "/run/slim" }}
+            switch = {{ control = "/run/slim/switch.sock" }}
+            management = {{ address = "10.3.0.1/24" }}
+            external = [{{ name = "inside" }}, {{ name = "outside" }}, {{ name = "mgmt" }}]
+            [vnf.nat]
+            {source}
+            port = [{{ name = "in", external = "inside" }}, {{ name = "out", external = "outside" }}]
+            limits = {{ pkt_q_bytes = 1000000 }}
+            config = {{ interior_address = "10.1.0.1/24" }}
+            "#
+        );
+        let deployment = Deployment::parse(&text, Path::new("/d.toml")).unwrap();
+        let nat = Name::try_from("nat").unwrap();
+        Blueprint::new(&deployment, &"nat-a".try_into().unwrap(), &deployment.vnfs[&nat], 0).unwrap()
+    }
+
+    #[test]
+    fn a_guest_finds_its_interfaces_by_their_addresses() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["kernel", "initramfs"] {
+            std::fs::write(folder.path().join(file), "").unwrap();
+        }
+        let blueprint = blueprint(&format!("image = {:?}\nmemory_mb = 128", folder.path()));
+        let Start::Guest(launch) = blueprint.start().unwrap() else { panic!("an image is a guest") };
+        let config: toml::Table = toml::from_str(&launch.config_toml).unwrap();
+        assert_eq!(config["name"].as_str(), Some("nat-a"));
+        assert_eq!(config["management"]["mac"].as_str(), Some("52:54:00:03:00:0b"));
+        assert_eq!(config["management"]["address"].as_str(), Some("10.3.0.11/24"));
+        assert_eq!(config["port"][1]["mac"].as_str(), Some("52:54:00:02:00:0b"));
+        assert_eq!(config["nat"]["interior_address"].as_str(), Some("10.1.0.1/24"));
+        assert_eq!(config["limits"]["pkt_q_bytes"].as_integer(), Some(1_000_000));
+        assert_eq!(launch.memory_mb, 128);
+        let link = |name: &str| Link::VhostUser { socket: format!("/run/slim/nat-a.{name}.sock").into() };
+        assert_eq!(
+            launch.nics,
+            [
+                Nic::Management { link: link("mgmt"), mac: "52:54:00:03:00:0b".parse().unwrap() },
+                Nic::Dataplane { link: link("in"), mac: "52:54:00:01:00:0b".parse().unwrap() },
+                Nic::Dataplane { link: link("out"), mac: "52:54:00:02:00:0b".parse().unwrap() },
+            ]
+        );
+        assert_eq!(blueprint.control().to_string(), "10.3.0.11:7001");
+    }
+
+    #[test]
+    fn a_process_gets_devices_and_no_management_port() {
+        let blueprint = blueprint("program = \"/bin/nat\"");
+        let Start::Process(launch) = blueprint.start().unwrap() else { panic!("a program is a process") };
+        let config: toml::Table = toml::from_str(&launch.config_toml).unwrap();
+        let device = "net_virtio_user0,path=/run/slim/nat-a.in.sock,mac=52:54:00:01:00:0b,queue_size=1024";
+        assert_eq!(config["port"][0]["device"].as_str(), Some(device));
+        assert!(config["port"][0].get("mac").is_none());
+        assert!(config["management"].get("mac").is_none());
+        assert_eq!(blueprint.plug().management, None);
+        assert_eq!(launch.program, Path::new("/bin/nat"));
+    }
+
+    #[test]
+    fn further_ports_leave_the_management_octet_alone() {
+        assert_eq!([0, 1, 2, 3].map(Blueprint::octet), [1, 2, 4, 5]);
+    }
+}

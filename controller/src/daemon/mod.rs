@@ -1,0 +1,153 @@
+//! The daemon: has charge of instances and switch, and drives migrations.
+//!
+//! Everything about order, time-outs and undoing is decided by [`slim_core::migration::Coordinator`]; the daemon carries
+//! its actions out. Plain threads: one accepts clients, one serves each client, each control connection has one, and one
+//! looks after instances that end by themselves.
+//!
+//! - `server`: the socket that `slimctl` connects to;
+//! - `requests`: what is asked for there;
+//! - `registry`, `blueprint`, `lifecycle`: instances, from a section of the deployment to their end;
+//! - `migrate`: the coordinator's driver.
+
+mod blueprint;
+mod lifecycle;
+mod migrate;
+mod network;
+mod registry;
+mod requests;
+mod server;
+
+use crate::deployment::Deployment;
+use crate::fabric::{Fabric, FabricError, SwitchAgent};
+use crate::peer::CallError;
+use migrate::Migrations;
+use registry::Registry;
+use slim_core::protocol::control::{ControlError, ErrorCode};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the switch may take to be there when the daemon starts.
+const SWITCH_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the daemon looks whether an instance has ended by itself, and whether it is to end itself.
+const PULSE: Duration = Duration::from_millis(50);
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Another daemon listens on the socket.
+    #[error("a daemon listens on {} already: stop it, or choose another socket with --socket", .0.display())]
+    AlreadyRunning(PathBuf),
+    /// A folder, socket or thread could not be made.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was being done.
+        action: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The switch does not answer or refuses.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+    /// The controller has no way into the management network.
+    #[error("{0}")]
+    Network(String),
+}
+
+impl DaemonError {
+    fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+}
+
+/// Tells a running daemon to end.
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// A flag that is not set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the flag when one of `signals` arrives.
+    ///
+    /// # Errors
+    /// One of them cannot be caught.
+    pub fn on_signals(&self, signals: &[i32]) -> std::io::Result<()> {
+        signals.iter().try_for_each(|&signal| signal_hook::flag::register(signal, Arc::clone(&self.0)).map(drop))
+    }
+
+    /// Sets the flag.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is set.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A daemon with its socket open and the switch set up.
+pub struct Daemon {
+    deployment: Deployment,
+    fabric: Arc<dyn Fabric>,
+    registry: Registry,
+    migrations: Migrations,
+    started: Instant,
+    stop: StopFlag,
+}
+
+impl Daemon {
+    /// Runs a daemon until `stop` is set or a client ends it, calling `ready` once clients can connect.
+    ///
+    /// At the end every instance it has booted is retired.
+    ///
+    /// # Errors
+    /// It could not start. Once it runs, failures are answers to clients and log lines.
+    pub fn run(deployment: Deployment, stop: StopFlag, ready: impl FnOnce()) -> Result<(), DaemonError> {
+        for folder in [Some(deployment.run_dir.as_path()), deployment.socket.parent()].into_iter().flatten() {
+            std::fs::create_dir_all(folder)
+                .map_err(DaemonError::io(format!("make the folder {}", folder.display())))?;
+        }
+        let listener = server::Listener::bind(&deployment.socket)?;
+        let switch = SwitchAgent::new(deployment.switch.clone()).map_err(DaemonError::io("start a thread"))?;
+        switch.wait_up(SWITCH_LIMIT)?;
+        let daemon = Arc::new(Self {
+            deployment,
+            fabric: Arc::new(switch),
+            registry: Registry::default(),
+            migrations: Migrations::default(),
+            started: Instant::now(),
+            stop,
+        });
+        daemon.set_up_network()?;
+        let serving = listener.serve(Arc::clone(&daemon))?;
+        log::warn!("control and state streams are not encrypted: keep the management network to yourself");
+        log::info!("listening on {}", daemon.deployment.socket.display());
+        ready();
+
+        while !daemon.stop.is_set() {
+            daemon.check_instances();
+            std::thread::sleep(PULSE);
+        }
+        log::info!("ending");
+        serving.end();
+        daemon.end_migrations();
+        daemon.retire_all();
+        Ok(())
+    }
+}
+
+/// The fabric's refusal or silence, for whoever asked us.
+fn from_fabric(error: FabricError) -> ControlError {
+    let code = match &error.source {
+        CallError::Refused(refusal) => refusal.code,
+        _ => ErrorCode::Io,
+    };
+    ControlError::with(code, error.to_string())
+}

@@ -1,0 +1,235 @@
+//! The instances the daemon has charge of.
+
+use super::blueprint::Blueprint;
+use crate::api::{InstanceInfo, Life, Runs};
+use crate::hypervisor::{Machine, Ready};
+use crate::peer::{CallError, Endpoint, InstancePeer};
+use slim_core::protocol::control::{
+    ControlError, Description, ErrorCode, InstanceReply, InstanceRequest, InstanceStatus,
+};
+use slim_core::protocol::{MigrationId, Name};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long an instance may take for a simple answer.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long is waited for an instance where its answer is only nice to have.
+const GLANCE_LIMIT: Duration = Duration::from_millis(500);
+
+/// One instance.
+pub(super) struct Entry {
+    pub(super) name: Name,
+    pub(super) vnf: Option<Name>,
+    /// What it is made from; `None` if somebody else plugged it in.
+    pub(super) blueprint: Option<Blueprint>,
+    pub(super) control: Endpoint,
+    index: Option<u8>,
+    state: Mutex<State>,
+}
+
+/// What changes of an instance. Held for moments only, never while a peer is asked.
+pub(super) struct State {
+    pub(super) stage: Stage,
+    pub(super) machine: Option<Box<dyn Machine>>,
+    pub(super) peer: Option<Arc<InstancePeer>>,
+    pub(super) description: Option<Description>,
+    pub(super) ready: Option<Ready>,
+    pub(super) migration: Option<MigrationId>,
+}
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stage {
+    Booting,
+    Running,
+    Ended(String),
+    Retiring,
+}
+
+impl Entry {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is a single assignment: nothing is half done after a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The instance's control connection.
+    ///
+    /// # Errors
+    /// It has none, for the reason given.
+    pub(super) fn peer(&self) -> Result<Arc<InstancePeer>, ControlError> {
+        let state = self.state();
+        let name = self.name.as_str();
+        match (&state.stage, &state.peer) {
+            (Stage::Running, Some(peer)) => Ok(Arc::clone(peer)),
+            (Stage::Ended(reason), _) => {
+                Err(ControlError::with(ErrorCode::WrongRole, format!("{name} has ended: {reason}")))
+            }
+            (Stage::Retiring, _) => Err(ControlError::with(ErrorCode::Busy, format!("{name} is being retired"))),
+            _ => Err(ControlError::with(ErrorCode::Busy, format!("{name} is still booting"))),
+        }
+    }
+
+    /// Asks the instance for something that is answered by `done`.
+    pub(super) fn order(&self, request: InstanceRequest, limit: Duration) -> Result<(), ControlError> {
+        let peer = self.peer()?;
+        match peer.call(request, limit) {
+            Ok(InstanceReply::Done) => Ok(()),
+            Ok(_) => Err(self.complain(&peer.unexpected())),
+            Err(error) => Err(self.complain(&error)),
+        }
+    }
+
+    /// What the instance says about itself, if it answers at once.
+    pub(super) fn status(&self) -> Option<InstanceStatus> {
+        let peer = self.peer().ok().filter(|peer| peer.is_up())?;
+        match peer.call(InstanceRequest::Status {}, GLANCE_LIMIT) {
+            Ok(InstanceReply::Status(status)) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// An instance's refusal or silence, for whoever asked us.
+    pub(super) fn complain(&self, error: &CallError) -> ControlError {
+        let code = match error {
+            CallError::Refused(refusal) => refusal.code,
+            _ => ErrorCode::Io,
+        };
+        ControlError::with(code, format!("{}: {error}", self.name.as_str()))
+    }
+
+    /// Looks whether the instance's process has ended by itself; tells so once.
+    pub(super) fn check_alive(&self) -> Option<String> {
+        let mut state = self.state();
+        if !matches!(state.stage, Stage::Running) {
+            return None;
+        }
+        let machine = state.machine.as_mut()?;
+        if machine.is_alive() {
+            return None;
+        }
+        let reason = format!("its process ended by itself{}", machine.console_tail());
+        state.stage = Stage::Ended(reason.clone());
+        state.peer = None;
+        Some(reason)
+    }
+
+    /// Everything about it that can be shown; with its own status in full if `detailed`.
+    pub(super) fn info(&self, detailed: bool) -> InstanceInfo {
+        let status = self.status();
+        let state = self.state();
+        let life = match &state.stage {
+            Stage::Booting => Life::Booting {},
+            Stage::Running if status.is_some() => Life::Up {},
+            Stage::Running => Life::Unreachable {},
+            Stage::Ended(reason) => Life::Ended { reason: reason.clone() },
+            Stage::Retiring => Life::Retiring {},
+        };
+        let runs = match (&state.machine, &self.blueprint) {
+            (Some(machine), _) => Some(match machine.accel() {
+                Some(accel) => Runs::Image { accel: accel.name().into(), reason: accel.reason.clone() },
+                None => Runs::Process {},
+            }),
+            (None, _) if state.stage == Stage::Booting => None,
+            (None, _) => Some(Runs::Attached {}),
+        };
+        let description = state.description.as_ref();
+        InstanceInfo {
+            name: self.name.clone(),
+            vnf: self.vnf.clone(),
+            kind: description.map(|description| description.kind.clone()),
+            life,
+            role: status.as_ref().map(|status| status.role),
+            runs,
+            process_id: state.machine.as_ref().map(|machine| machine.process_id()),
+            control: self.control.clone(),
+            state_address: description.map(|description| description.state_address),
+            ready_after_ms: state.ready.as_ref().map(|ready| ready.after.as_millis().try_into().unwrap_or(u64::MAX)),
+            boot_ms: description.map(|description| description.boot_ms),
+            console_log: state.machine.as_ref().map(|machine| machine.console_log().to_owned()),
+            migration: state.migration,
+            capacity: description.map(|description| description.capacity.clone()).unwrap_or_default(),
+            status: status.filter(|_| detailed).map(Box::new),
+        }
+    }
+}
+
+/// All instances, by name.
+#[derive(Default)]
+pub(super) struct Registry {
+    entries: Mutex<BTreeMap<Name, Arc<Entry>>>,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for a new instance. `make` gets a number that no other instance has.
+    ///
+    /// # Errors
+    /// The name is taken, numbers have run out, or `make` refuses.
+    pub(super) fn add(
+        &self,
+        name: &Name,
+        vnf: Option<&Name>,
+        make: impl FnOnce(u8) -> Result<(Option<Blueprint>, Endpoint), ControlError>,
+    ) -> Result<Arc<Entry>, ControlError> {
+        let mut entries = self.lock();
+        if entries.contains_key(name) {
+            return Err(ControlError::with(
+                ErrorCode::AlreadyExists,
+                format!("there is an instance {} already; retire it first, or choose another name", name.as_str()),
+            ));
+        }
+        let taken = |index: u8| entries.values().any(|entry| entry.index == Some(index));
+        let index = (0..=u8::MAX)
+            .find(|&index| !taken(index))
+            .ok_or_else(|| ControlError::new(ErrorCode::Limit, "there are 256 instances already"))?;
+        let (blueprint, control) = make(index)?;
+        let entry = Arc::new(Entry {
+            name: name.clone(),
+            vnf: vnf.cloned(),
+            index: blueprint.is_some().then_some(index),
+            blueprint,
+            control,
+            state: Mutex::new(State {
+                stage: Stage::Booting,
+                machine: None,
+                peer: None,
+                description: None,
+                ready: None,
+                migration: None,
+            }),
+        });
+        entries.insert(name.clone(), Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    /// Forgets an instance.
+    pub(super) fn remove(&self, name: &Name) {
+        self.lock().remove(name);
+    }
+
+    /// The instance of that name.
+    ///
+    /// # Errors
+    /// There is none; says which there are.
+    pub(super) fn get(&self, name: &Name) -> Result<Arc<Entry>, ControlError> {
+        let entries = self.lock();
+        entries.get(name).cloned().ok_or_else(|| {
+            let known: Vec<&str> = entries.keys().map(Name::as_str).collect();
+            let known = match known.is_empty() {
+                true => "there are none yet: `slimctl instance boot NAME`".to_owned(),
+                false => format!("there are {}", known.join(", ")),
+            };
+            ControlError::with(ErrorCode::NotFound, format!("there is no instance {}; {known}", name.as_str()))
+        })
+    }
+
+    /// Every instance, by name.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        self.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,62 @@
+//! What clients ask for.
+
+use super::{Daemon, from_fabric};
+use crate::api::{ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo};
+use slim_core::protocol::control::ControlError;
+use std::sync::Arc;
+
+impl Daemon {
+    /// Carries out one request; `on_event` is told what happens meanwhile.
+    pub(super) fn handle(
+        self: &Arc<Self>,
+        request: ApiRequest,
+        on_event: &mut dyn FnMut(ApiEvent),
+    ) -> Result<ApiReply, ControlError> {
+        let instance = |info: InstanceInfo| ApiReply::Instance { instance: Box::new(info) };
+        let done = |()| ApiReply::Done {};
+        match request {
+            ApiRequest::Status {} => Ok(ApiReply::Status { status: Box::new(self.status()) }),
+            ApiRequest::InstanceList {} => Ok(ApiReply::Instances { instances: self.instances() }),
+            ApiRequest::InstanceShow { name } => self.registry.get(&name).map(|entry| instance(entry.info(true))),
+            ApiRequest::InstanceBoot { name, vnf, active } => self.boot(&name, vnf.as_ref(), active).map(instance),
+            ApiRequest::InstanceAttach { name, control, vnf, active } => {
+                self.attach(&name, &control, vnf.as_ref(), active).map(instance)
+            }
+            ApiRequest::InstanceRetire { name, force } => self.retire(&name, force).map(done),
+            ApiRequest::PathList {} => {
+                self.fabric.paths().map(|instances| ApiReply::Paths { instances }).map_err(from_fabric)
+            }
+            ApiRequest::Migrate { source, destination, options } => self
+                .migrate(&source, &destination, &options, on_event)
+                .map(|outcome| ApiReply::Migration { outcome: Box::new(outcome) }),
+            ApiRequest::Abort { instance } => self.abort(instance.as_ref()).map(done),
+            ApiRequest::Shutdown {} => {
+                self.stop.set();
+                Ok(done(()))
+            }
+        }
+    }
+
+    fn instances(&self) -> Vec<InstanceInfo> {
+        // Each may have to be waited for: ask them all at once.
+        let entries = self.registry.all();
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = entries.iter().map(|entry| scope.spawn(|| entry.info(false))).collect();
+            asked.into_iter().filter_map(|asked| asked.join().ok()).collect()
+        })
+    }
+
+    fn status(&self) -> DaemonStatus {
+        let (migrations, past_migrations) = self.migrations.summaries();
+        DaemonStatus {
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: self.started.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+            process_id: std::process::id(),
+            switch: self.deployment.switch.clone(),
+            switch_status: self.fabric.is_up().then(|| self.fabric.status().ok()).flatten().map(Box::new),
+            instances: self.instances(),
+            migrations,
+            past_migrations,
+        }
+    }
+}
