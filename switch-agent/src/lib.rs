@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bridge;
+pub mod config;
 pub mod counters;
 mod error;
 pub mod fifo;
