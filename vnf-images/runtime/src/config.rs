@@ -115,12 +115,8 @@ pub struct Limits {
     pub st_q_in_bytes: usize,
     /// Bytes of statelets after which the statelet stream sends at once: the payload of one segment.
     pub statelet_segment_bytes: usize,
-    /// The longest time a statelet waits for others before it is sent.
-    pub statelet_delay_us: u64,
     /// Send buffer of each stream. Small, so that a slow link holds back the sender, not statelets in a buffer.
     pub stream_buffer_bytes: usize,
-    /// The most that the snapshot stream sends per second; 0 for no bound.
-    pub snapshot_bytes_per_s: u64,
     /// Receive descriptors per port.
     pub rx_descriptors: u16,
     /// Transmit descriptors per port.
@@ -138,9 +134,7 @@ impl Default for Limits {
             st_q_out_bytes: 8 << 20,
             st_q_in_bytes: 32 << 20,
             statelet_segment_bytes: 1400,
-            statelet_delay_us: 1000,
             stream_buffer_bytes: 256 << 10,
-            snapshot_bytes_per_s: 0,
             rx_descriptors: 1024,
             tx_descriptors: 512,
             mbufs: 0,
@@ -187,9 +181,6 @@ impl Limits {
             if !(min..=max).contains(&value) {
                 return Err(Invalid(format!("limits.{name} is {value}, it must be between {min} and {max}")));
             }
-        }
-        if self.statelet_delay_us > 1_000_000 {
-            return Err(Invalid("limits.statelet_delay_us must be at most 1000000".into()));
         }
         Ok(())
     }

@@ -62,18 +62,14 @@ causes! {
     TxRingFull = "tx_ring_full",
     /// No packet buffer was free.
     NoMbuf = "no_mbuf",
-    /// A frame too short to be Ethernet.
-    Runt = "runt",
     /// An in-band control frame that could not be decoded.
     InbandMalformed = "inband_malformed",
     /// An in-band control frame that instances do not receive.
     InbandUnexpected = "inband_unexpected",
     /// A late packet that could not be handed back: no room for the header.
     HandBackFailed = "hand_back_failed",
-    /// The network function named a port or drop reason that it does not have.
+    /// The network function named a port or drop reason that it does not have, or sent what is no Ethernet frame.
     InvalidVerdict = "invalid_verdict",
-    /// A frame of the network function's own making that was too long or empty.
-    EmitInvalid = "emit_invalid",
 }
 
 /// Reasons for a drop that a network function can have, at most.
@@ -94,16 +90,18 @@ pub struct Counters {
     pub pkt_q_packets: Counter,
     /// Packets in `pkt_q` at present.
     pub pkt_q_depth: Counter,
-    /// The most packets that ever were in `pkt_q`.
+    /// Bytes in `pkt_q` at present.
+    pub pkt_q_bytes: Counter,
+    /// The most packets in `pkt_q` during the present or last migration.
     pub pkt_q_depth_max: Counter,
-    /// The most bytes that ever were in `pkt_q`.
+    /// The most bytes in `pkt_q` likewise.
     pub pkt_q_bytes_max: Counter,
-    /// Statelets announced.
+    /// Statelets announced in the present or last migration.
     pub statelets: Counter,
-    /// Bytes of statelets announced, their headers among them.
+    /// Their bytes, headers included.
     pub statelet_bytes: Counter,
-    /// Bytes of packets received while statelets were announced: what σ is a fraction of.
-    pub announced_packet_bytes: Counter,
+    /// Bytes in `st_q_out` at present.
+    pub st_q_out_bytes: Counter,
     /// The most bytes that ever were in `st_q_out`.
     pub st_q_out_bytes_max: Counter,
     /// Late packets handed back to the switch.
@@ -125,6 +123,8 @@ pub struct PortCounters {
     pub rx_packets: Counter,
     /// Bytes received.
     pub rx_bytes: Counter,
+    /// Packets dropped because they came in more segments than one buffer can hold.
+    pub rx_unusable: Counter,
     /// Packets transmitted.
     pub tx_packets: Counter,
     /// Bytes transmitted.
@@ -140,11 +140,12 @@ impl Default for Counters {
             consumed: Counter::default(),
             pkt_q_packets: Counter::default(),
             pkt_q_depth: Counter::default(),
+            pkt_q_bytes: Counter::default(),
             pkt_q_depth_max: Counter::default(),
             pkt_q_bytes_max: Counter::default(),
             statelets: Counter::default(),
             statelet_bytes: Counter::default(),
-            announced_packet_bytes: Counter::default(),
+            st_q_out_bytes: Counter::default(),
             st_q_out_bytes_max: Counter::default(),
             handed_back: Counter::default(),
             drains: Counter::default(),

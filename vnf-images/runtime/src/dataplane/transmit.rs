@@ -3,6 +3,8 @@
 use super::counters::{Cause, Counters};
 use dpdk::{Mbuf, Mempool, TxQueue};
 use slim_core::nf::{PORTS_MAX, PortId};
+use slim_core::packet::{ETHERNET_LEN, PacketBuf};
+use slim_core::protocol::inband::Frame;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,7 +46,7 @@ impl Transmit {
     #[inline]
     pub fn push(&mut self, port: PortId, packet: Mbuf) {
         let index = usize::from(port.0);
-        let Some(output) = self.ports.get_mut(index) else {
+        let Some(output) = self.ports.get_mut(index).filter(|_| packet.len() >= ETHERNET_LEN) else {
             self.counters.dropped(Cause::InvalidVerdict, 1);
             return;
         };
@@ -62,16 +64,26 @@ impl Transmit {
     /// Queues a copy of `frame` for `port`.
     #[inline]
     pub fn push_copy(&mut self, port: PortId, frame: &[u8]) {
-        match self.copy(frame) {
+        match self.pool.alloc_copy(frame) {
             Some(packet) => self.push(port, packet),
             None => self.counters.dropped(Cause::NoMbuf, 1),
         }
     }
 
-    /// A packet buffer with a copy of `frame`.
+    /// Queues an in-band frame for `port`. Returns whether there was a buffer for it.
+    pub fn push_inband(&mut self, port: PortId, frame: &Frame<'_>) -> bool {
+        let packet = self.pool.alloc().and_then(|mut packet| {
+            packet.append(frame.encoded_len()).ok()?;
+            frame.encode(packet.bytes_mut()).ok()?;
+            Some(packet)
+        });
+        packet.map(|packet| self.push(port, packet)).is_some()
+    }
+
+    /// An empty packet buffer.
     #[inline]
-    pub fn copy(&self, frame: &[u8]) -> Option<Mbuf> {
-        self.pool.alloc_copy(frame)
+    pub fn buffer(&self) -> Option<Mbuf> {
+        self.pool.alloc()
     }
 
     /// Transmits everything that is queued.

@@ -5,12 +5,13 @@
 //! * [`mount`]: the file systems that the EAL and the rest of this module read.
 //! * [`fw_cfg`]: the configuration that the launcher hands over.
 //! * [`nics`] and [`vfio`]: which NIC is which, and binding those of the dataplane to `vfio-pci`.
-//! * [`netlink`]: addresses and routes of the management NIC.
+//! * [`management`] and [`netlink`]: the management NIC and its address.
 //! * [`hugepages`]: memory for packets.
 //! * [`power`]: the power button, and the end.
 
 pub mod fw_cfg;
 pub mod hugepages;
+pub mod management;
 pub mod mount;
 pub mod netlink;
 pub mod nics;

@@ -1,0 +1,186 @@
+//! `st_q_out`, seen from the lcore: a bounded ring of bytes into which statelets are written once, inline.
+//!
+//! ```text
+//! lcore ── type, length, value ──► ring of bytes ──► statelet thread ── segments ──► statelet stream
+//! ```
+
+use super::counters::Counters;
+use slim_core::protocol::control::{StateletTotals, WorkloadTotals};
+use slim_core::statelet::{EncodeError, HEADER_LEN, encode_into};
+use slim_core::vei::LcoreTotals;
+
+/// Statelets up to this length are written in one piece.
+const INLINE: usize = 128;
+
+/// Announces statelets while `upd_enable` is set, and keeps account of them.
+pub struct Announce {
+    /// The paper's `upd_enable`, a plain field in the lcore's cache.
+    upd_enable: bool,
+    overflow: bool,
+    st_q_out: Option<rtrb::Producer<u8>>,
+    totals: LcoreTotals,
+    longest_bytes: u64,
+}
+
+impl Announce {
+    /// Announces nothing.
+    pub const fn off() -> Self {
+        let statelets = StateletTotals { records: 0, value_bytes: 0, bytes: 0, segments: 0 };
+        let workload = WorkloadTotals { packets: 0, bytes: 0 };
+        let totals = LcoreTotals { statelets, workload };
+        Self { upd_enable: false, overflow: false, st_q_out: None, totals, longest_bytes: 0 }
+    }
+
+    /// Sets `upd_enable`: from now on statelets go to `st_q_out`.
+    pub fn start(&mut self, st_q_out: rtrb::Producer<u8>) {
+        *self = Self { upd_enable: true, st_q_out: Some(st_q_out), ..Self::off() };
+    }
+
+    /// Clears `upd_enable` and lets go of `st_q_out`, whose reader then knows that nothing will follow.
+    pub fn stop(&mut self) -> LcoreTotals {
+        self.upd_enable = false;
+        self.overflow = false;
+        self.st_q_out = None;
+        std::mem::take(&mut self.totals)
+    }
+
+    /// Whether statelets are announced.
+    #[inline]
+    pub fn upd_enable(&self) -> bool {
+        self.upd_enable
+    }
+
+    /// Writes one statelet. If there is no room, `upd_enable` is cleared and [`overflowed`](Self::overflowed) tells.
+    #[inline]
+    pub fn announce(&mut self, statelet_type: u16, value: &[u8]) {
+        if !self.upd_enable {
+            return;
+        }
+        let Some(st_q_out) = &mut self.st_q_out else { return };
+        let written = if value.len() <= INLINE {
+            write_inline(st_q_out, statelet_type, value)
+        } else {
+            write_long(st_q_out, statelet_type, value)
+        };
+        if written.is_none() {
+            self.upd_enable = false;
+            self.overflow = true;
+            return;
+        }
+        self.totals.statelets.records += 1;
+        self.totals.statelets.value_bytes += value.len() as u64;
+        self.totals.statelets.bytes += (HEADER_LEN + value.len()) as u64;
+    }
+
+    /// Counts packets received while statelets are announced.
+    #[inline]
+    pub fn count(&mut self, packets: u64, bytes: u64) {
+        if self.upd_enable {
+            self.totals.workload.packets += packets;
+            self.totals.workload.bytes += bytes;
+        }
+    }
+
+    /// Whether a statelet could not be announced; tells it once.
+    #[inline]
+    pub fn overflowed(&mut self) -> bool {
+        std::mem::take(&mut self.overflow)
+    }
+
+    /// Publishes what the counters show of it, once per pass of the loop.
+    pub fn publish(&mut self, counters: &Counters) {
+        let Some(st_q_out) = &self.st_q_out else { return };
+        let used = (st_q_out.buffer().capacity() - st_q_out.slots()) as u64;
+        self.longest_bytes = self.longest_bytes.max(used);
+        counters.st_q_out_bytes.set(used);
+        counters.st_q_out_bytes_max.set(self.longest_bytes);
+        counters.statelets.set(self.totals.statelets.records);
+        counters.statelet_bytes.set(self.totals.statelets.bytes);
+    }
+}
+
+#[inline]
+fn write_inline(st_q_out: &mut rtrb::Producer<u8>, statelet_type: u16, value: &[u8]) -> Option<()> {
+    let mut record = [0; HEADER_LEN + INLINE];
+    let len = encode_into(statelet_type, value, &mut record).ok()?;
+    st_q_out.push_entire_slice(record.get(..len)?).ok()
+}
+
+#[cold]
+fn write_long(st_q_out: &mut rtrb::Producer<u8>, statelet_type: u16, value: &[u8]) -> Option<()> {
+    let len = u16::try_from(value.len()).map_err(|_| EncodeError::TooLong(value.len())).ok()?;
+    if st_q_out.slots() < HEADER_LEN + value.len() {
+        return None;
+    }
+    // The reader may see the header alone; it reads records only once they are complete.
+    st_q_out.push_entire_slice(&slim_core::statelet::header(statelet_type, len)).ok()?;
+    st_q_out.push_entire_slice(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slim_core::statelet::{Decoder, Record};
+
+    fn read(ring: &mut rtrb::Consumer<u8>) -> Vec<(u16, usize)> {
+        let mut bytes = vec![0; ring.slots()];
+        ring.pop_entire_slice(&mut bytes).unwrap();
+        let mut decoder = Decoder::new();
+        let mut input = &bytes[..];
+        let mut found = Vec::new();
+        while let Some(Record::Statelet { statelet_type, value }) = decoder.decode(&mut input).unwrap() {
+            assert!(value.iter().all(|&byte| byte == statelet_type as u8));
+            found.push((statelet_type, value.len()));
+        }
+        found
+    }
+
+    #[test]
+    fn records_are_whole_whatever_their_length_and_place() {
+        let (producer, mut consumer) = rtrb::RingBuffer::new(1000);
+        let mut announce = Announce::off();
+        announce.announce(1, &[1; 4]);
+        announce.start(producer);
+        let mut expected = LcoreTotals::default();
+        for round in 0..200u16 {
+            for len in [0, usize::from(round) % 129, 129 + usize::from(round)] {
+                announce.announce(round, &vec![round as u8; len]);
+                expected.statelets.records += 1;
+                expected.statelets.value_bytes += len as u64;
+                expected.statelets.bytes += len as u64 + 4;
+            }
+            let lens = [0, usize::from(round) % 129, 129 + usize::from(round)];
+            assert_eq!(read(&mut consumer), lens.map(|len| (round, len)));
+        }
+        assert!(!announce.overflowed());
+        assert_eq!(announce.stop(), expected);
+        assert!(consumer.is_abandoned());
+    }
+
+    #[test]
+    fn overflow_is_told_once_and_leaves_no_broken_record() {
+        for len in [10, 200] {
+            let (producer, mut consumer) = rtrb::RingBuffer::new(500);
+            let mut announce = Announce::off();
+            announce.start(producer);
+            (0..100).for_each(|_| announce.announce(7, &vec![7; len]));
+            assert!(announce.overflowed());
+            assert!(!announce.overflowed());
+            assert!(!announce.upd_enable());
+            assert_eq!(read(&mut consumer), vec![(7, len); 500 / (len + 4)]);
+            assert_eq!(announce.stop().statelets.records as usize, 500 / (len + 4));
+        }
+    }
+
+    #[test]
+    fn workload_counts_only_while_announcing() {
+        let mut announce = Announce::off();
+        announce.count(1, 100);
+        announce.start(rtrb::RingBuffer::new(10).0);
+        announce.count(2, 200);
+        let totals = announce.stop();
+        announce.count(4, 400);
+        assert_eq!((totals.workload.packets, totals.workload.bytes), (2, 200));
+        assert_eq!(announce.stop(), LcoreTotals::default());
+    }
+}
