@@ -27,6 +27,7 @@ pub use rkyv;
 
 mod crc;
 pub mod migration;
+pub mod model;
 pub mod nf;
 pub mod packet;
 pub mod protocol;
