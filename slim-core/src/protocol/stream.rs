@@ -10,15 +10,16 @@
 //! │ SLiM  │ ver. │ ver. │ role │ zero │ shard│ shards│ schema  │ migration  │ length │ kind …   │
 //! │       │ min  │ max  │ 1, 2 │      │      │       │         │            │ of kind│ ≤ 64 B   │
 //! └───────┴──────┴──────┴──────┴──────┴──────┴───────┴─────────┴────────────┴────────┴──────────┘
-//! reply (dst_inst → src_inst)         end record, a TLV              taken over (dst_inst → src_inst)
-//!  0       4         6      7  8       0        2      4        12 16   0      4           12
-//! ┌───────┬─────────┬──────┬──┐       ┌────────┬──────┬────────┬───┐   ┌──────┬───────────┐
-//! │ SLiM  │ version │ code │0 │       │ 0xffff │ 12   │ records│crc│   │ SLTO │ migration │
-//! └───────┴─────────┴──────┴──┘       └────────┴──────┴────────┴───┘   └──────┴───────────┘
+//! reply (dst_inst → src_inst)       taken over (dst_inst → src_inst)
+//!  0       4         6      7  8     0      4           12
+//! ┌───────┬─────────┬──────┬──┐     ┌──────┬───────────┐
+//! │ SLiM  │ version │ code │0 │     │ SLTO │ migration │
+//! └───────┴─────────┴──────┴──┘     └──────┴───────────┘
 //! ```
 //!
-//! Then the statelet stream carries TLV records and, last, the end record: a stream that is closed without it has failed.
-//! The destination answers the end record with *taken over* on the same connection once nothing can go wrong any more.
+//! Then the statelet stream carries [TLV records](crate::statelet) and, last, the [end record](End): a stream that is
+//! closed without it has failed. The destination answers the end record with *taken over* on the same connection once it
+//! can go on by itself. The snapshot stream carries [snapshot records](crate::snapshot).
 
 use crate::nf::ShardId;
 use crate::protocol::{MigrationId, Name, Schema};

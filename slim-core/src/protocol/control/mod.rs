@@ -29,9 +29,7 @@ pub use instance::{
     MigrationStatus, QueueStatus, ResolveOutcome,
 };
 pub use options::{DestinationTimeouts, PrepareOptions, SourceTimeouts, StartOptions};
-pub use report::{
-    MigrationReport, PhaseDuration, PktQTotals, SnapshotTotals, StateletTotals, WIRE_BYTES_PER_FRAME, WorkloadTotals,
-};
+pub use report::{MigrationReport, PhaseDuration, PktQTotals, SnapshotTotals, StateletTotals, WorkloadTotals};
 pub use switch::{
     InstancePaths, LinkSettings, PathDrain, PathStatus, PortKind, PortStatus, RedirectState, SwitchEvent, SwitchReply,
     SwitchRequest, SwitchStatus,

@@ -1,16 +1,9 @@
 //! What a migration came to, as measured at one of its ends.
 
 use crate::protocol::{Digest, MigrationId, MigrationPhase};
+use crate::statelet::{Sigma, WireCosts};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
-
-/// What Ethernet adds to each frame on the wire beyond the bytes we count: preamble, frame check sequence and gap.
-pub const WIRE_BYTES_PER_FRAME: u64 = 8 + 4 + 12;
-
-/// Payload of a full TCP segment with time stamps over an MTU of 1500 bytes.
-const SEGMENT_PAYLOAD_BYTES: u64 = 1448;
-/// Ethernet, IPv4 and TCP headers with time stamps.
-const SEGMENT_HEADER_BYTES: u64 = 14 + 20 + 32;
 
 /// One instance's account of one migration, complete or so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,15 +43,25 @@ impl MigrationReport {
         }
     }
 
-    /// σ by payload: statelet values over packet bytes, as the paper's Table II counts. `None` without workload.
+    /// σ as the paper counts it: bytes of values over bytes of packets. `None` without workload, which only the source
+    /// can count.
     pub fn sigma_payload(&self) -> Option<f64> {
-        (self.workload.bytes > 0).then(|| self.statelets.value_bytes as f64 / self.workload.bytes as f64)
+        (self.workload.packets > 0).then(|| self.sigma().of_values())
     }
 
     /// σ on the wire: statelets with TLV, TCP/IP and Ethernet over packets with Ethernet. `None` without workload.
     pub fn sigma_wire(&self) -> Option<f64> {
-        let workload = self.workload.bytes + self.workload.packets * WIRE_BYTES_PER_FRAME;
-        (workload > 0).then(|| self.statelets.wire_bytes() as f64 / workload as f64)
+        let segments = self.statelets.segments;
+        (self.workload.packets > 0).then(|| self.sigma().on_the_wire(&WireCosts::ETHERNET, segments))
+    }
+
+    fn sigma(&self) -> Sigma {
+        Sigma {
+            packets: self.workload.packets,
+            packet_bytes: self.workload.bytes,
+            statelets: self.statelets.records,
+            value_bytes: self.statelets.value_bytes,
+        }
     }
 }
 
@@ -117,12 +120,6 @@ impl StateletTotals {
         self.value_bytes += other.value_bytes;
         self.bytes += other.bytes;
         self.segments += other.segments;
-    }
-
-    /// Bytes on the wire, with TCP/IPv4 and Ethernet overhead, acknowledgements and retransmissions not counted.
-    pub fn wire_bytes(&self) -> u64 {
-        let segments = self.segments.max(self.bytes.div_ceil(SEGMENT_PAYLOAD_BYTES));
-        self.bytes + segments * (SEGMENT_HEADER_BYTES + WIRE_BYTES_PER_FRAME)
     }
 }
 
