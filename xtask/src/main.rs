@@ -20,11 +20,13 @@ mod setup;
 mod standalone;
 mod tally;
 mod task_bench;
+mod task_demo;
 mod task_image;
 mod task_kernel;
 mod task_run;
 mod task_setup;
 mod task_test;
+mod task_testbed;
 mod vnf;
 
 use clap::{Parser, Subcommand};
@@ -48,6 +50,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask setup --no-install   what is missing on this machine?
+  cargo xtask demo                 see a live NAT move, packet by packet
   cargo xtask image nat            build the NAT's image
   cargo xtask test --only lint     what a reviewer would complain about first
 ";
@@ -74,6 +77,14 @@ enum Task {
     /// Its dataplane interfaces lead nowhere, unless --vf or --pci give it real ones; whatever is in the way of that is
     /// named together with what to do. Without KVM the guest is emulated, and the reason is said.
     Run(task_run::Arguments),
+    /// Move a live NAT from one booted image to another under load, and print the verdict.
+    ///
+    /// Runs in private namespaces: it needs no root, touches no interface of this machine and leaves nothing behind.
+    /// Exits with 0 only if no packet was lost, duplicated or reordered and the state arrived whole.
+    Demo(task_demo::Arguments),
+    /// Keep the demo's topology standing, with two network namespaces to send real programs through the NAT.
+    #[command(subcommand)]
+    Testbed(task_testbed::Action),
     /// Run every check: format, lints, documentation, the tests of all crates, and a migration between booted images.
     ///
     /// Goes on after a failure and reports all of them at the end. The first run also builds the kernel and an image.
@@ -91,6 +102,8 @@ fn main() -> ExitCode {
         Task::Image(arguments) => task_image::run(&arguments, policy),
         Task::Run(arguments) => task_run::run(&arguments, policy),
         Task::Bench(arguments) => task_bench::run(&arguments, policy),
+        Task::Demo(arguments) => task_demo::run(&arguments, policy),
+        Task::Testbed(action) => task_testbed::run(&action, policy),
         Task::Test(arguments) => task_test::run(&arguments, policy),
     };
     match result {

@@ -3,8 +3,10 @@
 //! - [`sandbox`]: private namespaces in which a run can neither disturb the host nor leave anything behind;
 //! - [`artifacts`]: the built programs and images a run uses;
 //! - [`process`]: child processes that end with their owner;
-//! - [`download`]: a TCP download that notices stalls;
+//! - [`download`]: a TCP download through a NAT that moves;
+//! - [`standing`]: the testbed that stays up;
 //! - [`load`]: load generator, echo servers and recorder, the pure part of `slim-load`;
+//! - [`topology`]: switch agent, daemon and two NAT instances, standing;
 //! - [`demo`]: the run behind `cargo xtask demo`.
 
 #![forbid(unsafe_code)]
@@ -15,3 +17,5 @@ pub mod download;
 pub mod load;
 pub mod process;
 pub mod sandbox;
+pub mod standing;
+pub mod topology;

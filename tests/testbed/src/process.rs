@@ -3,10 +3,12 @@
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use slim_controller::process::{dying_with_us, spawn};
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a process may take to end after SIGTERM before it is killed.
@@ -21,16 +23,22 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`; its standard error, and its output unless already directed elsewhere, go to `log`.
-    pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+    /// Starts `program`; its output and standard error go to `log`. The kernel kills it should we be killed.
+    ///
+    /// # Errors
+    /// The program, or `setpriv`, cannot be started, or `log` not be created.
+    pub fn start(name: &str, program: &Path, arguments: &[OsString], log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let mut command = dying_with_us(program)?;
+        command.args(arguments).stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
+        let child = spawn(command).with_context(|| format!("cannot start {}", program.display()))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+    }
+
+    /// Writes `line` to the process's standard input.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("its standard input is closed")?;
+        writeln!(input, "{line}").with_context(|| format!("{} does not listen any more", self.name))
     }
 
     /// The process id.
@@ -59,9 +67,23 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until the process ends.
-    pub fn wait(&mut self) -> Result<ExitStatus> {
-        Ok(self.child.wait()?)
+    /// Waits until the process ends, at most for `limit`.
+    pub fn wait_for(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{} did not end within {limit:?}:\n{}", self.name, self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The file with what the process writes.
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// Sends `signal`.

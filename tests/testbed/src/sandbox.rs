@@ -3,12 +3,37 @@
 //! A run gets its own network, process, mount and (without root) user namespace: its addresses exist nowhere else, and
 //! when its first process ends, for whatever reason, the kernel ends every other one. Nothing can be left behind.
 
+use crate::artifacts::Artifacts;
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Set for the process inside the sandbox.
 const INSIDE_ENV: &str = "SLIM_SANDBOX";
+
+/// Runs a command of `slim-testbed` in a new sandbox and returns what it prints; progress goes to our standard error.
+///
+/// # Errors
+/// The sandbox cannot be made, or the command fails; it has said why by then.
+pub fn run<S: Serialize, O: DeserializeOwned>(what: &str, spec: &S, artifacts: &Artifacts, folder: &Path) -> Result<O> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let list = folder.join("artifacts.json");
+    artifacts.write(&list)?;
+    let output = command(&artifacts.testbed)
+        .args([what, "--spec", &serde_json::to_string(spec)?, "--artifacts"])
+        .arg(&list)
+        .arg("--folder")
+        .arg(folder)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run `unshare`: install util-linux")?;
+    if !output.status.success() {
+        bail!("the run in the sandbox failed; its logs are in {}", folder.display());
+    }
+    serde_json::from_slice(&output.stdout).context("the outcome of the run cannot be understood")
+}
 
 /// A command that will run `program` as the first process of a new sandbox.
 ///

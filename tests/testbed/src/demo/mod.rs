@@ -1,5 +1,9 @@
 //! The demo: a live NAT moves between two instances under load, and everything that happened to a packet is told.
 
+mod outcome;
+mod run;
 mod spec;
 
-pub use spec::DemoSpec;
+pub use outcome::{AFTER, DURING, Outcome};
+pub use run::run;
+pub use spec::{DemoSpec, InstanceArguments};

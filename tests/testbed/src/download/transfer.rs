@@ -1,4 +1,4 @@
-//! A download for real programs: a server of incompressible bytes, and a meter that finds stalls in what arrives.
+//! Both ends of a download: a server of incompressible bytes, and a meter that finds stalls in what arrives.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};

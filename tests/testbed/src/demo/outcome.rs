@@ -1,0 +1,252 @@
+//! What a demo run came to, and the verdict on it.
+
+use super::DemoSpec;
+use crate::load::Report;
+use crate::load::report::{BEFORE, PhaseReport};
+use comfy_table::{CellAlignment, Table, presets};
+use core::fmt;
+use serde::{Deserialize, Serialize};
+use slim_controller::api::{InstanceInfo, MigrationOutcome, Runs, Step};
+use slim_core::protocol::control::MigrationReport;
+
+/// The recorder's phase from the migration's start to its end.
+pub const DURING: &str = "during";
+/// The recorder's phase after the migration.
+pub const AFTER: &str = "after";
+
+/// Everything a demo run came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What was asked for.
+    pub spec: DemoSpec,
+    /// The instances as they were booted, the first one live.
+    pub instances: Vec<InstanceInfo>,
+    /// What the recorder saw.
+    pub load: Report,
+    /// What controller and instances saw.
+    pub migration: MigrationOutcome,
+    /// Why the migration was not seamless; empty if it was.
+    pub complaints: Vec<String>,
+}
+
+impl Outcome {
+    /// Judges a run.
+    pub fn new(spec: DemoSpec, instances: Vec<InstanceInfo>, load: Report, migration: MigrationOutcome) -> Self {
+        let complaints = complaints(&load, &migration);
+        Self { spec, instances, load, migration, complaints }
+    }
+
+    /// Whether nothing was lost, duplicated or reordered and the state arrived whole.
+    pub fn is_seamless(&self) -> bool {
+        self.complaints.is_empty()
+    }
+}
+
+fn complaints(load: &Report, migration: &MigrationOutcome) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if let Some(failure) = migration.failure() {
+        complaints.push(format!("the migration ended as {:?}: {failure}", migration.result()));
+    }
+    match migration.digests_equal() {
+        Some(true) => {}
+        Some(false) => complaints.push("the state that arrived differs from the state that left".into()),
+        None => complaints.push("the digests of both states are not known".into()),
+    }
+    if !load.complete {
+        complaints.push("the load generator ended early".into());
+    }
+    for (direction, counts) in [("outbound", &load.total.outbound), ("inbound", &load.total.inbound)] {
+        for (count, what) in [
+            (counts.lost, "lost"),
+            (counts.duplicated, "duplicated"),
+            (counts.reordered, "reordered"),
+            (counts.corrupt, "corrupt"),
+            (counts.mistranslated, "wrongly translated"),
+        ] {
+            if count > 0 {
+                complaints.push(format!("{count} {direction} packets {what}"));
+            }
+        }
+        if counts.received == 0 {
+            complaints.push(format!("no {direction} packet arrived at all"));
+        }
+    }
+    complaints
+}
+
+/// The tables and the verdict, for people.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", packets(&self.load))?;
+        writeln!(f, "{}\n", round_trips(&self.load))?;
+        writeln!(f, "{}\n", phases(&self.migration))?;
+        writeln!(f, "{}\n", amounts(self))?;
+        if self.is_seamless() {
+            write!(
+                f,
+                "Verdict: SEAMLESS. A NAT with {} sockets moved from {} to {} in {} ms; of {} packets every one arrived, once, \
+                 in order.",
+                self.spec.load.sockets,
+                self.migration.source.as_str(),
+                self.migration.destination.as_str(),
+                self.migration.total_us / 1000,
+                grouped(self.load.total.outbound.sent + self.load.total.inbound.sent),
+            )
+        } else {
+            writeln!(f, "Verdict: NOT SEAMLESS.")?;
+            for complaint in &self.complaints {
+                writeln!(f, "  - {complaint}")?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// The recorder's phases that a reader wants: those of the migration, and the total.
+fn rows(load: &Report) -> impl Iterator<Item = &PhaseReport> {
+    [BEFORE, DURING, AFTER].into_iter().filter_map(|name| load.phase(name)).chain([&load.total])
+}
+
+fn packets(load: &Report) -> Table {
+    let mut table = table(&["packets", "sent", "lost", "duplicated", "reordered", "corrupt", "wrong", "longest gap"]);
+    for phase in rows(load) {
+        let (out, back) = (&phase.outbound, &phase.inbound);
+        table.add_row([
+            phase.name.clone(),
+            grouped(out.sent + back.sent),
+            grouped(out.lost + back.lost),
+            grouped(out.duplicated + back.duplicated),
+            grouped(out.reordered + back.reordered),
+            grouped(out.corrupt + back.corrupt),
+            grouped(out.mistranslated + back.mistranslated),
+            ms(out.gap_max_us.max(back.gap_max_us)),
+        ]);
+    }
+    table
+}
+
+fn round_trips(load: &Report) -> Table {
+    let late = format!("over {} ms", load.spec.late_ms);
+    let mut table = table(&["round trips", "p50", "p99", "max", &late, "generator paused"]);
+    for phase in rows(load) {
+        table.add_row([
+            phase.name.clone(),
+            ms(phase.rtt.p50_us),
+            ms(phase.rtt.p99_us),
+            ms(phase.rtt.max_us),
+            grouped(phase.late),
+            ms(phase.own_pause_max_us),
+        ]);
+    }
+    table
+}
+
+fn phases(migration: &MigrationOutcome) -> Table {
+    let mut table = table(&["phase", "took"]);
+    for (name, report) in reports(migration) {
+        for phase in report.iter().flat_map(|report| &report.phases) {
+            table.add_row([format!("{name} {}", label(&phase.phase)), ms(phase.duration_us)]);
+        }
+    }
+    for phase in &migration.phases {
+        table.add_row([format!("controller {}", label(&phase.phase)), ms(phase.duration_us)]);
+    }
+    table.add_row(["whole migration".to_owned(), ms(migration.total_us)]);
+    table
+}
+
+fn amounts(outcome: &Outcome) -> Table {
+    let mut table = table(&["moved", ""]);
+    let migration = &outcome.migration;
+    if let Some(report) = migration.source_report() {
+        let snapshot = &report.snapshot;
+        table.add_row(["snapshot bytes".into(), grouped(snapshot.bytes)]);
+        table.add_row(["  of them filler".into(), grouped(snapshot.filler_bytes)]);
+        table.add_row(["snapshot chunks".into(), grouped(snapshot.chunks)]);
+        table.add_row(["table entries".into(), grouped(snapshot.entries)]);
+        table.add_row(["statelets".into(), grouped(report.statelets.records)]);
+        table.add_row(["statelet bytes".into(), grouped(report.statelets.bytes)]);
+    }
+    let sigma = |value: Option<f64>| value.map_or_else(|| "unknown".into(), |sigma| format!("{sigma:.4}"));
+    table.add_row(["statelet factor σ, values alone".into(), sigma(migration.sigma_payload)]);
+    table.add_row(["statelet factor σ, on the wire".into(), sigma(migration.sigma_wire)]);
+    if let Some(report) = migration.destination_report() {
+        table.add_row(["longest pkt_q, packets".into(), grouped(report.pkt_q.longest_packets)]);
+        table.add_row(["longest pkt_q, bytes".into(), grouped(report.pkt_q.longest_bytes)]);
+    }
+    for (name, report) in reports(migration) {
+        let digest = report.and_then(|report| report.digest.as_ref());
+        let digest = digest.map_or_else(|| "unknown".into(), |digest| digest.to_string());
+        table.add_row([format!("state digest of {name}"), digest]);
+    }
+    for instance in &outcome.instances {
+        let accel = match &instance.runs {
+            Some(Runs::Image { accel, .. }) => format!(" ({accel})"),
+            _ => String::new(),
+        };
+        let ready = instance.ready_after_ms.map_or_else(|| "unknown".into(), |ready| format!("{ready} ms"));
+        table.add_row([format!("boot of {}{accel}", instance.name.as_str()), ready]);
+    }
+    table
+}
+
+/// Both instances' accounts of a migration, as far as they could be had.
+fn reports(migration: &MigrationOutcome) -> [(&str, Option<&MigrationReport>); 2] {
+    [
+        (migration.source.as_str(), migration.source_report()),
+        (migration.destination.as_str(), migration.destination_report()),
+    ]
+}
+
+/// A step of a migration, in words.
+pub(super) fn step(step: &Step) -> String {
+    match step {
+        Step::Controller { phase } => format!("controller: {}", label(phase)),
+        Step::Instance { name, phase } => format!("{}: {}", name.as_str(), label(phase)),
+    }
+}
+
+/// A phase as the protocol writes it.
+fn label(phase: &impl Serialize) -> String {
+    let value = serde_json::to_value(phase).unwrap_or_default();
+    let text = value.get("phase").unwrap_or(&value).as_str();
+    text.unwrap_or("?").replace('_', " ")
+}
+
+fn ms(us: u64) -> String {
+    format!("{:.2} ms", us as f64 / 1e3)
+}
+
+/// A number with thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_apart() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+}

@@ -1,0 +1,121 @@
+//! The deployment file of a testbed: one NAT between an inside and an outside.
+
+use crate::artifacts::Artifacts;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// The controller's address on the management network.
+pub const CONTROLLER_ADDRESS: &str = "10.3.0.1/24";
+/// The TAP through which the controller reaches the instances.
+pub const MANAGEMENT_TAP: &str = "slim-mgmt";
+/// The TAP of the inside hosts, in namespace topologies.
+pub const INSIDE_TAP: &str = "slim-in";
+/// The TAP of the outside servers, in namespace topologies.
+pub const OUTSIDE_TAP: &str = "slim-out";
+/// The interior address of the NAT.
+pub const NAT_INTERIOR: &str = "10.1.0.1";
+/// The exterior address of the NAT.
+pub const NAT_EXTERIOR: &str = "10.2.0.1";
+/// The name of the VNF in the deployment.
+pub const NAT: &str = "nat";
+
+/// What hangs on the switch's `inside` and `outside` ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// The load generator, over vhost-user.
+    Load,
+    /// Two network namespaces, over TAP.
+    Namespaces,
+}
+
+/// The links of the instances, and how these are run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `auto`, `kvm` or `tcg`.
+    pub accel: String,
+    /// Ordinary processes instead of images.
+    pub process: bool,
+    /// Of each instance and direction, in Mbit/s.
+    pub link_rate_mbit: u64,
+    /// In milliseconds of the rate.
+    pub link_burst_ms: u64,
+    /// Per direction, in microseconds.
+    pub link_delay_us: u64,
+}
+
+/// The deployment as TOML, with sockets and logs in `folder`.
+pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder: &Path) -> String {
+    let text = |value: &str| Value::String(value.to_owned());
+    let path = |value: &Path| Value::String(value.display().to_string());
+    let number = |value: u64| Value::Integer(value as i64);
+    let table = |entries: &[(&str, Value)]| {
+        Value::Table(entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
+    };
+    let external = |name: &str, tap: &str| match ends {
+        Ends::Load => {
+            let device = format!("net_vhost_{name},iface={},queues=1", load_socket(folder, name).display());
+            table(&[("name", text(name)), ("vdev", text(&device))])
+        }
+        Ends::Namespaces => table(&[("name", text(name)), ("tap", text(tap))]),
+    };
+    let port = |name: &str, external: &str| table(&[("name", text(name)), ("external", text(external))]);
+    let mut nat = vec![
+        ("port", Value::Array(vec![port("in", "inside"), port("out", "outside")])),
+        (
+            "config",
+            table(&[
+                ("interior_address", text(&format!("{NAT_INTERIOR}/24"))),
+                ("interior_mac", text("02:51:1a:00:00:01")),
+                ("exterior_address", text(&format!("{NAT_EXTERIOR}/24"))),
+                ("exterior_mac", text("02:51:1a:00:00:02")),
+            ]),
+        ),
+    ];
+    if settings.process {
+        nat.push(("program", path(&artifacts.nat)));
+    } else {
+        nat.push(("image", path(&artifacts.nat_image)));
+        nat.push(("accel", text(&settings.accel)));
+    }
+    let file: Table = [
+        ("daemon", table(&[("socket", path(&daemon_socket(folder))), ("run_dir", path(&folder.join("instances")))])),
+        ("switch", table(&[("control", path(&switch_socket(folder)))])),
+        ("management", table(&[("address", text(CONTROLLER_ADDRESS))])),
+        (
+            "link",
+            table(&[
+                ("rate_mbit", number(settings.link_rate_mbit)),
+                ("burst_ms", number(settings.link_burst_ms)),
+                ("delay_us", number(settings.link_delay_us)),
+            ]),
+        ),
+        (
+            "external",
+            Value::Array(vec![
+                external("inside", INSIDE_TAP),
+                external("outside", OUTSIDE_TAP),
+                table(&[("name", text("mgmt")), ("tap", text(MANAGEMENT_TAP))]),
+            ]),
+        ),
+        ("vnf", table(&[(NAT, table(&nat))])),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    file.to_string()
+}
+
+/// The switch agent's control socket.
+pub fn switch_socket(folder: &Path) -> std::path::PathBuf {
+    folder.join("switch.sock")
+}
+
+/// The daemon's socket, for `slimctl --socket`.
+pub fn daemon_socket(folder: &Path) -> std::path::PathBuf {
+    folder.join("slimctl.sock")
+}
+
+/// The vhost-user socket of the switch's external port `name`.
+pub fn load_socket(folder: &Path, name: &str) -> std::path::PathBuf {
+    folder.join(format!("{name}.sock"))
+}

@@ -1,0 +1,105 @@
+//! The topology of §VII, standing: a switch agent, the controller's daemon and two NAT instances.
+//!
+//! ```text
+//!   inside ──┐                       ┌── nat-a (live)
+//!            ├── slim-switch ════════╡        each behind its own meter and delay line
+//!  outside ──┘        │              └── nat-b (idle)
+//!                slim-mgmt ── slimctl daemon
+//! ```
+//!
+//! The management TAP, and in topologies with [`Ends::Namespaces`] the other two, are made in the network namespace of
+//! the calling process, so call this from a namespace made for it: a [`sandbox`](crate::sandbox), or the testbed's.
+
+mod deployment;
+mod namespaces;
+
+pub use deployment::{
+    Ends, INSIDE_TAP, MANAGEMENT_TAP, NAT, NAT_EXTERIOR, NAT_INTERIOR, OUTSIDE_TAP, Settings, daemon_socket, load_socket,
+};
+pub use namespaces::{INSIDE, INSIDE_HOST, MANAGEMENT, Namespaces, OUTSIDE, OUTSIDE_SERVERS, command_in};
+
+use crate::artifacts::Artifacts;
+use crate::process::Process;
+use crate::sandbox::ip;
+use anyhow::{Context, Result};
+use deployment::{CONTROLLER_ADDRESS, deployment, switch_socket};
+use slim_controller::api::InstanceInfo;
+use slim_controller::client::Client;
+use slim_core::protocol::Name;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the switch agent and the daemon may take to start.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// The instance that is live at first.
+pub const FIRST: &str = "nat-a";
+/// The instance that is warm at first.
+pub const SECOND: &str = "nat-b";
+
+/// The running processes. Everything ends, instances included, when this is dropped.
+#[derive(Debug)]
+pub struct Topology {
+    // In the order in which they must end: the daemon retires its instances through the switch.
+    daemon: Process,
+    switch: Process,
+    folder: PathBuf,
+}
+
+impl Topology {
+    /// Starts the switch agent and the daemon; sockets, logs and consoles go to `folder`.
+    ///
+    /// # Errors
+    /// A program is missing or does not come up; the error has the end of its log.
+    pub fn up(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder: &Path) -> Result<Self> {
+        let file = folder.join("deployment.toml");
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        std::fs::write(&file, deployment(artifacts, settings, ends, folder))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+
+        let control = switch_socket(folder);
+        let arguments = ["--control".into(), control.clone().into()];
+        let mut switch = Process::start("slim-switch", &artifacts.switch, &arguments, &folder.join("switch.log"))?;
+        switch.wait_until("listening on its control socket", START_LIMIT, || control.exists())?;
+
+        let arguments = ["daemon".into(), "--config".into(), file.into()];
+        let mut daemon = Process::start("slimctl daemon", &artifacts.slimctl, &arguments, &folder.join("daemon.log"))?;
+        let socket = daemon_socket(folder);
+        daemon.wait_until("listening for slimctl", START_LIMIT, || Client::connect(&socket).is_ok())?;
+
+        let mut topology = Self { daemon, switch, folder: folder.to_owned() };
+        topology.connect_management()?;
+        Ok(topology)
+    }
+
+    /// Gives the controller its address on the management network.
+    fn connect_management(&mut self) -> Result<()> {
+        self.switch.wait_until("making the management TAP", START_LIMIT, || {
+            ip(&["link", "show", "dev", MANAGEMENT_TAP]).is_ok()
+        })?;
+        ip(&["address", "replace", CONTROLLER_ADDRESS, "dev", MANAGEMENT_TAP])?;
+        ip(&["link", "set", MANAGEMENT_TAP, "up"])
+    }
+
+    /// A new connection to the daemon.
+    pub fn client(&self) -> Result<Client> {
+        Ok(Client::connect(&daemon_socket(&self.folder))?)
+    }
+
+    /// Boots an instance of the NAT and waits until it is ready.
+    pub fn boot(&mut self, name: &str, active: bool) -> Result<InstanceInfo> {
+        let (name, vnf) = (Name::try_from(name)?, Name::try_from(NAT)?);
+        self.client()?.boot(&name, Some(&vnf), active).with_context(|| format!("cannot boot {}", name.as_str()))
+    }
+
+    /// Fails if the switch agent or the daemon has ended.
+    pub fn check(&mut self) -> Result<()> {
+        self.switch.check()?;
+        self.daemon.check()
+    }
+
+    /// Where sockets and logs are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
