@@ -53,7 +53,8 @@ pub fn read_all(folder: &Path) -> Result<Vec<Fragment>> {
     Ok(fragments)
 }
 
-fn parse(name: String, text: String) -> Result<Fragment> {
+/// Reads one fragment.
+pub fn parse(name: String, text: String) -> Result<Fragment> {
     let mut options = Vec::new();
     let mut reason = false;
     for (number, line) in text.lines().enumerate() {

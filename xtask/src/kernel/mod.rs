@@ -98,9 +98,10 @@ impl Inputs {
         };
         add(&RECIPE.to_be_bytes());
         add(self.source_version.as_bytes());
-        for fragment in &self.fragments {
-            add(fragment.name.as_bytes());
-            add(fragment.text.as_bytes());
+        // Only what the fragments ask for: a better comment is no reason to build a kernel.
+        for option in self.fragments.iter().flat_map(|fragment| &fragment.options) {
+            add(option.name.as_bytes());
+            add(option.value.as_deref().unwrap_or("n").as_bytes());
         }
         for patch in &self.patches {
             add(patch.path.file_name().unwrap_or_default().as_encoded_bytes());
@@ -162,19 +163,20 @@ mod tests {
     use super::*;
 
     fn inputs(version: &str, text: &str) -> Inputs {
-        let fragment = Fragment { name: "a.config".to_owned(), text: text.to_owned(), options: Vec::new() };
+        let fragment = fragments::parse("a.config".to_owned(), text.to_owned()).expect("valid");
         Inputs { source_version: version.to_owned(), fragments: vec![fragment], patches: Vec::new() }
     }
 
     #[test]
-    fn every_input_changes_the_hash() {
-        let base = inputs("1", "x").sha256();
-        assert_eq!(base, inputs("1", "x").sha256());
-        assert_ne!(base, inputs("2", "x").sha256());
-        assert_ne!(base, inputs("1", "y").sha256());
-        assert_ne!(inputs("1a.config", "x").sha256(), inputs("1", "a.configx").sha256());
+    fn every_input_changes_the_hash_and_a_comment_does_not() {
+        let base = inputs("1", "# Why.\nCONFIG_A=y\n").sha256();
+        assert_eq!(base, inputs("1", "# Because.\nCONFIG_A=y\n").sha256());
+        assert_ne!(base, inputs("2", "# Why.\nCONFIG_A=y\n").sha256());
+        assert_ne!(base, inputs("1", "# Why.\nCONFIG_A=2\n").sha256());
+        assert_ne!(base, inputs("1", "# Why.\n# CONFIG_A is not set\n").sha256());
+        assert_ne!(base, inputs("1", "# Why.\nCONFIG_A=y\nCONFIG_B=y\n").sha256());
         let patch = Patch { path: PathBuf::from("1.patch"), text: b"z".to_vec() };
-        let patched = Inputs { patches: vec![patch], ..inputs("1", "x") };
+        let patched = Inputs { patches: vec![patch], ..inputs("1", "# Why.\nCONFIG_A=y\n") };
         assert_ne!(base, patched.sha256());
     }
 
