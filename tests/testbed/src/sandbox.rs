@@ -54,7 +54,9 @@ pub fn command(program: &Path) -> Command {
 /// Fails when called outside a sandbox, before it has changed anything.
 pub fn enter() -> Result<()> {
     if std::env::var_os(INSIDE_ENV).is_none() || !nix::unistd::getpid().eq(&nix::unistd::Pid::from_raw(1)) {
-        bail!("this command is for the inside of the testbed's sandbox; use `cargo xtask demo` or `cargo xtask testbed`");
+        bail!(
+            "this command is for the inside of the testbed's sandbox; use `cargo xtask demo` or `cargo xtask testbed`"
+        );
     }
     nix::mount::mount(Some("tmpfs"), "/run", Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>)
         .context("cannot mount a private /run")?;

@@ -87,12 +87,7 @@ impl DemoSpec {
 
 impl Default for DemoSpec {
     fn default() -> Self {
-        Self {
-            load: LoadSpec::default(),
-            migrate_at: 5.0,
-            snapshot_filler: 0,
-            instances: InstanceArguments::default(),
-        }
+        Self { load: LoadSpec::default(), migrate_at: 5.0, snapshot_filler: 0, instances: InstanceArguments::default() }
     }
 }
 

@@ -6,9 +6,7 @@ pub use transfer::{Transfer, measure, serve_one};
 
 use crate::artifacts::Artifacts;
 use crate::demo::InstanceArguments;
-use crate::topology::{
-    Ends, FIRST, INSIDE, Namespaces, OUTSIDE, OUTSIDE_SERVERS, SECOND, Topology, command_in,
-};
+use crate::topology::{Ends, FIRST, INSIDE, Namespaces, OUTSIDE, OUTSIDE_SERVERS, SECOND, Topology, command_in};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use slim_controller::api::{MigrateOptions, MigrationOutcome};

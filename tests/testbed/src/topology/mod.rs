@@ -14,7 +14,8 @@ mod deployment;
 mod namespaces;
 
 pub use deployment::{
-    Ends, INSIDE_TAP, MANAGEMENT_TAP, NAT, NAT_EXTERIOR, NAT_INTERIOR, OUTSIDE_TAP, Settings, daemon_socket, load_socket,
+    Ends, INSIDE_TAP, MANAGEMENT_TAP, NAT, NAT_EXTERIOR, NAT_INTERIOR, OUTSIDE_TAP, Settings, daemon_socket,
+    load_socket,
 };
 pub use namespaces::{INSIDE, INSIDE_HOST, MANAGEMENT, Namespaces, OUTSIDE, OUTSIDE_SERVERS, command_in};
 

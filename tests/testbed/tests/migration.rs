@@ -1,0 +1,58 @@
+//! Booted images, a real switch, a real controller: a migration under load, judged by the recorder.
+//!
+//! These need built images and programs, which `cargo xtask test` makes and names in `SLIM_ARTIFACTS`.
+
+use slim_testbed::artifacts::Artifacts;
+use slim_testbed::demo::{DemoSpec, InstanceArguments, Outcome};
+use slim_testbed::download::{DownloadOutcome, DownloadSpec};
+use slim_testbed::load::LoadSpec;
+use slim_testbed::sandbox;
+
+/// Runs `what` in a sandbox with its logs kept under the target folder.
+fn run<O: serde::de::DeserializeOwned>(name: &str, what: &str, spec: &impl serde::Serialize) -> O {
+    let artifacts = Artifacts::from_env().expect("has artifacts");
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    sandbox::run(what, spec, &artifacts, &folder).expect("runs")
+}
+
+fn demo(name: &str, spec: &DemoSpec) {
+    let outcome: Outcome = run(name, "demo", spec);
+    println!("{outcome}");
+    assert!(outcome.is_seamless(), "{:?}", outcome.complaints);
+}
+
+#[test]
+#[ignore = "boots images; run by `cargo xtask test`"]
+fn booted_nat_moves_under_load_without_loss() {
+    demo("booted_nat_moves", &DemoSpec::default());
+}
+
+#[test]
+#[ignore = "boots images; run by `cargo xtask test`"]
+fn booted_nat_with_a_large_state_moves_under_heavy_load_without_loss() {
+    let load = LoadSpec { rate_mbit: 300.0, packet_size_bytes: 1400, ..LoadSpec::default() };
+    demo("heavy_load", &DemoSpec { load, snapshot_filler: 20_000_000, ..DemoSpec::default() });
+}
+
+#[test]
+#[ignore = "runs the built programs; run by `cargo xtask test`"]
+fn nat_process_moves_under_load_without_loss() {
+    let instances = InstanceArguments { process: true, ..InstanceArguments::default() };
+    demo("nat_process_moves", &DemoSpec { instances, ..DemoSpec::default() });
+}
+
+#[test]
+#[ignore = "boots images; run by `cargo xtask test`"]
+fn tcp_download_survives_migrations_to_and_fro() {
+    let spec = DownloadSpec { seconds: 60, rate_mbit: 50, migrations: 3, instances: InstanceArguments::default() };
+    let outcome: DownloadOutcome = run("tcp_download", "download", &spec);
+    println!("{outcome:#?}");
+    assert_eq!(outcome.received.sha256, outcome.sent.sha256);
+    assert_eq!(outcome.received.bytes, outcome.sent.bytes);
+    for migration in &outcome.migrations {
+        assert_eq!(migration.failure(), None);
+        assert_eq!(migration.digests_equal(), Some(true));
+    }
+    // A shared machine may pause for longer than the network does, so only the report tells the longest stall.
+    assert_eq!(outcome.migrations.len(), 3);
+}
