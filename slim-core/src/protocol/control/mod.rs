@@ -20,6 +20,8 @@ mod instance;
 mod options;
 mod report;
 mod switch;
+#[cfg(test)]
+mod tests;
 
 pub use codec::{DecodeError, LINE_BYTES_MAX, LineBuffer, LineTooLong, decode, decode_request, encode};
 pub use envelope::{Event, Reply, Request, ServerMessage, VERSION};
