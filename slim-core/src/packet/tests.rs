@@ -157,11 +157,9 @@ fn exercise(bytes: &mut [u8]) {
     if let Ok(packet) = Arp::parse(bytes) {
         let _ = (packet.operation(), packet.sender_mac(), packet.sender(), packet.target_mac(), packet.target());
     }
-    for parsed in [Ipv4::parse(bytes), Ipv4::parse_truncated(bytes)] {
-        if let Ok((header, payload)) = parsed {
-            assert!(header.header_len() + payload.len() <= bytes.len().min(header.total_len().into()));
-            let _ = (header.options().len(), header.fragment_offset(), header.checksum_is_correct());
-        }
+    for (header, payload) in [Ipv4::parse(bytes), Ipv4::parse_truncated(bytes)].into_iter().flatten() {
+        assert!(header.header_len() + payload.len() <= bytes.len().min(header.total_len().into()));
+        let _ = (header.options().len(), header.fragment_offset(), header.checksum_is_correct());
     }
     if let Ok((header, payload)) = Udp::parse(bytes) {
         assert_eq!(payload.len() + UDP_LEN, usize::from(header.length()));

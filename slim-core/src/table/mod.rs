@@ -4,10 +4,12 @@
 //! [`Pod`]s, usually declared with [`pod!`](crate::pod). Two designs of isolated snapshots implement [`Table`]:
 //!
 //! - [`SegmentedTable`]: redirect-on-write over reference-counted segments, which the images use;
+//! - [`GenerationTable`]: the paper's generations per entry, corrected where the printed rule is wrong.
 //!
 //! Both are [`StateItem`]s: they freeze, travel, are adopted and digested without knowing the network function.
 
 mod archive;
+mod generation;
 mod hash;
 mod pod;
 mod register;
@@ -15,6 +17,7 @@ mod segment;
 mod segmented;
 mod state;
 
+pub use generation::{FrozenGenerationTable, GenerationTable};
 pub(crate) use hash::combine_digests;
 pub use pod::{FieldSink, FieldSource, Pod};
 #[doc(hidden)]
@@ -86,3 +89,6 @@ pub trait FrozenTable<K: Pod, V: Pod>: FrozenItem {
     /// Calls `f` for each entry, in no particular order.
     fn for_each(&self, f: &mut dyn FnMut(&K, &V));
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,3 +223,9 @@ fn for_each_passed<K, V>(groups: &mut [Group<K, V>], hash: u64, place: Place, f:
         index = (index + 1) & GROUP_MASK;
     }
 }
+
+/// Bytes of a segment in memory.
+#[cfg(test)]
+pub(super) const fn segment_bytes<K, V>() -> usize {
+    size_of::<[Group<K, V>; SEGMENT_GROUPS]>()
+}
