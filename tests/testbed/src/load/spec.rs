@@ -32,7 +32,7 @@ pub struct LoadSpec {
     pub sockets: u16,
 
     /// Seconds of measured traffic
-    #[arg(long = "duration", default_value_t = 10.0, value_name = "SECONDS")]
+    #[arg(long = "duration", default_value_t = 15.0, value_name = "SECONDS")]
     pub duration_s: f64,
 
     /// Seconds of traffic before that, reported apart: sockets open and addresses are resolved meanwhile
@@ -78,7 +78,7 @@ impl Default for LoadSpec {
             rate_mbit: 100.0,
             packet_size_bytes: 512,
             sockets: 128,
-            duration_s: 10.0,
+            duration_s: 15.0,
             warmup_s: 1.0,
             drain_s: 2.0,
             late_ms: 15.0,
