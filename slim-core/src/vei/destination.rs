@@ -1,37 +1,18 @@
 //! The destination's machine: `dst_inst` during a migration (§IV-B, steps 1, 2.3 and 2.4).
 
 use super::action::{Action, Event, LcoreCommand, LcoreEvent, StreamCommand, StreamEvent, VeiError};
-use super::phases::PhaseLog;
+use super::parameters::DestinationParameters;
+use super::proceedings::Proceedings;
 use crate::nf::ShardId;
 use crate::protocol::control::{
-    Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationRole, MigrationStatus, PktQTotals, PrepareOptions,
-    SnapshotTotals, StateletTotals,
+    Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationStatus, PktQTotals, SnapshotTotals, StateletTotals,
 };
 use crate::protocol::inband::Drain;
 use crate::protocol::stream::{Handshake, HandshakeReply, Rejection, StreamRole};
-use crate::protocol::{
-    DestinationPhase, Digest, Failure, FailureCode, MigrationId, MigrationPhase, Name, Nonce, PathSet, Schema, Text,
-};
-use crate::time::Instant;
-use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use crate::protocol::{DestinationPhase, Digest, Failure, FailureCode, MigrationPhase, Nonce, PathSet, Text};
+use crate::time::{Duration, Instant};
 use alloc::format;
 use alloc::vec::Vec;
-
-/// What a destination has to know to begin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DestinationParameters {
-    /// The migration.
-    pub migration: MigrationId,
-    /// The kind of network function.
-    pub kind: Name,
-    /// Its schema.
-    pub schema: Schema,
-    /// The number of shards, at least 1.
-    pub shards: u16,
-    /// Everything else.
-    pub options: PrepareOptions,
-}
 
 /// `dst_inst`'s side of one migration.
 ///
@@ -68,11 +49,7 @@ pub struct Destination {
     shards: Vec<Shard>,
     /// The latest drain, of a redirect back: its nonce and the paths seen and expected.
     drain: Option<(Nonce, PathSet, PathSet)>,
-    failure: Option<Failure>,
-    finished: bool,
-    phases: PhaseLog,
-    deadline: Option<Instant>,
-    actions: VecDeque<Action>,
+    proceedings: Proceedings,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,20 +137,17 @@ impl Shard {
 impl Destination {
     /// Begins a migration: the first actions arm `pkt_q`.
     pub fn new(now: Instant, parameters: DestinationParameters) -> Self {
+        let phase = MigrationPhase::Destination(DestinationPhase::Arming);
+        let shards = parameters.shards.max(1);
         let mut destination = Self {
             stage: Stage::Reversible(Reversible::Arming),
-            shards: (0..parameters.shards.max(1)).map(|_| Shard::default()).collect(),
+            shards: (0..shards).map(|_| Shard::default()).collect(),
             drain: None,
-            failure: None,
-            finished: false,
-            phases: PhaseLog::new(now, MigrationPhase::Destination(DestinationPhase::Arming)),
-            deadline: None,
-            actions: VecDeque::new(),
+            proceedings: Proceedings::new(now, parameters.migration, shards, phase),
             parameters,
         };
-        destination.arm_deadline(now);
-        destination.notify_phase();
-        destination.lcores(LcoreCommand::ArmPktQ);
+        destination.proceedings.open(now, destination.role(), destination.timeout());
+        destination.proceedings.lcores(LcoreCommand::ArmPktQ);
         destination
     }
 
@@ -239,7 +213,7 @@ impl Destination {
     /// Whether nothing more will happen: live with the report given, or discarded.
     pub fn is_over(&self) -> bool {
         match self.stage {
-            Stage::Committed(Committed::Live) => self.finished,
+            Stage::Committed(Committed::Live) => self.proceedings.finished,
             Stage::Failed(Failed::Discarded) => true,
             Stage::Reversible(_) | Stage::Committed(Committed::TakingOver) | Stage::Failed(_) => false,
         }
@@ -247,20 +221,19 @@ impl Destination {
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.proceedings.poll_action()
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadline
+        self.proceedings.deadline
     }
 
     /// Lets the present phase's time-out strike if it is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.deadline.is_none_or(|deadline| now < deadline) {
+        if !self.proceedings.take_due(now) {
             return;
         }
-        self.deadline = None;
         match self.stage {
             Stage::Reversible(_) => {
                 let message = format!("time-out in phase {:?}", self.phase());
@@ -321,8 +294,7 @@ impl Destination {
 
     /// The report so far.
     pub fn report(&self, now: Instant) -> MigrationReport {
-        let mut report = MigrationReport::new(self.parameters.migration);
-        (report.phases, report.total_us) = self.phases.report(now);
+        let mut report = self.proceedings.report(now);
         let mut digest = Some(Digest(0));
         for shard in &self.shards {
             report.snapshot.add(&shard.snapshot.unwrap_or_default());
@@ -343,9 +315,9 @@ impl Destination {
             nonce: None,
             paths: PathSet::EMPTY,
             drained: self.drain.map_or(PathSet::EMPTY, |(_, seen, _)| seen),
-            failure: self.failure.clone(),
+            failure: self.proceedings.failure.clone(),
             report: self.report(now),
-            finished: self.finished,
+            finished: self.proceedings.finished,
         }
     }
 
@@ -399,7 +371,7 @@ impl Destination {
                 if shard.snapshot_accepted && shard.snapshot.is_none() =>
             {
                 shard.snapshot = Some(totals);
-                self.stream(id, StreamCommand::ApplyStatelets);
+                self.proceedings.stream(id, StreamCommand::ApplyStatelets);
             }
             (StreamEvent::Applied { records, left }, Stage::Reversible(_))
                 if shard.snapshot.is_some() && records >= shard.applied_records =>
@@ -475,21 +447,21 @@ impl Destination {
                 Stage::Reversible(Reversible::Synchronising) if self.all(|shard| shard.underrun) => {
                     self.enter(now, Stage::Reversible(Reversible::Redirecting));
                     let migration = self.parameters.migration;
-                    self.actions.push_back(Action::Notify(InstanceEvent::RedirectWanted { migration }));
+                    self.proceedings.notify(InstanceEvent::RedirectWanted { migration });
                 }
                 Stage::Reversible(Reversible::Redirecting) if self.all(Shard::is_complete) => {
                     self.take_over(now);
                 }
                 Stage::Committed(Committed::TakingOver) if self.all(|shard| shard.pkt_q_drained) => {
-                    self.phases.end(now);
+                    self.proceedings.end(now);
                     self.enter(now, Stage::Committed(Committed::Live));
                     self.finish_if_complete(now);
                 }
                 Stage::Failed(Failed::HandingBack) if self.all(|shard| shard.handed_back) => self.discard(now),
                 Stage::Failed(Failed::Discarding) if self.all(|shard| shard.discarded && shard.closed) => {
-                    self.phases.end(now);
+                    self.proceedings.end(now);
                     self.enter(now, Stage::Failed(Failed::Discarded));
-                    self.finished = true;
+                    self.proceedings.finished = true;
                 }
                 Stage::Reversible(_) | Stage::Committed(_) | Stage::Failed(_) => return,
             }
@@ -499,8 +471,8 @@ impl Destination {
     /// The commit point: every statelet the source ever announced has been applied.
     fn take_over(&mut self, now: Instant) {
         self.enter(now, Stage::Committed(Committed::TakingOver));
-        self.lcores(LcoreCommand::TakeOver);
-        self.streams(StreamCommand::SendTakenOver);
+        self.proceedings.lcores(LcoreCommand::TakeOver);
+        self.proceedings.streams(StreamCommand::SendTakenOver);
     }
 
     fn fail(&mut self, now: Instant, failure: Failure) {
@@ -512,23 +484,16 @@ impl Destination {
         } else {
             Holder::Source
         };
-        self.failure = Some(failure.clone());
-        self.actions.push_back(Action::Notify(InstanceEvent::MigrationFailed {
-            migration: self.parameters.migration,
-            side: MigrationRole::Destination,
-            failure,
-            holder,
-            holds_packets: true,
-        }));
-        self.streams(StreamCommand::Close);
+        self.proceedings.fail(failure, holder, true);
+        self.proceedings.streams(StreamCommand::Close);
         self.enter(now, Stage::Failed(Failed::Holding));
     }
 
     /// Before leaving for good: notes the reason and closes the streams, unless a failure has done so before.
     fn give_up(&mut self, reason: &Text) {
-        if self.failure.is_none() {
-            self.failure = Some(Failure::new(FailureCode::Aborted, reason.clone()));
-            self.streams(StreamCommand::Close);
+        if self.proceedings.failure.is_none() {
+            self.proceedings.failure = Some(Failure::new(FailureCode::Aborted, reason.clone()));
+            self.proceedings.streams(StreamCommand::Close);
         }
     }
 
@@ -542,14 +507,14 @@ impl Destination {
     }
 
     fn hand_back(&mut self, now: Instant) {
-        self.lcores(LcoreCommand::HandBack(self.parameters.migration));
+        self.proceedings.lcores(LcoreCommand::HandBack(self.parameters.migration));
         // Within the same phase, but with a time of its own.
         self.stage = Stage::Failed(Failed::HandingBack);
-        self.arm_deadline(now);
+        self.proceedings.deadline = self.timeout().map(|timeout| now + timeout);
     }
 
     fn discard(&mut self, now: Instant) {
-        self.lcores(LcoreCommand::Discard);
+        self.proceedings.lcores(LcoreCommand::Discard);
         self.enter(now, Stage::Failed(Failed::Discarding));
         self.advance(now);
     }
@@ -561,35 +526,18 @@ impl Destination {
     }
 
     fn finish(&mut self, now: Instant) {
-        if core::mem::replace(&mut self.finished, true) {
-            return;
-        }
-        self.deadline = None;
-        let report = Box::new(self.report(now));
-        self.actions.push_back(Action::Notify(InstanceEvent::MigrationFinished {
-            migration: self.parameters.migration,
-            side: MigrationRole::Destination,
-            report,
-        }));
+        let report = self.report(now);
+        self.proceedings.finish(report);
     }
 
     fn enter(&mut self, now: Instant, stage: Stage) {
         self.stage = stage;
-        self.phases.enter(now, MigrationPhase::Destination(self.phase()));
-        self.arm_deadline(now);
-        self.notify_phase();
+        let (phase, role, timeout) = (MigrationPhase::Destination(self.phase()), self.role(), self.timeout());
+        self.proceedings.enter(now, phase, role, timeout);
     }
 
-    fn arm_deadline(&mut self, now: Instant) {
-        self.deadline = self.parameters.options.timeouts.of(self.phase()).map(|timeout| now + timeout);
-    }
-
-    fn notify_phase(&mut self) {
-        self.actions.push_back(Action::Notify(InstanceEvent::PhaseChanged {
-            migration: self.parameters.migration,
-            phase: MigrationPhase::Destination(self.phase()),
-            instance_role: self.role(),
-        }));
+    fn timeout(&self) -> Option<Duration> {
+        self.parameters.options.timeouts.of(self.phase())
     }
 
     fn all(&self, condition: impl Fn(&Shard) -> bool) -> bool {
@@ -602,21 +550,5 @@ impl Destination {
 
     fn unexpected(&self, shard: ShardId, event: &'static str) -> VeiError {
         VeiError::Unexpected { shard, phase: MigrationPhase::Destination(self.phase()), event }
-    }
-
-    fn lcores(&mut self, command: LcoreCommand) {
-        for id in 0..self.shards.len() as u16 {
-            self.actions.push_back(Action::Lcore { shard: ShardId(id), command });
-        }
-    }
-
-    fn streams(&mut self, command: StreamCommand) {
-        for id in 0..self.shards.len() as u16 {
-            self.stream(ShardId(id), command);
-        }
-    }
-
-    fn stream(&mut self, shard: ShardId, command: StreamCommand) {
-        self.actions.push_back(Action::Stream { shard, command });
     }
 }

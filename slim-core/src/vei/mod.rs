@@ -25,12 +25,14 @@
 mod action;
 mod destination;
 mod instance;
-mod phases;
+mod parameters;
 mod pkt_q;
+mod proceedings;
 mod source;
 
 pub use action::{Action, Event, LcoreCommand, LcoreEvent, LcoreTotals, StreamCommand, StreamEvent, VeiError};
-pub use destination::{Destination, DestinationParameters};
+pub use destination::Destination;
 pub use instance::{Handled, Identity, Instance, compare};
+pub use parameters::{DestinationParameters, SourceParameters};
 pub use pkt_q::{Full, PacketQueue};
-pub use source::{Source, SourceParameters};
+pub use source::Source;

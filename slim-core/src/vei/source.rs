@@ -1,44 +1,18 @@
 //! The source's machine: `src_inst` during a migration (§IV-B, steps 2 and 3).
 
 use super::action::{Action, Event, LcoreCommand, LcoreEvent, LcoreTotals, StreamCommand, StreamEvent, VeiError};
-use super::phases::PhaseLog;
+use super::parameters::SourceParameters;
+use super::proceedings::Proceedings;
 use crate::nf::ShardId;
 use crate::protocol::control::{
-    Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationRole, MigrationStatus, ResolveOutcome,
-    SnapshotTotals, StartOptions, StateletTotals,
+    Holder, InstanceRole, MigrationReport, MigrationStatus, ResolveOutcome, SnapshotTotals, StateletTotals,
 };
 use crate::protocol::inband::Drain;
 use crate::protocol::stream::{End, Handshake, StreamRole, VERSION_MAX, VERSION_MIN};
-use crate::protocol::{
-    Digest, Failure, FailureCode, MigrationId, MigrationPhase, Name, Nonce, PathSet, Schema, SourcePhase, Text,
-};
-use crate::time::Instant;
-use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use crate::protocol::{Digest, Failure, FailureCode, MigrationPhase, PathSet, SourcePhase, Text};
+use crate::time::{Duration, Instant};
 use alloc::format;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
-
-/// What a source has to know to begin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceParameters {
-    /// The migration.
-    pub migration: MigrationId,
-    /// The kind of network function.
-    pub kind: Name,
-    /// Its schema.
-    pub schema: Schema,
-    /// The number of shards, at least 1.
-    pub shards: u16,
-    /// Where the destination listens.
-    pub destination: SocketAddr,
-    /// The paths to be drained.
-    pub paths: PathSet,
-    /// The nonce their drain packets carry.
-    pub nonce: Nonce,
-    /// Everything else.
-    pub options: StartOptions,
-}
 
 /// `src_inst`'s side of one migration.
 ///
@@ -73,12 +47,7 @@ pub struct Source {
     stage: Stage,
     shards: Vec<Shard>,
     drained: PathSet,
-    failure: Option<Failure>,
-    /// Whether the final report has been given.
-    finished: bool,
-    phases: PhaseLog,
-    deadline: Option<Instant>,
-    actions: VecDeque<Action>,
+    proceedings: Proceedings,
 }
 
 /// Which side of the commit point the migration is on. Only [`Reversible`] can be rolled back by this side alone.
@@ -151,21 +120,17 @@ impl Source {
     /// Begins a migration: the first actions connect the streams.
     pub fn new(now: Instant, parameters: SourceParameters) -> Self {
         let phase = MigrationPhase::Source(SourcePhase::Connecting);
+        let shards = parameters.shards.max(1);
         let mut source = Self {
             stage: Stage::Reversible(Reversible::Connecting),
-            shards: (0..parameters.shards.max(1)).map(|_| Shard::default()).collect(),
+            shards: (0..shards).map(|_| Shard::default()).collect(),
             drained: PathSet::EMPTY,
-            failure: None,
-            finished: false,
-            phases: PhaseLog::new(now, phase),
-            deadline: None,
-            actions: VecDeque::new(),
+            proceedings: Proceedings::new(now, parameters.migration, shards, phase),
             parameters,
         };
-        source.arm_deadline(now);
-        source.notify_phase();
+        source.proceedings.open(now, source.role(), source.timeout());
         for role in StreamRole::ALL {
-            source.streams(StreamCommand::Connect(role));
+            source.proceedings.streams(StreamCommand::Connect(role));
         }
         source
     }
@@ -208,7 +173,7 @@ impl Source {
     /// Whether nothing more will happen: released with the report given, or rolled back.
     pub fn is_over(&self) -> bool {
         match self.stage {
-            Stage::Committed(Committed::Released) => self.finished,
+            Stage::Committed(Committed::Released) => self.proceedings.finished,
             Stage::Back(Back::Done) => true,
             Stage::Reversible(_)
             | Stage::Committed(Committed::AwaitingTakeOver | Committed::Unacknowledged)
@@ -218,20 +183,19 @@ impl Source {
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.proceedings.poll_action()
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadline
+        self.proceedings.deadline
     }
 
     /// Lets the present phase's time-out strike if it is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.deadline.is_none_or(|deadline| now < deadline) {
+        if !self.proceedings.take_due(now) {
             return;
         }
-        self.deadline = None;
         match self.stage {
             Stage::Reversible(step) => {
                 let message = format!("time-out in phase {:?}", self.phase());
@@ -286,8 +250,8 @@ impl Source {
                 Ok(())
             }
             (Stage::Committed(Committed::AwaitingTakeOver | Committed::Unacknowledged), ResolveOutcome::Resume) => {
-                if self.failure.is_none() {
-                    self.failure = Some(Failure::new(FailureCode::Aborted, "resumed by the controller"));
+                if self.proceedings.failure.is_none() {
+                    self.proceedings.failure = Some(Failure::new(FailureCode::Aborted, "resumed by the controller"));
                 }
                 self.resume(now);
                 Ok(())
@@ -301,8 +265,7 @@ impl Source {
 
     /// The report so far.
     pub fn report(&self, now: Instant) -> MigrationReport {
-        let mut report = MigrationReport::new(self.parameters.migration);
-        (report.phases, report.total_us) = self.phases.report(now);
+        let mut report = self.proceedings.report(now);
         let mut digest = Some(Digest(0));
         for shard in &self.shards {
             report.snapshot.add(&shard.snapshot.unwrap_or_default());
@@ -327,9 +290,9 @@ impl Source {
             nonce: Some(self.parameters.nonce),
             paths: self.parameters.paths,
             drained: self.drained,
-            failure: self.failure.clone(),
+            failure: self.proceedings.failure.clone(),
             report: self.report(now),
-            finished: self.finished,
+            finished: self.proceedings.finished,
         }
     }
 
@@ -350,8 +313,8 @@ impl Source {
         match (event, stage) {
             (LcoreEvent::Frozen, Stage::Reversible(Reversible::Freezing)) if !shard.frozen => {
                 shard.frozen = true;
-                self.stream(id, StreamCommand::SendSnapshot);
-                self.stream(id, StreamCommand::SendStatelets);
+                self.proceedings.stream(id, StreamCommand::SendSnapshot);
+                self.proceedings.stream(id, StreamCommand::SendStatelets);
             }
             (LcoreEvent::StateletOverflow, Stage::Reversible(step)) if shard.frozen => {
                 let message = format!("st_q_out of shard {} is full", id.0);
@@ -359,7 +322,7 @@ impl Source {
             }
             (LcoreEvent::Stopped(totals), Stage::Reversible(Reversible::Stopping)) if shard.stopped.is_none() => {
                 shard.stopped = Some(totals);
-                self.stream(id, StreamCommand::Flush);
+                self.proceedings.stream(id, StreamCommand::Flush);
             }
             (LcoreEvent::Resumed, Stage::Back(Back::Rolling)) if !shard.resumed => shard.resumed = true,
             // Was under way when the migration was undone.
@@ -463,7 +426,7 @@ impl Source {
                     if self.all(|shard| shard.statelets_accepted && shard.snapshot_accepted) =>
                 {
                     self.enter(now, Stage::Reversible(Reversible::Freezing));
-                    self.lcores(LcoreCommand::Freeze);
+                    self.proceedings.lcores(LcoreCommand::Freeze);
                 }
                 Stage::Reversible(Reversible::Freezing) if self.all(|shard| shard.frozen) => {
                     self.enter(now, Stage::Reversible(Reversible::Transferring));
@@ -473,7 +436,7 @@ impl Source {
                 }
                 Stage::Reversible(Reversible::Draining) if self.drained.covers(self.parameters.paths) => {
                     self.enter(now, Stage::Reversible(Reversible::Stopping));
-                    self.lcores(LcoreCommand::Stop);
+                    self.proceedings.lcores(LcoreCommand::Stop);
                 }
                 Stage::Reversible(Reversible::Stopping) if self.all(|shard| shard.stopped.is_some()) => {
                     self.enter(now, Stage::Reversible(Reversible::Flushing));
@@ -482,9 +445,9 @@ impl Source {
                     self.commit(now);
                 }
                 Stage::Back(Back::Rolling) if self.all(|shard| shard.resumed && shard.closed) => {
-                    self.phases.end(now);
+                    self.proceedings.end(now);
                     self.enter(now, Stage::Back(Back::Done));
-                    self.finished = true;
+                    self.proceedings.finished = true;
                 }
                 Stage::Reversible(_) | Stage::Committed(_) | Stage::Back(_) => return,
             }
@@ -496,45 +459,34 @@ impl Source {
         self.enter(now, Stage::Committed(Committed::AwaitingTakeOver));
         let ends: Vec<_> = self.shards.iter().filter_map(|shard| shard.flushed.map(|(end, _)| end)).collect();
         for (id, end) in (0..).zip(ends) {
-            self.stream(ShardId(id), StreamCommand::SendEnd(end));
+            self.proceedings.stream(ShardId(id), StreamCommand::SendEnd(end));
         }
     }
 
     fn release(&mut self, now: Instant) {
-        self.lcores(LcoreCommand::Release(self.parameters.migration));
-        self.streams(StreamCommand::Close);
-        self.phases.end(now);
+        self.proceedings.lcores(LcoreCommand::Release(self.parameters.migration));
+        self.proceedings.streams(StreamCommand::Close);
+        self.proceedings.end(now);
         self.enter(now, Stage::Committed(Committed::Released));
         self.finish_if_complete(now);
     }
 
     fn lose_acknowledgement(&mut self, now: Instant, detail: &str) {
         let message = format!("committed, but not acknowledged: {detail}");
-        self.fail(Failure::new(FailureCode::Unacknowledged, message), Holder::Unknown);
+        self.proceedings.fail(Failure::new(FailureCode::Unacknowledged, message), Holder::Unknown, false);
         self.enter(now, Stage::Committed(Committed::Unacknowledged));
     }
 
     /// Undoes a migration that has not been committed; `_from` is the proof.
     fn roll_back(&mut self, now: Instant, _from: Reversible, failure: Failure) {
-        self.fail(failure, Holder::Source);
+        self.proceedings.fail(failure, Holder::Source, false);
         self.resume(now);
     }
 
     fn resume(&mut self, now: Instant) {
-        self.lcores(LcoreCommand::Resume);
-        self.streams(StreamCommand::Close);
+        self.proceedings.lcores(LcoreCommand::Resume);
+        self.proceedings.streams(StreamCommand::Close);
         self.enter(now, Stage::Back(Back::Rolling));
-    }
-
-    fn fail(&mut self, failure: Failure, holder: Holder) {
-        self.failure = Some(failure.clone());
-        self.actions.push_back(Action::Notify(InstanceEvent::MigrationFailed {
-            migration: self.parameters.migration,
-            side: MigrationRole::Source,
-            failure,
-            holder,
-            holds_packets: false,
-        }));
     }
 
     fn finish_if_complete(&mut self, now: Instant) {
@@ -544,35 +496,18 @@ impl Source {
     }
 
     fn finish(&mut self, now: Instant) {
-        if core::mem::replace(&mut self.finished, true) {
-            return;
-        }
-        self.deadline = None;
-        let report = Box::new(self.report(now));
-        self.actions.push_back(Action::Notify(InstanceEvent::MigrationFinished {
-            migration: self.parameters.migration,
-            side: MigrationRole::Source,
-            report,
-        }));
+        let report = self.report(now);
+        self.proceedings.finish(report);
     }
 
     fn enter(&mut self, now: Instant, stage: Stage) {
         self.stage = stage;
-        self.phases.enter(now, MigrationPhase::Source(self.phase()));
-        self.arm_deadline(now);
-        self.notify_phase();
+        let (phase, role, timeout) = (MigrationPhase::Source(self.phase()), self.role(), self.timeout());
+        self.proceedings.enter(now, phase, role, timeout);
     }
 
-    fn arm_deadline(&mut self, now: Instant) {
-        self.deadline = self.parameters.options.timeouts.of(self.phase()).map(|timeout| now + timeout);
-    }
-
-    fn notify_phase(&mut self) {
-        self.actions.push_back(Action::Notify(InstanceEvent::PhaseChanged {
-            migration: self.parameters.migration,
-            phase: MigrationPhase::Source(self.phase()),
-            instance_role: self.role(),
-        }));
+    fn timeout(&self) -> Option<Duration> {
+        self.parameters.options.timeouts.of(self.phase())
     }
 
     fn all(&self, condition: impl Fn(&Shard) -> bool) -> bool {
@@ -585,21 +520,5 @@ impl Source {
 
     fn unexpected(&self, shard: ShardId, event: &'static str) -> VeiError {
         VeiError::Unexpected { shard, phase: MigrationPhase::Source(self.phase()), event }
-    }
-
-    fn lcores(&mut self, command: LcoreCommand) {
-        for id in 0..self.shards.len() as u16 {
-            self.actions.push_back(Action::Lcore { shard: ShardId(id), command });
-        }
-    }
-
-    fn streams(&mut self, command: StreamCommand) {
-        for id in 0..self.shards.len() as u16 {
-            self.stream(ShardId(id), command);
-        }
-    }
-
-    fn stream(&mut self, shard: ShardId, command: StreamCommand) {
-        self.actions.push_back(Action::Stream { shard, command });
     }
 }
