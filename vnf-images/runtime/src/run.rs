@@ -121,6 +121,8 @@ fn image<F: NetworkFunction>() -> ExitCode {
         eprintln!("slim: panic: {panic}");
         power::off();
     }));
+    // The end of the kernel's part, for whoever times a boot.
+    println!("slim: init boot_ms={}", guest::uptime_ms());
     // Without /dev there may be no console, but the kernel gave us the one it had.
     let mounted = guest::mount::all();
     logging::start();
