@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use slim_controller::process::{dying_with_us, spawn};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -30,15 +30,9 @@ impl Process {
     pub fn start(name: &str, program: &Path, arguments: &[OsString], log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
         let mut command = dying_with_us(program)?;
-        command.args(arguments).stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
+        command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = spawn(command).with_context(|| format!("cannot start {}", program.display()))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
-    }
-
-    /// Writes `line` to the process's standard input.
-    pub fn say(&mut self, line: &str) -> Result<()> {
-        let input = self.child.stdin.as_mut().context("its standard input is closed")?;
-        writeln!(input, "{line}").with_context(|| format!("{} does not listen any more", self.name))
     }
 
     /// The process id.

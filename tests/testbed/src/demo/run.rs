@@ -3,12 +3,15 @@
 use super::{AFTER, DURING, DemoSpec, Outcome};
 use crate::artifacts::Artifacts;
 use crate::load::Report;
+use crate::load::report::{Stage, Status};
 use crate::process::Process;
 use crate::topology::{Ends, FIRST, SECOND, Topology, load_socket};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use slim_controller::api::{ApiEvent, InstanceInfo, MigrateOptions, MigrationOutcome, Runs};
 use slim_core::protocol::Name;
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -80,43 +83,66 @@ fn booted(instance: &InstanceInfo) -> String {
 /// The running load generator.
 struct Load {
     process: Process,
+    control: PathBuf,
     report: PathBuf,
 }
 
 impl Load {
     fn start(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Self> {
-        let report = folder.join("load.json");
-        let device = |name: &str| {
-            OsString::from(format!(
-                "net_virtio_user_{name},path={},queues=1,queue_size=1024",
-                load_socket(folder, name).display()
-            ))
-        };
+        let (control, report) = (folder.join("load.sock"), folder.join("load.json"));
         let mut arguments: Vec<OsString> = spec.load.to_arguments().into_iter().map(OsString::from).collect();
-        arguments.extend(["--inside".into(), device("inside"), "--outside".into(), device("outside")]);
-        arguments.extend(["--report".into(), report.clone().into()]);
+        arguments.extend([
+            "--inside".into(),
+            load_socket(folder, "inside").into(),
+            "--outside".into(),
+            load_socket(folder, "outside").into(),
+            "--control".into(),
+            control.clone().into(),
+            "--report".into(),
+            report.clone().into(),
+        ]);
+        // A report of an earlier run in this folder must not pass for this one's.
+        for stale in [&control, &report] {
+            if stale.exists() {
+                std::fs::remove_file(stale).with_context(|| format!("cannot remove {}", stale.display()))?;
+            }
+        }
         let process = Process::start("slim-load", &artifacts.load, &arguments, &folder.join("load.log"))?;
-        Ok(Self { process, report })
+        Ok(Self { process, control, report })
     }
 
     fn wait_until_measuring(&mut self) -> Result<()> {
-        let log = self.process.log().to_owned();
-        self.process.wait_until("measuring", LOAD_START_LIMIT, || {
-            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("measuring"))
-        })
+        let control = self.control.clone();
+        let measuring = || {
+            let status = command(&control, "status").ok();
+            let status: Option<Status> = status.and_then(|answer| serde_json::from_str(&answer).ok());
+            status.is_some_and(|status| status.stage == Stage::Measuring)
+        };
+        self.process.wait_until("measuring", LOAD_START_LIMIT, measuring)
     }
 
     fn mark(&mut self, phase: &str) -> Result<()> {
-        self.process.say(&format!("mark {phase}"))
+        self.process.check()?;
+        let answer = command(&self.control, &format!("mark {phase}"))?;
+        ensure!(answer.trim() == "ok", "the load generator refuses a mark: {}", answer.trim());
+        Ok(())
     }
 
     /// Waits for the end of the traffic and reads the report.
     fn finish(mut self, spec: &DemoSpec) -> Result<Report> {
         let status = self.process.wait_for(spec.load.duration() + spec.load.drain() + LOAD_START_LIMIT)?;
-        let text = std::fs::read_to_string(&self.report);
-        let Ok(text) = text else {
+        let Ok(text) = std::fs::read_to_string(&self.report) else {
             bail!("the load generator ended ({status}) without a report:\n{}", self.process.log_tail());
         };
         serde_json::from_str(&text).context("the load generator's report cannot be understood")
     }
+}
+
+/// Says `line` to the load generator that listens on `socket` and returns its answer.
+fn command(socket: &Path, line: &str) -> Result<String> {
+    let mut stream = UnixStream::connect(socket).context("the load generator does not listen")?;
+    writeln!(stream, "{line}")?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(answer)
 }
