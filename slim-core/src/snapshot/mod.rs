@@ -25,6 +25,8 @@
 mod filler;
 mod reader;
 mod record;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use reader::{SnapshotError, SnapshotReader};
