@@ -1,4 +1,4 @@
-//! Numbers with units, as people write and read them.
+//! Numbers with units, and the protocol's words, as people write and read them.
 
 use std::time::Duration;
 
@@ -51,6 +51,15 @@ pub fn duration(duration: Duration) -> String {
         1_000..100_000 => format!("{:.1} ms", micros as f64 / 1e3),
         100_000..1_000_000 => format!("{} ms", micros / 1_000),
         _ => format!("{:.3} s", micros as f64 / 1e6),
+    }
+}
+
+/// The name an enum's value has in JSON, with spaces: `taking over`.
+pub fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text.replace('_', " "),
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::words;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use slim_controller::api::MigrationOutcome;
-use slim_controller::units::{bytes, duration, grouped};
+use slim_controller::units::{bytes, duration, grouped, word};
 use slim_core::migration::Outcome;
 use slim_core::protocol::control::{MigrationReport, PhaseDuration};
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn phases(outcome: &MigrationOutcome) -> Table {
     table.set_header(["party", "phase", "duration"]);
     for phase in &outcome.phases {
         let took = duration(Duration::from_micros(phase.duration_us));
-        table.add_row(["controller", &words::word(&phase.phase), &took]);
+        table.add_row(["controller", &word(&phase.phase), &took]);
     }
     let reports = [(&outcome.source, outcome.source_report()), (&outcome.destination, outcome.destination_report())];
     for (name, report) in reports {

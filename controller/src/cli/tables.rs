@@ -1,9 +1,8 @@
 //! Instances, paths and the whole status, as tables.
 
-use super::words;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use slim_controller::api::{DaemonStatus, InstanceInfo, Life, MigrationSummary, Runs};
-use slim_controller::units::{duration, grouped};
+use slim_controller::units::{duration, grouped, word};
 use slim_core::protocol::control::{Counters, InstancePaths, LinkSettings};
 use std::time::Duration;
 
@@ -204,7 +203,7 @@ fn migrations(title: &str, migrations: &[MigrationSummary]) -> String {
             migration.migration.to_string(),
             migration.source.to_string(),
             migration.destination.to_string(),
-            words::word(&migration.result),
+            word(&migration.result),
             duration(Duration::from_micros(migration.duration_us)),
             migration.detail.clone(),
         ]);

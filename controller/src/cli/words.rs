@@ -1,16 +1,8 @@
 //! The protocol's words, as they are printed.
 
 use slim_controller::api::Step;
+use slim_controller::units::word;
 use slim_core::protocol::MigrationPhase;
-
-/// The name an enum's value has in JSON, with spaces.
-pub fn word(value: &impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(text)) => text.replace('_', " "),
-        Ok(other) => other.to_string(),
-        Err(_) => String::new(),
-    }
-}
 
 /// The phase alone, without the side it belongs to.
 pub fn phase(phase: &MigrationPhase) -> String {

@@ -7,6 +7,7 @@ use super::registry::{CALL_LIMIT, Entry};
 use crate::api::{ApiEvent, MigrateOptions, MigrationOutcome, MigrationResult, MigrationSummary, Step, TimelineEntry};
 use crate::fabric::Fabric;
 use crate::peer::{self, InstancePeer, PeerEvent};
+use crate::units::word;
 use slim_core::migration::{
     CallError, Coordinator, CoordinatorAction, CoordinatorEvent, CoordinatorParameters, CoordinatorTimeouts, Outcome,
     Party, TooLate,
@@ -17,7 +18,7 @@ use slim_core::protocol::control::{
 use slim_core::protocol::{MigrationId, Name, Nonce, Text};
 use slim_core::time;
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -224,7 +225,7 @@ impl Daemon {
                 match action {
                     CoordinatorAction::PhaseEntered(phase) => {
                         let entry = timeline.add(Step::Controller { phase });
-                        let word = format!("{phase:?}").to_lowercase();
+                        let word = word(&phase);
                         log::info!("migration {migration}: {word} after {} ms", entry.at_us / 1_000);
                         self.migrations.note(migration, &word);
                         on_event(ApiEvent::MigrationStep { entry });
@@ -266,7 +267,7 @@ impl Daemon {
             warnings: Vec::new(),
             outcome,
         };
-        log::info!("migration {migration}: {:?} after {} ms", outcome.result(), outcome.total_us / 1_000);
+        log::info!("migration {migration}: {} after {} ms", word(&outcome.result()), outcome.total_us / 1_000);
         self.migrations.end(&outcome);
         Ok(outcome)
     }
@@ -405,10 +406,7 @@ fn next_input(queue: &Receiver<Input>, wake: Option<time::Instant>, now: time::I
     if wake <= now {
         return None;
     }
-    match queue.recv_timeout(wake - now) {
-        Ok(input) => Some(input),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    queue.recv_timeout(wake - now).ok()
 }
 
 /// An instance that has been through a migration is emptied before it can be a destination.

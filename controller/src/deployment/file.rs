@@ -36,7 +36,7 @@ struct DaemonSection {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SwitchSection {
-    control: Endpoint,
+    control: String,
 }
 
 #[derive(Deserialize)]
@@ -122,9 +122,10 @@ pub(super) fn resolve(text: &str, path: &Path) -> Result<Deployment, DeploymentE
 
     let run_dir = file.daemon.run_dir.map_or_else(default_run_dir, |folder| at.path(folder));
     let socket = file.daemon.socket.map_or_else(default_socket, |socket| at.path(socket));
-    let switch = match file.switch.control {
-        Endpoint::Unix(socket) => Endpoint::Unix(at.path(socket)),
-        tcp @ Endpoint::Tcp(_) => tcp,
+    // Any name of a file is one here: only in other places does a socket need a slash.
+    let switch = match file.switch.control.parse() {
+        Ok(address) => Endpoint::Tcp(address),
+        Err(_) => Endpoint::Unix(at.path(file.switch.control.into())),
     };
     let management = management(&at, file.management)?;
     let externals = externals(&at, file.external)?;

@@ -8,7 +8,7 @@ socket = "run/slimctl.sock"
 run_dir = "run"
 
 [switch]
-control = "run/switch.sock"
+control = "switch.sock"
 
 [management]
 address = "10.3.0.1/24"
@@ -52,7 +52,7 @@ fn complaint(from: &str, to: &str) -> String {
 #[test]
 fn a_good_file_is_resolved() {
     let deployment = parse(GOOD).unwrap();
-    assert_eq!(deployment.switch, Endpoint::Unix("/etc/slim/run/switch.sock".into()));
+    assert_eq!(deployment.switch, Endpoint::Unix("/etc/slim/switch.sock".into()));
     assert_eq!(deployment.run_dir, Path::new("/etc/slim/run"));
     assert_eq!(deployment.link, LinkSettings::default(), "the paper's link");
     assert_eq!(deployment.externals[0].kind, Some(PortKind::Tap { interface: "slim-inside".into() }));

@@ -1,0 +1,5 @@
+//! slimctl and its daemon as an operator uses them, with real sockets and the real state machines on every side.
+
+mod commands;
+mod migrate;
+mod world;
