@@ -55,6 +55,24 @@ fn hosts_stay_for_their_counters_and_then_go() {
 }
 
 #[test]
+fn host_time_runs_from_the_last_packet_of_either_direction() {
+    for inbound in [false, true] {
+        let mut lab = Lab::resolved(&Config { host_timeout_s: 1000, ..config() });
+        let exterior = lab.udp_out(socket(host(10), 5000), socket(server(10), 7));
+        lab.pass(250);
+        if inbound {
+            lab.inbound(&udp(OUT, socket(server(10), 7), exterior, b"reply")).sent_to(IN);
+        } else {
+            lab.udp_out(socket(host(10), 5000), socket(server(10), 7));
+        }
+        lab.pass(1000);
+        assert_eq!((lab.gauge("sessions"), lab.gauge("hosts")), (0, 1));
+        lab.pass(1);
+        assert_eq!(lab.gauge("hosts"), 0);
+    }
+}
+
+#[test]
 fn padding_is_not_counted() {
     let mut lab = Lab::resolved(&config());
     let mut frame = udp(IN, socket(host(10), 5000), socket(server(10), 7), b"");
