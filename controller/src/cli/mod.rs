@@ -2,6 +2,7 @@
 
 mod args;
 mod exit;
+mod layout;
 mod report;
 mod tables;
 mod watch;

@@ -1,7 +1,7 @@
 //! What a migration came to, as a table.
 
-use super::words;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use super::{layout, words};
+use comfy_table::Table;
 use slim_controller::api::MigrationOutcome;
 use slim_controller::units::{bytes, duration, grouped, word};
 use slim_core::migration::Outcome;
@@ -49,21 +49,8 @@ fn headline(outcome: &MigrationOutcome) -> String {
     }
 }
 
-fn table() -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table
-}
-
-fn right(table: &mut Table, column: usize) {
-    if let Some(column) = table.column_mut(column) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-}
-
 fn phases(outcome: &MigrationOutcome) -> Table {
-    let mut table = table();
-    table.set_header(["party", "phase", "duration"]);
+    let mut table = layout::table(&["party", "phase", "duration"]);
     for phase in &outcome.phases {
         let took = duration(Duration::from_micros(phase.duration_us));
         table.add_row(["controller", &word(&phase.phase), &took]);
@@ -75,12 +62,12 @@ fn phases(outcome: &MigrationOutcome) -> Table {
             table.add_row([name.as_str(), &words::phase(phase), &took]);
         }
     }
-    right(&mut table, 2);
+    layout::right(&mut table, 2);
     table
 }
 
 fn values(outcome: &MigrationOutcome) -> Table {
-    let mut table = table();
+    let mut table = layout::table(&[]);
     let (source, destination) = (outcome.source_report(), outcome.destination_report());
     if let Some(report) = source.or(destination) {
         let snapshot = report.snapshot;
@@ -122,6 +109,6 @@ fn values(outcome: &MigrationOutcome) -> Table {
             table.add_row([format!("digest at the {name}"), digest.to_string()]);
         }
     }
-    right(&mut table, 1);
+    layout::right(&mut table, 1);
     table
 }

@@ -1,17 +1,10 @@
 //! Instances, paths and the whole status, as tables.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use super::layout;
 use slim_controller::api::{DaemonStatus, InstanceInfo, Life, MigrationSummary, Runs};
 use slim_controller::units::{duration, grouped, word};
 use slim_core::protocol::control::{Counters, InstancePaths, LinkSettings};
 use std::time::Duration;
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
-    table
-}
 
 fn life(life: &Life) -> String {
     match life {
@@ -37,7 +30,8 @@ pub fn instances(instances: &[InstanceInfo]) -> String {
     if instances.is_empty() {
         return "There are no instances yet: `slimctl instance boot NAME`.\n".into();
     }
-    let mut table = table(&["instance", "kind", "role", "life", "runs as", "ready after", "control", "migration"]);
+    let mut table =
+        layout::table(&["instance", "kind", "role", "life", "runs as", "ready after", "control", "migration"]);
     for instance in instances {
         table.add_row([
             instance.name.to_string(),
@@ -68,7 +62,7 @@ pub fn booted(instance: &InstanceInfo) -> String {
 
 /// One instance with everything it says about itself.
 pub fn instance(instance: &InstanceInfo) -> String {
-    let mut facts = table(&[instance.name.as_str(), ""]);
+    let mut facts = layout::table(&[instance.name.as_str(), ""]);
     let mut fact = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             facts.add_row([name.to_owned(), value]);
@@ -99,14 +93,15 @@ pub fn instance(instance: &InstanceInfo) -> String {
     if let Some(status) = &instance.status {
         text += &numbers("gauge", &status.gauges);
         text += &numbers("counter", &status.counters);
-        let mut queues = table(&["queue", "bytes", "records", "longest, bytes", "longest, records", "capacity, bytes"]);
+        let mut queues =
+            layout::table(&["queue", "bytes", "records", "longest, bytes", "longest, records", "capacity, bytes"]);
         for (name, queue) in &status.queues {
             let numbers =
                 [queue.bytes, queue.records, queue.longest_bytes, queue.longest_records, queue.capacity_bytes];
             queues.add_row(std::iter::once(name.clone()).chain(numbers.map(grouped)));
         }
         for column in 1..6 {
-            right(&mut queues, column);
+            layout::right(&mut queues, column);
         }
         text += &format!("{queues}\n");
     }
@@ -117,18 +112,12 @@ fn numbers(title: &str, counters: &Counters) -> String {
     if counters.is_empty() {
         return String::new();
     }
-    let mut table = table(&[title, ""]);
+    let mut table = layout::table(&[title, ""]);
     for (name, value) in counters {
         table.add_row([name.clone(), grouped(*value)]);
     }
-    right(&mut table, 1);
+    layout::right(&mut table, 1);
     format!("{table}\n")
-}
-
-fn right(table: &mut Table, column: usize) {
-    if let Some(column) = table.column_mut(column) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
 }
 
 /// Every path with its counters.
@@ -136,7 +125,7 @@ pub fn paths(instances: &[InstancePaths]) -> String {
     if instances.is_empty() {
         return "No instance is plugged into the switch.\n".into();
     }
-    let mut table = table(&["from", "to", "instance", "link", "counters"]);
+    let mut table = layout::table(&["from", "to", "instance", "link", "counters"]);
     for instance in instances {
         if instance.paths.is_empty() {
             table.add_row(["—", "—", instance.instance.as_str(), &link(&instance.link), "no traffic leads to it"]);
@@ -197,7 +186,7 @@ fn migrations(title: &str, migrations: &[MigrationSummary]) -> String {
     if migrations.is_empty() {
         return String::new();
     }
-    let mut table = table(&[title, "from", "to", "result", "duration", ""]);
+    let mut table = layout::table(&[title, "from", "to", "result", "duration", ""]);
     for migration in migrations {
         table.add_row([
             migration.migration.to_string(),

@@ -267,7 +267,9 @@ impl Daemon {
             warnings: Vec::new(),
             outcome,
         };
-        log::info!("migration {migration}: {} after {} ms", word(&outcome.result()), outcome.total_us / 1_000);
+        if let Some(failure) = outcome.failure() {
+            log::warn!("migration {migration}: {failure}");
+        }
         self.migrations.end(&outcome);
         Ok(outcome)
     }
