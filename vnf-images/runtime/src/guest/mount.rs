@@ -9,18 +9,30 @@ pub fn all() -> Result<(), Error> {
     one("proc", "/proc", quiet, None)?;
     one("sysfs", "/sys", quiet, None)?;
     one("devtmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, Some("mode=0755"))?;
-    one("tmpfs", "/run", quiet, Some("mode=0755,size=4m"))
+    one("tmpfs", "/run", quiet, Some("mode=0755,size=4m"))?;
+    // Where DPDK looks for it.
+    directory("/var")?;
+    match std::os::unix::fs::symlink("/run", "/var/run") {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::File { operation: "link", path: "/var/run".into(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn one(fstype: &'static str, target: &'static str, flags: MsFlags, data: Option<&str>) -> Result<(), Error> {
-    match std::fs::create_dir(target) {
-        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::File { operation: "create", path: target.into(), source });
-        }
-        _ => {}
-    }
+    directory(target)?;
     match mount(Some(fstype), target, Some(fstype), flags, data) {
         Ok(()) | Err(nix::Error::EBUSY) => Ok(()),
         Err(errno) => Err(Error::Mount { fstype, target, errno }),
+    }
+}
+
+fn directory(path: &str) -> Result<(), Error> {
+    match std::fs::create_dir(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::File { operation: "create", path: path.into(), source })
+        }
+        _ => Ok(()),
     }
 }

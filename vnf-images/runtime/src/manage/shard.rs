@@ -5,7 +5,7 @@ use super::incoming::Incoming;
 use super::outgoing::{Outgoing, SnapshotTask, StateletTask, StreamOptions};
 use crate::config::Limits;
 use crate::dataplane::{Command, Frozen, LcoreHandle, Unresponsive};
-use slim_core::nf::{ConfigError, NetworkFunction, Shard, ShardId};
+use slim_core::nf::{ConfigError, NetworkFunction, Shard};
 use slim_core::protocol::MigrationId;
 use slim_core::protocol::control::{QueueStatus, StartOptions};
 use slim_core::protocol::stream::{Handshake, StreamRole};
