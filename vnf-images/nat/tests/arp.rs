@@ -24,9 +24,13 @@ fn own_addresses_are_answered_on_their_side_only() {
         let request = |target| arp(port, ArpOperation::Request, mac_of(neighbour), neighbour, target);
         let (mac, address) = own(port);
         let reply = lab.deliver(port, &request(address)).sent_to(port);
-        let (operation, sender, target, (from, to)) = read_arp(&reply);
-        assert_eq!((operation, sender), (ArpOperation::Reply, (mac, address)));
-        assert_eq!((target, from, to), ((mac_of(neighbour), neighbour), mac, mac_of(neighbour)));
+        let expected = ArpFrame {
+            operation: ArpOperation::Reply,
+            sender: (mac, address),
+            target: (mac_of(neighbour), neighbour),
+            ethernet: (mac, mac_of(neighbour)),
+        };
+        assert_eq!(read_arp(&reply), expected);
         let (_, other_side) = own(if port == IN { OUT } else { IN });
         // A known neighbour's question to others confirms its entry, but is not answered.
         assert_eq!(lab.deliver(port, &request(other_side)), Outcome::Consumed);
@@ -138,8 +142,8 @@ fn unknown_next_hop_is_asked_for_once_per_second() {
 #[test]
 fn gateway_is_asked_for_before_it_is_needed() {
     let mut lab = Lab::new(&config());
-    let (operation, sender, (_, target), _) = read_arp(&lab.bench.emitted[0].1);
-    assert_eq!((operation, sender, target), (ArpOperation::Request, own(OUT), GATEWAY));
+    let request = read_arp(&lab.bench.emitted[0].1);
+    assert_eq!((request.operation, request.sender, request.target.1), (ArpOperation::Request, own(OUT), GATEWAY));
     assert_eq!((lab.bench.emitted.len(), lab.bench.emitted[0].0), (1, OUT));
     lab.tick();
     assert_eq!(lab.bench.emitted.len(), 1);
@@ -162,7 +166,7 @@ fn entry_in_use_is_confirmed_before_it_expires() {
         lab.pass(100);
         lab.outbound(&frame).sent_to(OUT);
         for (port, request) in std::mem::take(&mut lab.bench.emitted) {
-            assert_eq!((port, read_arp(&request).2.1), (OUT, server(10)));
+            assert_eq!((port, read_arp(&request).target.1), (OUT, server(10)));
             lab.arp_reply(OUT, server(10));
         }
     }

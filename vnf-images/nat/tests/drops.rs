@@ -162,7 +162,7 @@ fn unknown_interior_host_is_asked_for() {
     lab.bench.emitted.clear();
     let reply = udp(OUT, socket(server(10), SERVER), exterior, b"x");
     lab.inbound(&reply).dropped(Drop::ArpPending);
-    assert_eq!(read_arp(&lab.bench.emitted[0].1).2.1, host(10));
+    assert_eq!(read_arp(&lab.bench.emitted[0].1).target.1, host(10));
     lab.arp_reply(IN, host(10));
     lab.inbound(&reply).sent_to(IN);
 }

@@ -3,7 +3,6 @@
 mod common;
 
 use common::*;
-use slim_core::packet::ArpOperation;
 use slim_nat::Config;
 
 const UDP_OUT: [u8; 50] = [
@@ -131,5 +130,4 @@ fn arp_request_of_the_nat_asks_everybody() {
     ];
     request.resize(60, 0);
     assert_eq!(lab.bench.emitted, [(OUT, request)]);
-    assert_eq!(read_arp(&lab.bench.emitted[0].1).0, ArpOperation::Request);
 }

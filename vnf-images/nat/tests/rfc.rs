@@ -360,6 +360,27 @@ fn shards_lend_disjoint_ports() {
 }
 
 #[test]
+fn ports_in_use_are_known_as_soon_as_a_snapshot_has_arrived() {
+    let mut lab = Lab::resolved(&Config { port_first: 2000, port_last: 2003, ..config() });
+    let taken: BTreeSet<u16> =
+        (5000..5003).map(|port| lab.udp_out(socket(host(10), port), socket(server(10), 7)).port()).collect();
+    for first_statelet in [None, Some(7u32)] {
+        let mut other = Lab::with_seed(&Config { port_first: 2000, port_last: 2003, ..config() }, 2);
+        adopt(&mut other.nat, &lab.freeze());
+        match first_statelet {
+            // Before the switch redirects anything, so that the take-over itself is short.
+            Some(ticks) => other.nat.install(0x0001, &ticks.to_be_bytes()).unwrap(),
+            None => other.nat.take_over(other.bench.now),
+        }
+        assert_eq!(other.gauge("udp_ports_used"), 3);
+        other.nat.take_over(other.bench.now);
+        let fourth = other.udp_out(socket(host(11), 5000), socket(server(10), 7)).port();
+        assert!(!taken.contains(&fourth));
+        other.outbound(&udp(IN, socket(host(11), 5001), socket(server(10), 7), b"x")).dropped(Drop::PortsExhausted);
+    }
+}
+
+#[test]
 fn timers_go_on_at_another_host_where_they_were() {
     let mut lab = Lab::resolved(&config());
     lab.udp_out(socket(host(10), 5000), socket(server(10), 7));

@@ -331,16 +331,25 @@ pub fn checksums(frame: &[u8]) -> Option<(bool, bool)> {
     Some((ip.checksum_is_correct(), transport))
 }
 
-/// Operation, sender and target of an ARP frame, and the frame's MAC addresses (from, to).
+/// What an ARP frame says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ArpFrame {
+    pub operation: ArpOperation,
+    pub sender: (MacAddr, Ipv4Addr),
+    pub target: (MacAddr, Ipv4Addr),
+    /// Source and destination of the frame itself.
+    pub ethernet: (MacAddr, MacAddr),
+}
+
 #[track_caller]
-pub fn read_arp(frame: &[u8]) -> (ArpOperation, (MacAddr, Ipv4Addr), (MacAddr, Ipv4Addr), (MacAddr, MacAddr)) {
+pub fn read_arp(frame: &[u8]) -> ArpFrame {
     let (ethernet, packet) = Ethernet::parse(frame).unwrap();
     assert_eq!(ethernet.ether_type(), ether_type::ARP);
     let arp = Arp::parse(packet).unwrap();
-    (
-        arp.operation(),
-        (arp.sender_mac(), arp.sender()),
-        (arp.target_mac(), arp.target()),
-        (ethernet.source(), ethernet.destination()),
-    )
+    ArpFrame {
+        operation: arp.operation(),
+        sender: (arp.sender_mac(), arp.sender()),
+        target: (arp.target_mac(), arp.target()),
+        ethernet: (ethernet.source(), ethernet.destination()),
+    }
 }
