@@ -196,7 +196,7 @@ pub enum KindError {
     #[error("a socket's path has 1 to {SOCKET_PATH_LEN_MAX} bytes, no comma and no control character")]
     SocketPath,
     /// The name of an interface is not one.
-    #[error("an interface's name has 1 to 15 bytes, no slash, comma, colon, space or control character")]
+    #[error("an interface's name has 1 to 15 bytes, no slash, comma, colon, percent sign, space or control character")]
     Interface,
     /// Device arguments without a device.
     #[error("device arguments begin with a device, as in net_virtio_user0,path=/run/port.sock")]
@@ -215,7 +215,7 @@ pub fn check_kind(kind: &PortKind) -> Result<&str, KindError> {
             if bad { Err(KindError::SocketPath) } else { Ok(socket) }
         }
         PortKind::Tap { interface } | PortKind::AfPacket { interface } => {
-            let bad_char = |one: char| matches!(one, '/' | ':') || one.is_whitespace();
+            let bad_char = |one: char| matches!(one, '/' | ':' | '%') || one.is_whitespace();
             let bad = matches!(interface.as_str(), "" | "." | "..")
                 || interface.len() > 15
                 || interface.chars().any(bad_char)

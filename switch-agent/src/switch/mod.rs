@@ -153,12 +153,15 @@ impl<B: Buffers> Switch<B> {
     }
 
     /// Lets `send` take from the front of `port`'s egress queue what the device accepts; the rest waits.
+    ///
+    /// Returns the number of packets it took. With nothing to send, `send` is not called.
     #[inline]
-    pub fn send(&mut self, port: PortIndex, send: impl FnOnce(&mut VecDeque<B::Packet>)) {
-        let Some(port) = slot(&mut self.ports, port.0).filter(|port| !port.egress.is_empty()) else { return };
+    pub fn send(&mut self, port: PortIndex, send: impl FnOnce(&mut VecDeque<B::Packet>)) -> u64 {
+        let Some(port) = slot(&mut self.ports, port.0).filter(|port| !port.egress.is_empty()) else { return 0 };
         let (packets, bytes) = port.egress.send(send);
         port.sent.packets += packets;
         port.sent.bytes += bytes;
+        packets
     }
 
     /// Takes note that the other side of a port came or went. What waits for a port that goes down is dropped.

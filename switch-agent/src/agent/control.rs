@@ -1,0 +1,246 @@
+//! The control server: JSON lines on a Unix socket, several clients at once.
+//!
+//! ```text
+//!   client ─► reader thread ─► jobs ─► executor's thread ─► outbox ─► writer thread ─► client
+//!                              events of the dataplane ─► every outbox
+//! ```
+
+use crate::executor::Executor;
+use crate::socket::{SocketError, claim};
+use slim_core::protocol::control::{
+    DecodeError, Event, LineBuffer, Reply, Request, SwitchEvent, SwitchReply, SwitchRequest, decode_request, encode,
+};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The most clients at once.
+const CLIENTS_MAX: usize = 32;
+/// Lines that wait for a slow client. One more, and it is cut off; it can come back and ask for the status.
+const OUTBOX_LINES: usize = 1024;
+/// How long a client may take to accept a line.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The socket that clients connect to. Removed when dropped.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens at `path`. Clients can connect from now on; they are served once [`serve`](Self::serve) runs.
+    ///
+    /// # Errors
+    /// Somebody listens there, or the path cannot be used.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let refused = |error| SocketError::Refused { path: path.into(), error };
+        claim(path)?;
+        let socket = UnixListener::bind(path).map_err(refused)?;
+        let listener = Self { socket, path: path.into() };
+        // Whoever can write to it commands the switch.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(refused)?;
+        Ok(listener)
+    }
+
+    /// Accepts clients on a thread of its own, for the rest of the process's life.
+    ///
+    /// # Errors
+    /// The system has no thread or descriptor left.
+    pub fn serve(&self, clients: Clients, jobs: Sender<Job>) -> std::io::Result<()> {
+        let socket = self.socket.try_clone()?;
+        spawn("control", move || {
+            for (id, stream) in (0..).zip(socket.incoming()) {
+                let served = stream.and_then(|stream| clients.serve(id, stream, jobs.clone()));
+                if let Err(error) = served {
+                    log::warn!("control client {id}: {error}");
+                    // Such as no descriptors left: do not spin.
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Something for the executor.
+pub enum Job {
+    /// A request, and where its answer goes.
+    Request(Box<Request<SwitchRequest>>, Outbox),
+    /// End.
+    Stop,
+}
+
+/// Carries out jobs until it is told to stop.
+pub fn execute(mut executor: Executor, jobs: &Receiver<Job>) {
+    while let Ok(Job::Request(request, outbox)) = jobs.recv() {
+        let Request { id, request, .. } = *request;
+        let result = executor.execute(request);
+        if let Err(error) = &result {
+            log::warn!("control client {}: request {id} refused: {error}", outbox.id);
+        }
+        outbox.reply(&Reply::new(id, result));
+    }
+}
+
+/// The lines on their way to a client.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    id: u64,
+    lines: SyncSender<Arc<str>>,
+    stream: Arc<UnixStream>,
+}
+
+impl Outbox {
+    fn reply(&self, reply: &Reply<SwitchReply>) {
+        match encode(reply) {
+            Ok(line) => self.send(line.into()),
+            Err(error) => {
+                log::error!("control client {}: {error}", self.id);
+                self.cut_off();
+            }
+        }
+    }
+
+    fn send(&self, line: Arc<str>) {
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(line) {
+            log::warn!("control client {}: does not read, cut off", self.id);
+            self.cut_off();
+        }
+    }
+
+    fn cut_off(&self) {
+        // Ends both of its threads; fails only if it has gone by itself.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// All clients there are.
+#[derive(Debug, Clone, Default)]
+pub struct Clients(Arc<Mutex<Vec<Outbox>>>);
+
+impl Clients {
+    /// Tells every client of events, until there will be none any more.
+    pub fn tell(&self, events: &Receiver<SwitchEvent>) {
+        for event in events {
+            log_event(&event);
+            if let Ok(line) = encode(&Event::new(event)) {
+                let line: Arc<str> = line.into();
+                self.lock().iter().for_each(|client| client.send(Arc::clone(&line)));
+            }
+        }
+    }
+
+    fn serve(&self, id: u64, stream: UnixStream, jobs: Sender<Job>) -> std::io::Result<()> {
+        if self.lock().len() >= CLIENTS_MAX {
+            return Err(std::io::Error::other(format!("turned away, there are {CLIENTS_MAX} already")));
+        }
+        stream.set_write_timeout(Some(WRITE_PATIENCE))?;
+        let (lines, outgoing) = sync_channel::<Arc<str>>(OUTBOX_LINES);
+        let outbox = Outbox { id, lines, stream: Arc::new(stream.try_clone()?) };
+        let writer = Arc::clone(&outbox.stream);
+        spawn("control-write", move || {
+            // Ends when nobody can have anything to say to this client any more, or when it does not listen.
+            for line in outgoing {
+                if (&*writer).write_all(line.as_bytes()).is_err() {
+                    // Ends the reader too; fails only if the client has gone by itself.
+                    let _ = writer.shutdown(Shutdown::Both);
+                    return;
+                }
+            }
+        })?;
+        self.lock().push(outbox.clone());
+        let clients = self.clone();
+        let gone = move |outbox: &Outbox| {
+            outbox.cut_off();
+            clients.lock().retain(|client| client.id != outbox.id);
+            log::debug!("control client {}: gone", outbox.id);
+        };
+        let reader = outbox.clone();
+        let forget = gone.clone();
+        spawn("control-read", move || {
+            read(&stream, &reader, &jobs);
+            forget(&reader);
+        })
+        .inspect_err(|_| gone(&outbox))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Outbox>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_event(event: &SwitchEvent) {
+    match event {
+        SwitchEvent::DrainAcked { migration, nonce, path } => {
+            log::info!("migration {migration}: drain packet {nonce} of path {} acknowledged", path.get());
+        }
+        SwitchEvent::Drained { migration, nonce } => log::info!("migration {migration}: drained, nonce {nonce}"),
+        SwitchEvent::RollbackFinished {
+            migration,
+            nonce,
+            handed_back_packets,
+            held_packets,
+            dropped_packets,
+            timed_out,
+        } => log::info!(
+            "migration {migration}: rollback {nonce} finished{}: {handed_back_packets} packets handed back, \
+             {held_packets} held, {dropped_packets} dropped",
+            if *timed_out { " by time-out" } else { "" }
+        ),
+        SwitchEvent::PortLink { port, up } => log::info!("port {port}: {}", if *up { "up" } else { "down" }),
+    }
+}
+
+/// Reads a client's requests until it goes or sends a line without end.
+fn read(mut stream: &UnixStream, outbox: &Outbox, jobs: &Sender<Job>) {
+    let mut lines = LineBuffer::new();
+    let mut bytes = vec![0; 16 << 10];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => lines.extend(&bytes[..count]),
+        }
+        loop {
+            let line = match lines.next_line() {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(error) => {
+                    log::warn!("control client {}: {error}, cut off", outbox.id);
+                    return;
+                }
+            };
+            match decode_request(line) {
+                Ok(request) => {
+                    if jobs.send(Job::Request(Box::new(request), outbox.clone())).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => refuse(outbox, &error),
+            }
+        }
+    }
+}
+
+/// Answers a line that is not a request, under the id it has, or else 0.
+fn refuse(outbox: &Outbox, error: &DecodeError) {
+    log::warn!("control client {}: {error}", outbox.id);
+    outbox.reply(&Reply::new(error.id().unwrap_or(0), Err(error.to_control_error())));
+}
+
+/// A named thread that nobody waits for.
+pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map(drop)
+}
