@@ -23,7 +23,7 @@ pub struct PortConfig {
     pub tx_descriptors: u16,
     /// Receive frames for any MAC address.
     pub promiscuous: bool,
-    /// Prepare receive interrupts. [`Port::has_rx_interrupts`] tells whether the device has them.
+    /// Prepare receive interrupts, as far as the device has them: see [`Port::has_rx_interrupts`].
     pub rx_interrupts: bool,
     /// The largest payload of a frame; the device's default where none is given.
     pub mtu: Option<u16>,

@@ -50,7 +50,9 @@ impl Port {
         self.handle.mac()
     }
 
-    /// Whether receive interrupts were asked for and the device was configured with them.
+    /// Whether receive interrupts were asked for and the device did not refuse its configuration with them.
+    ///
+    /// Some devices refuse only later: [`WaitSet::add`](crate::WaitSet::add) has the last word.
     pub fn has_rx_interrupts(&self) -> bool {
         self.rx_interrupts
     }

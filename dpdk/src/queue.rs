@@ -100,7 +100,7 @@ impl RxQueue {
 
     fn interrupt_result(&self, code: i32, operation: &'static str) -> Result<(), Error> {
         // What the ethdev layer and the drivers return where there is no interrupt.
-        if [libc::ENOTSUP, libc::EPERM, libc::ENOTSUP].contains(&-code) {
+        if [libc::ENOTSUP, libc::EPERM].contains(&-code) {
             return Err(Error::InterruptsUnsupported(self.handle.name.clone()));
         }
         check(code, operation, &self.handle.name).map(|_| ())
