@@ -115,6 +115,8 @@ pub enum Event {
         event: StreamEvent,
     },
     /// The digest of its state at the source's end or the destination's take-over has been computed.
+    ///
+    /// The driver drops those that belong to an earlier migration.
     Digest {
         /// The shard.
         shard: ShardId,

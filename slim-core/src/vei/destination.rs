@@ -390,6 +390,8 @@ impl Destination {
                     self.fail(now, Failure::new(FailureCode::EndMismatch, message));
                 }
             }
+            // Told once more that `st_q_in` is empty, while that led to the take-over already.
+            (StreamEvent::Applied { records, left: 0 }, Stage::Committed(_)) if records == shard.applied_records => {}
             // The snapshot stream has done its duty.
             (StreamEvent::Lost(StreamRole::Snapshot, _), _) if shard.snapshot.is_some() => {}
             // Everything has arrived; the acknowledgement may get lost, which the source's side resolves.

@@ -404,15 +404,21 @@ impl Source {
 
     fn handle_digest(&mut self, now: Instant, id: ShardId, digest: Digest) -> Result<(), VeiError> {
         let unexpected = self.unexpected(id, "digest");
-        let back = matches!(self.stage, Stage::Back(_));
+        let stage = self.stage;
         let shard = self.shard(id)?;
-        if back {
-            return Ok(());
+        match stage {
+            // It may overtake the report that the lcore has stopped.
+            Stage::Reversible(Reversible::Stopping | Reversible::Flushing) | Stage::Committed(_) => {
+                if shard.digest.replace(digest).is_some() {
+                    return Err(unexpected);
+                }
+            }
+            Stage::Back(_) => {}
+            Stage::Reversible(
+                Reversible::Connecting | Reversible::Freezing | Reversible::Transferring | Reversible::Draining,
+            ) => return Err(unexpected),
         }
-        if shard.stopped.is_none() || shard.digest.replace(digest).is_some() {
-            return Err(unexpected);
-        }
-        if self.stage == Stage::Committed(Committed::Released) {
+        if stage == Stage::Committed(Committed::Released) {
             self.finish_if_complete(now);
         }
         Ok(())
