@@ -23,7 +23,7 @@ const SEGMENT_GROUPS: usize = 64;
 /// Slots of a segment.
 pub(super) const SEGMENT_SLOTS: usize = GROUP_SLOTS * SEGMENT_GROUPS;
 
-/// Slots of a segment as a place for slot numbers wraps around.
+/// A group's number, modulo the segment's size.
 const GROUP_MASK: usize = SEGMENT_GROUPS - 1;
 
 const LOW_BITS: u64 = 0x0101_0101_0101_0101;
@@ -112,9 +112,9 @@ impl<K: Pod, V: Pod> Segment<K, V> {
         Self(core::iter::repeat_n(Group::EMPTY, SEGMENT_GROUPS).collect())
     }
 
-    /// Where `key` is.
+    /// Where `key` is, and its slot.
     #[inline(always)]
-    pub(super) fn find(&self, hash: u64, key: &K) -> Option<Place> {
+    pub(super) fn find(&self, hash: u64, key: &K) -> Option<(Place, &Slot<K, V>)> {
         let tag = tag(hash);
         let mut index = home(hash);
         for _ in 0..SEGMENT_GROUPS {
@@ -122,8 +122,9 @@ impl<K: Pod, V: Pod> Segment<K, V> {
             let mut candidates = group.candidates(tag);
             while candidates != 0 {
                 let lane = lane_of(candidates);
-                if group.slots[lane].key == *key {
-                    return Some(Place { group: index, lane });
+                let slot = &group.slots[lane];
+                if slot.key == *key {
+                    return Some((Place { group: index, lane }, slot));
                 }
                 candidates &= candidates - 1;
             }
@@ -143,13 +144,6 @@ impl<K: Pod, V: Pod> Segment<K, V> {
             let lane = self.0.get(group)?.free_lane()?;
             Some(Place { group, lane })
         })
-    }
-
-    /// The slot at `place`, if it is taken.
-    #[inline(always)]
-    pub(super) fn get(&self, place: Place) -> Option<&Slot<K, V>> {
-        let group = self.0.get(place.group)?;
-        (group.tags >> (8 * place.lane) & 0xff != 0).then(|| &group.slots[place.lane])
     }
 
     /// The value at `place`, copying the segment first if a snapshot shares it.
@@ -203,7 +197,8 @@ impl<K: Pod, V: Pod> Segment<K, V> {
     pub(super) fn assert_consistent(&self, hash_of: impl Fn(&K) -> u64) {
         let mut expected = Self::empty();
         for (number, slot) in self.entries_from(0) {
-            assert_eq!(self.find(hash_of(&slot.key), &slot.key), Some(Place::from_number(number)));
+            let found = self.find(hash_of(&slot.key), &slot.key).map(|(place, _)| place);
+            assert_eq!(found, Some(Place::from_number(number)));
             expected.occupy(Place::from_number(number), hash_of(&slot.key), *slot);
         }
         for (have, want) in self.0.iter().zip(expected.0.iter()) {

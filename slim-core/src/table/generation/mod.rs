@@ -174,6 +174,7 @@ impl<K: Pod, V: Pod> Table<K, V> for GenerationTable<K, V> {
     type Frozen = FrozenGenerationTable<K, V>;
 
     fn with_capacity(name: &'static str, capacity: usize, seed: u64) -> Self {
+        const { assert!(size_of::<K>() + size_of::<V>() <= 2000, "key and value are too long") };
         let capacity = capacity.clamp(1, 1 << 30);
         Self {
             name,
