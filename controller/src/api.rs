@@ -7,7 +7,7 @@ use crate::peer::Endpoint;
 use serde::{Deserialize, Serialize};
 use slim_core::migration::{CoordinatorPhase, CoordinatorPhaseDuration, Outcome};
 use slim_core::protocol::control::{
-    Counters, InstancePaths, InstanceRole, InstanceStatus, MigrationReport, StartOptions, SwitchStatus,
+    Counters, InstancePaths, InstanceRole, InstanceStatus, MigrationReport, ResolveOutcome, StartOptions, SwitchStatus,
 };
 use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Name};
 use std::collections::BTreeMap;
@@ -77,8 +77,29 @@ pub enum ApiRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<Name>,
     },
+    /// Empties an instance that a migration has left released or discarded, so that it can be a destination again.
+    InstanceReset {
+        /// The instance.
+        name: Name,
+    },
+    /// Tells a source that waits for word of its destination how the migration ended. For the operator who knows.
+    InstanceResolve {
+        /// The source.
+        name: Name,
+        /// How it ended.
+        outcome: ResolveOutcome,
+    },
+    /// Leads the traffic of its network function to an instance, away from any other. For the operator who knows.
+    PathSet {
+        /// The instance.
+        instance: Name,
+    },
     /// Ends the daemon.
-    Shutdown {},
+    Shutdown {
+        /// Also the instances, where the deployment would have them go on.
+        #[serde(default)]
+        retire: bool,
+    },
 }
 
 /// How to migrate.

@@ -4,7 +4,8 @@ use crate::api::{ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, Mig
 use crate::peer::Endpoint;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::{
-    ControlError, DecodeError, InstancePaths, LineBuffer, LineTooLong, Reply, Request, ServerMessage, decode, encode,
+    ControlError, DecodeError, InstancePaths, LineBuffer, LineTooLong, Reply, Request, ResolveOutcome, ServerMessage,
+    decode, encode,
 };
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -203,9 +204,29 @@ impl Client {
         self.done(ApiRequest::Abort { instance: instance.cloned() })
     }
 
-    /// Ends the daemon.
+    /// Empties an instance that a migration has left released or discarded.
+    pub fn reset(&mut self, name: &Name) -> Result<(), ClientError> {
+        self.done(ApiRequest::InstanceReset { name: name.clone() })
+    }
+
+    /// Tells a source that waits for word of its destination how the migration ended.
+    pub fn resolve(&mut self, name: &Name, outcome: ResolveOutcome) -> Result<(), ClientError> {
+        self.done(ApiRequest::InstanceResolve { name: name.clone(), outcome })
+    }
+
+    /// Leads the traffic of its network function to an instance.
+    pub fn set_path(&mut self, instance: &Name) -> Result<(), ClientError> {
+        self.done(ApiRequest::PathSet { instance: instance.clone() })
+    }
+
+    /// Ends the daemon. Its instances end with it, unless the deployment has them go on.
     pub fn shutdown(&mut self) -> Result<(), ClientError> {
-        self.done(ApiRequest::Shutdown {})
+        self.done(ApiRequest::Shutdown { retire: false })
+    }
+
+    /// Ends the daemon and every instance it has booted.
+    pub fn shutdown_all(&mut self) -> Result<(), ClientError> {
+        self.done(ApiRequest::Shutdown { retire: true })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use slim_controller::peer::Endpoint;
 use slim_controller::units::parse_bytes;
 use slim_core::protocol::Name;
@@ -53,7 +53,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon in the foreground, until a signal or `slimctl shutdown`
     ///
-    /// Its instances end with it, however it ends: none is ever left behind.
+    /// Its instances end with it, however it ends, unless the deployment has `keep = true`: then they go on, and the
+    /// next daemon takes charge of them and of any migration it finds open.
     Daemon {
         /// The deployment: switch, management network, ports and network functions
         #[arg(long, value_name = "FILE")]
@@ -64,7 +65,11 @@ pub enum Command {
         check: bool,
     },
     /// End the daemon, and with it every instance it has booted
-    Shutdown,
+    Shutdown {
+        /// Also where the deployment has `keep = true`
+        #[arg(long)]
+        retire: bool,
+    },
     /// Show everything at a glance: switch, instances, migrations
     Status,
     /// Boot, list and retire instances
@@ -119,6 +124,24 @@ pub enum InstanceCommand {
         /// The instance
         name: Name,
     },
+    /// Empty an instance that a migration has left released or discarded
+    ///
+    /// `migrate` does that by itself with its destination.
+    Reset {
+        /// The instance
+        name: Name,
+    },
+    /// Tell a source that waits for word of its destination how the migration ended
+    ///
+    /// For the rare case that `slimctl status` shows a migration as unresolved. Find out first whether the destination
+    /// is live: never let both instances process packets.
+    Resolve {
+        /// The source
+        name: Name,
+
+        /// How it ended
+        outcome: Resolution,
+    },
     /// Take charge of an instance that runs already, such as `nat --process`
     ///
     /// With --vnf its ports are made in the switch first, so it can be started after this command: it waits for the
@@ -141,11 +164,27 @@ pub enum InstanceCommand {
     },
 }
 
+/// How a migration ended whose source did not hear of it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Resolution {
+    /// The destination has taken over: the source forwards nothing more
+    Release,
+    /// The destination never took over and is gone: the source processes packets again
+    Resume,
+}
+
 /// What to do with paths.
 #[derive(Debug, Subcommand)]
 pub enum PathCommand {
     /// List every path with its counters
     List,
+    /// Lead the traffic of its network function to an instance, away from any other
+    ///
+    /// Moves no state: for the rare case that a migration is unresolved. Use `slimctl migrate` otherwise.
+    Set {
+        /// The instance
+        instance: Name,
+    },
 }
 
 /// How to migrate.

@@ -12,12 +12,13 @@ pub use args::Cli;
 pub use exit::Exit;
 
 use anyhow::{Context, Result};
-use args::{Command, InstanceCommand, MigrateArgs, PathCommand};
+use args::{Command, InstanceCommand, MigrateArgs, PathCommand, Resolution};
 use serde::Serialize;
 use slim_controller::api::MigrateOptions;
 use slim_controller::client::{Client, ClientError};
 use slim_controller::daemon::{Daemon, StopFlag};
 use slim_controller::deployment::{Deployment, default_socket};
+use slim_core::protocol::control::ResolveOutcome;
 use std::path::{Path, PathBuf};
 use watch::Watch;
 
@@ -47,8 +48,12 @@ fn execute(cli: Cli) -> Result<Exit> {
     let json = cli.json;
     match cli.command {
         Command::Daemon { .. } => {}
-        Command::Shutdown => {
-            client.shutdown()?;
+        Command::Shutdown { retire } => {
+            if retire {
+                client.shutdown_all()?
+            } else {
+                client.shutdown()?
+            }
             wait_for_end(&socket);
             done(json);
         }
@@ -75,6 +80,22 @@ fn execute(cli: Cli) -> Result<Exit> {
         Command::Instance(InstanceCommand::Show { name }) => {
             let instance = client.show(&name)?;
             show(json, &instance, || tables::instance(&instance));
+        }
+        Command::Instance(InstanceCommand::Reset { name }) => {
+            client.reset(&name)?;
+            done(json);
+        }
+        Command::Instance(InstanceCommand::Resolve { name, outcome }) => {
+            let outcome = match outcome {
+                Resolution::Release => ResolveOutcome::Release,
+                Resolution::Resume => ResolveOutcome::Resume,
+            };
+            client.resolve(&name, outcome)?;
+            done(json);
+        }
+        Command::Path(PathCommand::Set { instance }) => {
+            client.set_path(&instance)?;
+            done(json);
         }
         Command::Path(PathCommand::List) => {
             let paths = client.paths()?;

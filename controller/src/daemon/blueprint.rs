@@ -21,6 +21,7 @@ pub(super) struct Blueprint {
     index: u8,
     address: Ipv4Interface,
     run_dir: PathBuf,
+    outlives_us: bool,
     plug: Plug,
 }
 
@@ -58,7 +59,15 @@ impl Blueprint {
             Source::Program(_) => None,
         };
         let plug = Plug { instance: name.clone(), ports, management, link: deployment.link };
-        Ok(Self { name: name.clone(), vnf: vnf.clone(), index, address, run_dir: deployment.run_dir.clone(), plug })
+        Ok(Self {
+            name: name.clone(),
+            vnf: vnf.clone(),
+            index,
+            address,
+            run_dir: deployment.run_dir.clone(),
+            outlives_us: deployment.keep,
+            plug,
+        })
     }
 
     /// What the fabric has to provide.
@@ -96,6 +105,7 @@ impl Blueprint {
                 launch.vcpus = self.vnf.vcpus;
                 launch.accel = self.vnf.accel;
                 launch.extra_cmdline.clone_from(&self.vnf.cmdline);
+                launch.outlives_us = self.outlives_us;
                 launch.nics = self.nics();
                 Ok(Start::Guest(Box::new(launch)))
             }
@@ -105,6 +115,7 @@ impl Blueprint {
                 config_toml: self.config(),
                 config_file: self.run_dir.join(format!("{name}.toml")),
                 console_log: self.run_dir.join(format!("{name}.console.log")),
+                outlives_us: self.outlives_us,
             }))),
         }
     }

@@ -127,6 +127,22 @@ impl Daemon {
         Ok(())
     }
 
+    /// Leads the traffic of its network function to an instance, on the operator's word.
+    pub(super) fn lead_to(&self, name: &Name) -> Result<(), ControlError> {
+        let entry = self.registry.get(name)?;
+        let Some(blueprint) = &entry.blueprint else {
+            let text = format!("{name} was attached without --vnf: where its ports lead is not known here");
+            return Err(ControlError::with(ErrorCode::Malformed, text));
+        };
+        let externals = blueprint.externals();
+        for known in self.fabric.paths().map_err(from_fabric)? {
+            if known.instance != *name && known.paths.iter().any(|path| externals.contains(&path.from)) {
+                self.fabric.bind(&known.instance, &[]).map_err(from_fabric)?;
+            }
+        }
+        self.fabric.bind(name, &externals).map_err(from_fabric)
+    }
+
     /// Retires every instance, all at once.
     pub(super) fn retire_all(&self) {
         std::thread::scope(|scope| {
@@ -233,20 +249,20 @@ impl Daemon {
     }
 
     /// Opens the control connection and asks the instance who it is.
-    fn connect(&self, entry: &Entry, limit: Duration) -> Result<(), ControlError> {
+    pub(super) fn connect(&self, entry: &Entry, limit: Duration) -> Result<(), ControlError> {
         let peer = InstancePeer::new(entry.control.clone()).map_err(|error| {
             ControlError::with(ErrorCode::Io, format!("no thread for a control connection: {error}"))
         })?;
         let peer = Arc::new(peer);
+        // Kept even if the instance does not answer now: it may later.
+        entry.state().peer = Some(Arc::clone(&peer));
         let description = match peer.call(InstanceRequest::Describe {}, limit) {
             Ok(InstanceReply::Description(description)) => description,
             Ok(_) => return Err(entry.complain(&peer.unexpected())),
             Err(error) => return Err(entry.complain(&error)),
         };
         self.check_description(entry, &description)?;
-        let mut state = entry.state();
-        state.description = Some(description);
-        state.peer = Some(peer);
+        entry.state().description = Some(description);
         Ok(())
     }
 

@@ -7,20 +7,25 @@
 //! - `server`: the socket that `slimctl` connects to;
 //! - `requests`: what is asked for there;
 //! - `registry`, `blueprint`, `lifecycle`: instances, from a section of the deployment to their end;
-//! - `migrate`: the coordinator's driver.
+//! - `migrate`, `drive`, `migrations`: who migrates where, the coordinator's driver, and how it went;
+//! - `keep`, `recover`: what one run of the daemon leaves for the next, and what that makes of it.
 
 mod blueprint;
+mod drive;
+mod keep;
 mod lifecycle;
 mod migrate;
+mod migrations;
 mod network;
+mod recover;
 mod registry;
 mod requests;
 mod server;
 
 use crate::deployment::Deployment;
 use crate::fabric::{Fabric, FabricError, SwitchAgent};
-use crate::peer::CallError;
-use migrate::Migrations;
+use crate::peer::{CallError, PeerEvent};
+use migrations::Migrations;
 use registry::Registry;
 use slim_core::protocol::control::{ControlError, ErrorCode};
 use std::path::PathBuf;
@@ -100,12 +105,14 @@ pub struct Daemon {
     migrations: Migrations,
     started: Instant,
     stop: StopFlag,
+    /// Whether instances are retired at the end although the deployment says that they go on.
+    retire_at_end: AtomicBool,
 }
 
 impl Daemon {
     /// Runs a daemon until `stop` is set or a client ends it, calling `ready` once clients can connect.
     ///
-    /// At the end every instance it has booted is retired.
+    /// At the end every instance it has booted is retired, unless the deployment says that they go on.
     ///
     /// # Errors
     /// It could not start. Once it runs, failures are answers to clients and log lines.
@@ -124,22 +131,50 @@ impl Daemon {
             migrations: Migrations::default(),
             started: Instant::now(),
             stop,
+            retire_at_end: AtomicBool::new(false),
         });
         daemon.set_up_network()?;
+        daemon.adopt_kept();
+        daemon.forget_stale().map_err(|error| DaemonError::Network(error.to_string()))?;
+        daemon.recover_migrations(true);
         let serving = listener.serve(Arc::clone(&daemon))?;
         log::warn!("control and state streams are not encrypted: keep the management network to yourself");
         log::info!("listening on {}", daemon.deployment.socket.display());
         ready();
 
+        let switch_came_back = daemon.watch_switch();
         while !daemon.stop.is_set() {
             daemon.check_instances();
+            if switch_came_back.swap(false, Ordering::AcqRel)
+                && let Err(error) = daemon.restore_switch()
+            {
+                log::error!("the switch could not be restored: {error}");
+            }
             std::thread::sleep(PULSE);
         }
         log::info!("ending");
         serving.end();
         daemon.end_migrations();
-        daemon.retire_all();
+        if daemon.deployment.keep && !daemon.retire_at_end.load(Ordering::Acquire) {
+            daemon.leave_all();
+        } else {
+            daemon.retire_all();
+            daemon.write_kept();
+        }
         Ok(())
+    }
+
+    /// A flag that is set whenever there is a new connection to the switch.
+    fn watch_switch(&self) -> Arc<AtomicBool> {
+        let came_back = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&came_back);
+        self.fabric.subscribe(Box::new(move |event| {
+            if event == PeerEvent::Up {
+                flag.store(true, Ordering::Release);
+            }
+            true
+        }));
+        came_back
     }
 }
 

@@ -9,6 +9,7 @@ use slim_core::protocol::control::{
 };
 use slim_core::protocol::{MigrationId, Name};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(super) struct Entry {
     /// What it is made from; `None` if somebody else plugged it in.
     pub(super) blueprint: Option<Blueprint>,
     pub(super) control: Endpoint,
-    index: Option<u8>,
+    pub(super) index: Option<u8>,
     state: Mutex<State>,
 }
 
@@ -49,6 +50,18 @@ pub(super) enum Stage {
 }
 
 impl Entry {
+    fn new(
+        name: &Name,
+        vnf: Option<&Name>,
+        index: Option<u8>,
+        blueprint: Option<Blueprint>,
+        control: Endpoint,
+    ) -> Self {
+        let state =
+            State { stage: Stage::Booting, machine: None, peer: None, description: None, ready: None, migration: None };
+        Self { name: name.clone(), vnf: vnf.cloned(), blueprint, control, index, state: Mutex::new(state) }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Every change is a single assignment: nothing is half done after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -188,23 +201,27 @@ impl Registry {
             .find(|&index| !taken(index))
             .ok_or_else(|| ControlError::new(ErrorCode::Limit, "there are 256 instances already"))?;
         let (blueprint, control) = make(index)?;
-        let entry = Arc::new(Entry {
-            name: name.clone(),
-            vnf: vnf.cloned(),
-            index: blueprint.is_some().then_some(index),
-            blueprint,
-            control,
-            state: Mutex::new(State {
-                stage: Stage::Booting,
-                machine: None,
-                peer: None,
-                description: None,
-                ready: None,
-                migration: None,
-            }),
-        });
+        let index = blueprint.is_some().then_some(index);
+        let entry = Arc::new(Entry::new(name, vnf, index, blueprint, control));
         entries.insert(name.clone(), Arc::clone(&entry));
         Ok(entry)
+    }
+
+    /// Takes up an instance that an earlier daemon had charge of, with the number it had; `None` if the name is taken.
+    pub(super) fn restore(
+        &self,
+        name: &Name,
+        vnf: Option<&Name>,
+        index: Option<u8>,
+        blueprint: Option<Blueprint>,
+        control: Endpoint,
+    ) -> Option<Arc<Entry>> {
+        match self.lock().entry(name.clone()) {
+            MapEntry::Occupied(_) => None,
+            MapEntry::Vacant(place) => {
+                Some(Arc::clone(place.insert(Arc::new(Entry::new(name, vnf, index, blueprint, control)))))
+            }
+        }
     }
 
     /// Forgets an instance.

@@ -1,9 +1,11 @@
 //! What clients ask for.
 
+use super::registry::CALL_LIMIT;
 use super::{Daemon, from_fabric};
 use crate::api::{ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo};
-use slim_core::protocol::control::ControlError;
+use slim_core::protocol::control::{ControlError, InstanceRequest};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Daemon {
     /// Carries out one request; `on_event` is told what happens meanwhile.
@@ -18,11 +20,22 @@ impl Daemon {
             ApiRequest::Status {} => Ok(ApiReply::Status { status: Box::new(self.status()) }),
             ApiRequest::InstanceList {} => Ok(ApiReply::Instances { instances: self.instances() }),
             ApiRequest::InstanceShow { name } => self.registry.get(&name).map(|entry| instance(entry.info(true))),
-            ApiRequest::InstanceBoot { name, vnf, active } => self.boot(&name, vnf.as_ref(), active).map(instance),
-            ApiRequest::InstanceAttach { name, control, vnf, active } => {
-                self.attach(&name, &control, vnf.as_ref(), active).map(instance)
+            ApiRequest::InstanceBoot { name, vnf, active } => {
+                let booted = self.boot(&name, vnf.as_ref(), active);
+                self.write_kept();
+                booted.map(instance)
             }
-            ApiRequest::InstanceRetire { name, force } => self.retire(&name, force).map(done),
+            ApiRequest::InstanceAttach { name, control, vnf, active } => {
+                let attached = self.attach(&name, &control, vnf.as_ref(), active);
+                self.write_kept();
+                self.recover_migrations(false);
+                attached.map(instance)
+            }
+            ApiRequest::InstanceRetire { name, force } => {
+                let retired = self.retire(&name, force);
+                self.write_kept();
+                retired.map(done)
+            }
             ApiRequest::PathList {} => {
                 self.fabric.paths().map(|instances| ApiReply::Paths { instances }).map_err(from_fabric)
             }
@@ -30,7 +43,15 @@ impl Daemon {
                 .migrate(&source, &destination, &options, on_event)
                 .map(|outcome| ApiReply::Migration { outcome: Box::new(outcome) }),
             ApiRequest::Abort { instance } => self.abort(instance.as_ref()).map(done),
-            ApiRequest::Shutdown {} => {
+            ApiRequest::InstanceReset { name } => {
+                self.registry.get(&name)?.order(InstanceRequest::Reset {}, CALL_LIMIT).map(done)
+            }
+            ApiRequest::InstanceResolve { name, outcome } => {
+                self.registry.get(&name).and_then(|entry| self.resolve(&entry, outcome)).map(done)
+            }
+            ApiRequest::PathSet { instance } => self.lead_to(&instance).map(done),
+            ApiRequest::Shutdown { retire } => {
+                self.retire_at_end.store(retire, Ordering::Release);
                 self.stop.set();
                 Ok(done(()))
             }

@@ -31,6 +31,8 @@ struct File {
 struct DaemonSection {
     socket: Option<PathBuf>,
     run_dir: Option<PathBuf>,
+    #[serde(default)]
+    keep: bool,
 }
 
 #[derive(Deserialize)]
@@ -141,7 +143,7 @@ pub(super) fn resolve(text: &str, path: &Path) -> Result<Deployment, DeploymentE
             format!("there is no [[external]] port {}, behind which guests are managed", management.port.as_str());
         return Err(at.value("management.port", message));
     }
-    Ok(Deployment { socket, run_dir, switch, management, externals, link, vnfs })
+    Ok(Deployment { socket, run_dir, keep: file.daemon.keep, switch, management, externals, link, vnfs })
 }
 
 fn management(at: &At<'_>, section: ManagementSection) -> Result<Management, DeploymentError> {

@@ -62,6 +62,8 @@ pub struct Deployment {
     pub socket: PathBuf,
     /// The folder for sockets, configurations and console logs.
     pub run_dir: PathBuf,
+    /// Whether instances go on when the daemon ends, for the next one to take charge of.
+    pub keep: bool,
     /// The switch agent's control socket.
     pub switch: Endpoint,
     /// The network between controller and instances.

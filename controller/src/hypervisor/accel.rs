@@ -54,7 +54,8 @@ impl fmt::Display for Accel {
 crate::net::serde_as_text!(Accel);
 
 /// What a guest runs with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AccelChoice {
     /// Whether it is KVM; otherwise emulation.
     pub kvm: bool,

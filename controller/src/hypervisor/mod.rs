@@ -1,7 +1,8 @@
 //! Booting images: what a guest is made of, and the [`Hypervisor`] that runs it.
 //!
 //! [`Launch`] says what to boot, [`Hypervisor::boot`] starts it, and the [`Machine`] it returns is the running guest.
-//! A guest never outlives the process that booted it.
+//! A guest never outlives the process that booted it, unless it is meant to; then a later process can
+//! [adopt](Adoption) it.
 //!
 //! * [`qemu`]: the one implementation, QEMU with KVM or in emulation;
 //! * [`native`]: the same network functions as ordinary processes, without a guest around them;
@@ -19,7 +20,8 @@ pub use accel::{Accel, AccelChoice, AccelError};
 pub use pci::{InvalidPciAddress, PciAddress};
 
 use crate::net::MacAddress;
-use crate::process::MissingProgram;
+use crate::process::{MissingProgram, ProcessId};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -118,6 +120,8 @@ pub struct Launch {
     pub qmp_socket: PathBuf,
     /// More words for the guest kernel's command line.
     pub extra_cmdline: String,
+    /// Whether the guest goes on when the process that booted it ends.
+    pub outlives_us: bool,
 }
 
 impl Launch {
@@ -134,6 +138,7 @@ impl Launch {
             console_log: run_dir.join(format!("{name}.console.log")),
             qmp_socket: run_dir.join(format!("{name}.qmp")),
             extra_cmdline: String::new(),
+            outlives_us: false,
         }
     }
 }
@@ -252,7 +257,40 @@ pub trait Hypervisor: Send + Sync {
     fn choose_accel(&self, accel: Accel, image: &Image) -> Result<AccelChoice, AccelError>;
 }
 
-/// A running guest or process. Killed when dropped.
+/// What a later process needs to take charge of a guest or process that was left running.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adoption {
+    /// The instance's name.
+    pub name: String,
+    /// The process.
+    pub process: ProcessId,
+    /// How a guest is run; `None` for what is no guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accel: Option<AccelChoice>,
+    /// The file with its console.
+    pub console_log: PathBuf,
+    /// The hypervisor's control socket, for a guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qmp_socket: Option<PathBuf>,
+    /// The file with its configuration.
+    pub config_file: PathBuf,
+}
+
+impl Adoption {
+    /// Takes charge of it, if it still runs.
+    pub fn adopt(self) -> Option<Box<dyn Machine>> {
+        if !self.process.is_alive() {
+            return None;
+        }
+        Some(match self.qmp_socket.is_some() {
+            true => Box::new(qemu::Instance::adopt(self)?),
+            false => Box::new(native::ProcessInstance::adopt(self)),
+        })
+    }
+}
+
+/// A running guest or process. Killed when dropped, unless it was [left](Self::leave).
 pub trait Machine: Send {
     /// The instance's name.
     fn name(&self) -> &str;
@@ -298,6 +336,12 @@ pub trait Machine: Send {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+
+    /// What a later process needs to take charge of it; `None` if it ends with this process, or has ended.
+    fn adoption(&self) -> Option<Adoption>;
+
+    /// Lets it go on without us.
+    fn leave(self: Box<Self>);
 
     /// Ends the guest: asks it to power off, waits for `grace`, then uses force.
     fn stop(&mut self, grace: Duration) -> Stopped;

@@ -4,13 +4,11 @@
 //! for tests on machines without QEMU, and for hosts that isolate by other means.
 
 use super::console::{ReadyScanner, tail};
-use super::{AccelChoice, LaunchError, Machine, Ready, Stopped};
-use crate::process::{dying_with_us, spawn};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use super::{AccelChoice, Adoption, LaunchError, Machine, Ready, Stopped};
+use crate::process::{Running, dying_with_us, outliving_us, spawn};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Everything about a process to start.
@@ -26,17 +24,21 @@ pub struct ProcessLaunch {
     pub config_file: PathBuf,
     /// Receives what the process prints. Replaced if it exists.
     pub console_log: PathBuf,
+    /// Whether it goes on when the process that started it ends.
+    pub outlives_us: bool,
 }
 
-/// A running process. Killed when dropped, and by the kernel if this process dies first.
+/// A running process. Killed when dropped, and by the kernel if this process dies first, unless it is meant to go on.
 #[derive(Debug)]
 pub struct ProcessInstance {
     name: String,
-    child: Child,
+    process: Running,
     started: Instant,
     scanner: ReadyScanner,
     console_log: PathBuf,
     config_file: PathBuf,
+    outlives_us: bool,
+    left: bool,
 }
 
 impl ProcessInstance {
@@ -61,19 +63,36 @@ impl ProcessInstance {
         let log = File::create(&launch.console_log).map_err(writing(&launch.console_log))?;
         let output = log.try_clone().map_err(LaunchError::io("share a log file"))?;
 
-        let mut command = dying_with_us(&launch.program)?;
+        let program = &launch.program;
+        let mut command = if launch.outlives_us { outliving_us(program) } else { dying_with_us(program)? };
         command.arg("--process").arg("--config").arg(&launch.config_file);
         command.stdin(Stdio::null()).stdout(output).stderr(log);
         let started = Instant::now();
         let child = spawn(command).map_err(LaunchError::io(format!("start {}", launch.program.display())))?;
         Ok(Self {
             name: launch.name.clone(),
-            child,
+            process: Running::Child(child),
             started,
             scanner: ReadyScanner::default(),
             console_log: launch.console_log.clone(),
             config_file: launch.config_file.clone(),
+            outlives_us: launch.outlives_us,
+            left: false,
         })
+    }
+
+    /// Takes charge of a process that was left running.
+    pub(super) fn adopt(adoption: Adoption) -> Self {
+        Self {
+            name: adoption.name,
+            process: Running::Adopted(adoption.process),
+            started: Instant::now(),
+            scanner: ReadyScanner::default(),
+            console_log: adoption.console_log,
+            config_file: adoption.config_file,
+            outlives_us: true,
+            left: false,
+        }
     }
 }
 
@@ -83,7 +102,7 @@ impl Machine for ProcessInstance {
     }
 
     fn process_id(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     fn accel(&self) -> Option<&AccelChoice> {
@@ -99,23 +118,35 @@ impl Machine for ProcessInstance {
     }
 
     fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        self.process.ended().is_none()
     }
 
     fn poll_ready(&mut self) -> Result<Option<Ready>, LaunchError> {
         // The process first: what it wrote before its end is then read completely.
-        let status = self.child.try_wait().ok().flatten();
+        let ended = self.process.ended();
         if let Some(line) = self.scanner.poll(&self.console_log) {
             return Ok(Some(Ready { line, after: self.started.elapsed() }));
         }
-        match status {
+        match ended {
             None => Ok(None),
-            Some(status) => Err(LaunchError::Ended {
-                name: self.name.clone(),
-                status: status.to_string(),
-                detail: self.console_tail(),
-            }),
+            Some(status) => Err(LaunchError::Ended { name: self.name.clone(), status, detail: self.console_tail() }),
         }
+    }
+
+    fn adoption(&self) -> Option<Adoption> {
+        let process = self.process.id().filter(|_| self.outlives_us)?;
+        Some(Adoption {
+            name: self.name.clone(),
+            process,
+            accel: None,
+            console_log: self.console_log.clone(),
+            qmp_socket: None,
+            config_file: self.config_file.clone(),
+        })
+    }
+
+    fn leave(mut self: Box<Self>) {
+        self.left = self.outlives_us;
     }
 
     fn stop(&mut self, grace: Duration) -> Stopped {
@@ -123,26 +154,21 @@ impl Machine for ProcessInstance {
         if !self.is_alive() {
             return Stopped::Already;
         }
-        // The child has not been waited for, so its process id cannot be anybody else's.
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
-        let deadline = Instant::now() + grace;
-        while Instant::now() < deadline {
-            if !self.is_alive() {
-                return Stopped::PoweredOff;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        self.process.terminate();
+        if self.process.wait(grace) {
+            return Stopped::PoweredOff;
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
         Stopped::Killed
     }
 }
 
 impl Drop for ProcessInstance {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_file(&self.config_file);
+        if !self.left {
+            self.process.kill();
+            let _ = fs::remove_file(&self.config_file);
+        }
     }
 }
 
@@ -164,6 +190,7 @@ mod tests {
             config_toml: "name = \"nat-a\"\n".into(),
             config_file: folder.join("nat-a.toml"),
             console_log: folder.join("nat-a.console.log"),
+            outlives_us: false,
         }
     }
 
@@ -178,6 +205,26 @@ mod tests {
         assert!(instance.is_alive());
         assert_eq!(instance.stop(LIMIT), Stopped::PoweredOff);
         assert_eq!(instance.stop(LIMIT), Stopped::Already);
+    }
+
+    #[test]
+    fn a_process_that_is_left_can_be_adopted() {
+        let folder = tempfile::tempdir().unwrap();
+        let launch = ProcessLaunch { outlives_us: true, ..launch(folder.path(), "echo slim: ready; exec sleep 60") };
+        let mut instance = ProcessInstance::start(&launch).unwrap();
+        instance.wait_ready(LIMIT).unwrap();
+        let adoption = instance.adoption().unwrap();
+        let mut process = adoption.process;
+        Box::new(instance).leave();
+        assert!(process.is_alive());
+
+        let mut adopted = adoption.clone().adopt().unwrap();
+        assert!(adopted.is_alive());
+        assert_eq!(adopted.adoption(), Some(adoption.clone()));
+        assert_eq!(adopted.stop(LIMIT), Stopped::PoweredOff);
+        assert!(adoption.clone().adopt().is_none(), "it has ended");
+        process.start_ticks += 1;
+        assert!(Adoption { process, ..adoption }.adopt().is_none(), "another process");
     }
 
     #[test]

@@ -24,8 +24,7 @@ fn a_socket_left_behind_does_not_hinder_a_new_daemon_but_a_live_one_does() {
     assert_eq!(second.code(), 1, "{second:?}");
     assert!(second.err.contains("a daemon listens on"), "{second:?}");
 
-    world.daemon().kill().unwrap();
-    world.daemon().wait().unwrap();
+    world.kill_daemon();
     assert!(world.path("slimctl.sock").exists());
     world.start_daemon();
     world.done(&["status"]);
@@ -49,8 +48,7 @@ fn a_deployment_is_checked_by_key_before_anything_starts() {
     let config = world.path("deployment.toml");
     let check = || world.slimctl(&["daemon", "--check", "--config", config.to_str().unwrap()]);
     assert_eq!(check().code(), 0);
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("external = \"outside\"", "external = \"outsid\"")).unwrap();
+    world.change_deployment("external = \"outside\"", "external = \"outsid\"");
     let typed = check();
     assert_eq!(typed.code(), 1, "{typed:?}");
     assert!(typed.err.contains("vnf.nat.port") && typed.err.contains("inside, outside"), "{typed:?}");
@@ -62,8 +60,7 @@ fn a_deployment_is_checked_by_key_before_anything_starts() {
 fn a_daemon_without_a_switch_says_so() {
     let world = World::without_daemon();
     let config = world.path("deployment.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("switch.sock", "no-switch.sock")).unwrap();
+    world.change_deployment("switch.sock", "no-switch.sock");
     let typed = world.slimctl(&["daemon", "--config", config.to_str().unwrap()]);
     assert_eq!(typed.code(), 1, "{typed:?}");
     assert!(typed.err.contains("is `slim-switch` running?") && typed.err.contains("no-switch.sock"), "{typed:?}");
@@ -133,8 +130,7 @@ fn a_killed_daemon_takes_its_processes_with_it() {
     let mut boot = world.command(&["instance", "boot", "nat-a"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     until("the process", || std::fs::read_to_string(world.path("pid")).is_ok_and(|pid| pid.ends_with('\n')));
     let pid: i32 = std::fs::read_to_string(world.path("pid")).unwrap().trim().parse().unwrap();
-    world.daemon().kill().unwrap();
-    world.daemon().wait().unwrap();
+    world.kill_daemon();
     assert_eq!(boot.wait().unwrap().code(), Some(1));
     until("the end of the process", || kill(Pid::from_raw(pid), None).is_err());
 }

@@ -2,4 +2,5 @@
 
 mod commands;
 mod migrate;
+mod restart;
 mod world;

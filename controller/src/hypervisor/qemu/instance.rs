@@ -3,31 +3,58 @@
 use super::argv::argv;
 use super::qmp::Qmp;
 use crate::hypervisor::console::{ReadyScanner, tail};
-use crate::hypervisor::{AccelChoice, Launch, LaunchError, Machine, Ready, Stopped};
-use crate::process::{dying_with_us, spawn};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::hypervisor::{AccelChoice, Adoption, Launch, LaunchError, Machine, Ready, Stopped};
+use crate::process::{Running, dying_with_us, outliving_us, spawn};
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// How long QEMU itself may take to end once it has been told to.
 const QUIT_GRACE: Duration = Duration::from_secs(2);
 
-/// A guest in QEMU. Killed when dropped, and by the kernel if this process dies first.
+/// A guest in QEMU. Killed when dropped, and by the kernel if this process dies first, unless it is meant to go on.
 #[derive(Debug)]
 pub struct Instance {
     name: String,
-    child: Child,
+    process: Running,
     started: Instant,
     accel: AccelChoice,
     scanner: ReadyScanner,
+    files: Files,
+    outlives_us: bool,
+    left: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Files {
     console_log: PathBuf,
     qemu_log: PathBuf,
     qmp_socket: PathBuf,
-    config_file: PathBuf,
+    config: PathBuf,
+}
+
+impl Files {
+    fn new(name: &str, console_log: &Path, qmp_socket: &Path) -> Self {
+        let run_dir = qmp_socket.parent().unwrap_or(Path::new("."));
+        Self {
+            console_log: console_log.to_owned(),
+            qemu_log: run_dir.join(format!("{name}.qemu.log")),
+            qmp_socket: qmp_socket.to_owned(),
+            config: run_dir.join(format!("{name}.toml")),
+        }
+    }
+
+    /// Removes what is of no use once the guest has ended. Its console stays.
+    fn remove(&self) {
+        for file in [&self.qmp_socket, &self.config] {
+            let _ = fs::remove_file(file);
+        }
+        if self.qemu_log.metadata().is_ok_and(|meta| meta.len() == 0) {
+            let _ = fs::remove_file(&self.qemu_log);
+        }
+    }
 }
 
 impl Instance {
@@ -40,21 +67,18 @@ impl Instance {
                 launch.qmp_socket.display()
             )));
         }
-        let run_dir = launch.qmp_socket.parent().unwrap_or(Path::new("."));
-        let config_file = run_dir.join(format!("{}.toml", launch.name));
-        let qemu_log = run_dir.join(format!("{}.qemu.log", launch.name));
-        for file in [&launch.console_log, &config_file] {
+        let files = Files::new(&launch.name, &launch.console_log, &launch.qmp_socket);
+        for file in [&files.console_log, &files.config] {
             let folder = file.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(folder).map_err(LaunchError::io(format!("create {}", folder.display())))?;
         }
-        let create = |path: &Path| File::create(path).map_err(LaunchError::io(format!("write {}", path.display())));
-        fs::write(&config_file, &launch.config_toml)
-            .map_err(LaunchError::io(format!("write {}", config_file.display())))?;
-        create(&launch.console_log)?;
-        let log = create(&qemu_log)?;
+        let writing = |path: &Path| LaunchError::io(format!("write {}", path.display()));
+        fs::write(&files.config, &launch.config_toml).map_err(writing(&files.config))?;
+        File::create(&files.console_log).map_err(writing(&files.console_log))?;
+        let log = File::create(&files.qemu_log).map_err(writing(&files.qemu_log))?;
 
-        let mut command = dying_with_us(program)?;
-        command.args(argv(launch, accel.kvm, &config_file));
+        let mut command = if launch.outlives_us { outliving_us(program) } else { dying_with_us(program)? };
+        command.args(argv(launch, accel.kvm, &files.config));
         log::debug!("{}: {command:?}", launch.name);
         let output = log.try_clone().map_err(LaunchError::io("share a log file"))?;
         command.stdin(Stdio::null()).stdout(output).stderr(log);
@@ -62,38 +86,35 @@ impl Instance {
         let child = spawn(command).map_err(LaunchError::io(format!("start {}", program.display())))?;
         Ok(Self {
             name: launch.name.clone(),
-            child,
+            process: Running::Child(child),
             started,
             accel,
             scanner: ReadyScanner::default(),
-            console_log: launch.console_log.clone(),
-            qemu_log,
-            qmp_socket: launch.qmp_socket.clone(),
-            config_file,
+            files,
+            outlives_us: launch.outlives_us,
+            left: false,
         })
     }
 
-    /// How QEMU ended, if it has.
-    pub fn exit_status(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
-    }
-
-    fn wait_exit(&mut self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        while self.is_alive() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        true
+    /// Takes charge of a guest that was left running.
+    pub(in crate::hypervisor) fn adopt(adoption: Adoption) -> Option<Self> {
+        Some(Self {
+            files: Files::new(&adoption.name, &adoption.console_log, &adoption.qmp_socket?),
+            name: adoption.name,
+            process: Running::Adopted(adoption.process),
+            started: Instant::now(),
+            accel: adoption.accel?,
+            scanner: ReadyScanner::default(),
+            outlives_us: true,
+            left: false,
+        })
     }
 
     fn stop_running(&mut self, grace: Duration) -> Stopped {
-        let mut qmp = Qmp::connect(&self.qmp_socket);
+        let mut qmp = Qmp::connect(&self.files.qmp_socket);
         if let Ok(qmp) = &mut qmp
             && qmp.execute("system_powerdown").is_ok()
-            && self.wait_exit(grace)
+            && self.process.wait(grace)
         {
             return Stopped::PoweredOff;
         }
@@ -101,30 +122,15 @@ impl Instance {
             // The answer may be lost in QEMU's end; what counts is that it ends.
             let _ = qmp.execute("quit");
         }
-        if qmp.is_ok() && self.wait_exit(QUIT_GRACE) {
+        if qmp.is_ok() && self.process.wait(QUIT_GRACE) {
             return Stopped::Quit;
         }
-        // The child has not been waited for, so its process id cannot be anybody else's.
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
-        if self.wait_exit(QUIT_GRACE) {
+        self.process.terminate();
+        if self.process.wait(QUIT_GRACE) {
             return Stopped::Quit;
         }
-        self.kill();
+        self.process.kill();
         Stopped::Killed
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    fn remove_files(&self) {
-        for file in [&self.qmp_socket, &self.config_file] {
-            let _ = fs::remove_file(file);
-        }
-        if self.qemu_log.metadata().is_ok_and(|meta| meta.len() == 0) {
-            let _ = fs::remove_file(&self.qemu_log);
-        }
     }
 }
 
@@ -134,7 +140,7 @@ impl Machine for Instance {
     }
 
     fn process_id(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     fn accel(&self) -> Option<&AccelChoice> {
@@ -142,43 +148,57 @@ impl Machine for Instance {
     }
 
     fn console_log(&self) -> &Path {
-        &self.console_log
+        &self.files.console_log
     }
 
     fn console_tail(&self) -> String {
-        tail(&self.qemu_log) + &tail(&self.console_log)
+        tail(&self.files.qemu_log) + &tail(&self.files.console_log)
     }
 
     fn is_alive(&mut self) -> bool {
-        self.exit_status().is_none()
+        self.process.ended().is_none()
     }
 
     fn poll_ready(&mut self) -> Result<Option<Ready>, LaunchError> {
         // The process first: what it wrote before its end is then read completely.
-        let status = self.exit_status();
-        if let Some(line) = self.scanner.poll(&self.console_log) {
+        let ended = self.process.ended();
+        if let Some(line) = self.scanner.poll(&self.files.console_log) {
             return Ok(Some(Ready { line, after: self.started.elapsed() }));
         }
-        match status {
+        match ended {
             None => Ok(None),
-            Some(status) => Err(LaunchError::Ended {
-                name: self.name.clone(),
-                status: status.to_string(),
-                detail: self.console_tail(),
-            }),
+            Some(status) => Err(LaunchError::Ended { name: self.name.clone(), status, detail: self.console_tail() }),
         }
+    }
+
+    fn adoption(&self) -> Option<Adoption> {
+        let process = self.process.id().filter(|_| self.outlives_us)?;
+        Some(Adoption {
+            name: self.name.clone(),
+            process,
+            accel: Some(self.accel.clone()),
+            console_log: self.files.console_log.clone(),
+            qmp_socket: Some(self.files.qmp_socket.clone()),
+            config_file: self.files.config.clone(),
+        })
+    }
+
+    fn leave(mut self: Box<Self>) {
+        self.left = self.outlives_us;
     }
 
     fn stop(&mut self, grace: Duration) -> Stopped {
         let stopped = if self.is_alive() { self.stop_running(grace) } else { Stopped::Already };
-        self.remove_files();
+        self.files.remove();
         stopped
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.kill();
-        self.remove_files();
+        if !self.left {
+            self.process.kill();
+            self.files.remove();
+        }
     }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 /// What an instance does wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// As a source, it never ends its snapshot.
+    /// As a source, it does not end its snapshot until told to.
     pub endless_snapshot: bool,
     /// As a destination, its state is not that of the source.
     pub other_state: bool,
@@ -47,6 +47,8 @@ pub enum Input {
     /// From its own lcore or streams, or those of the other side.
     Event(VeiEvent),
     Drain(Drain),
+    /// The snapshot may end now.
+    EndSnapshot,
 }
 
 /// Where instances find each other in place of TCP streams.
@@ -165,6 +167,7 @@ impl Runner {
                 Ok(Input::Drain(drain)) => {
                     self.pending.push_back(lcore(LcoreEvent::Drain(drain)));
                 }
+                Ok(Input::EndSnapshot) => self.send_snapshot(),
                 Err(RecvTimeoutError::Timeout) => {
                     let now = self.now();
                     self.vei.handle_timeout(now);
@@ -241,12 +244,7 @@ impl Runner {
                 }));
             }
             StreamCommand::SendSnapshot if self.faults.endless_snapshot => {}
-            StreamCommand::SendSnapshot => {
-                let filler_bytes = self.vei.source().unwrap().parameters().options.filler_bytes;
-                let totals = SnapshotTotals { bytes: 70_000 + filler_bytes, chunks: 5, entries: 128, filler_bytes };
-                self.to_peer(StreamEvent::SnapshotInstalled(totals));
-                self.pending.push_back(stream(StreamEvent::SnapshotSent(totals)));
-            }
+            StreamCommand::SendSnapshot => self.send_snapshot(),
             StreamCommand::SendStatelets => {}
             StreamCommand::Flush => {
                 self.pending.push_back(stream(StreamEvent::Flushed { end: end(), totals: statelets() }));
@@ -264,6 +262,13 @@ impl Runner {
             }
             StreamCommand::Close => self.pending.push_back(stream(StreamEvent::Closed)),
         }
+    }
+
+    fn send_snapshot(&mut self) {
+        let filler_bytes = self.vei.source().unwrap().parameters().options.filler_bytes;
+        let totals = SnapshotTotals { bytes: 70_000 + filler_bytes, chunks: 5, entries: 128, filler_bytes };
+        self.to_peer(StreamEvent::SnapshotInstalled(totals));
+        self.pending.push_back(stream(StreamEvent::SnapshotSent(totals)));
     }
 
     fn peer(&self) -> Option<Sender<Input>> {

@@ -81,6 +81,19 @@ impl World {
         Self { folder, switch, daemon: None, streams: Streams::default(), hand_back }
     }
 
+    /// Changes the deployment for the next daemon.
+    pub fn change_deployment(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path("deployment.toml")).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(self.path("deployment.toml"), text.replacen(from, to, 1)).unwrap();
+    }
+
+    /// Kills the daemon, as the kernel would.
+    pub fn kill_daemon(&mut self) {
+        self.daemon().kill().unwrap();
+        self.daemon().wait().unwrap();
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

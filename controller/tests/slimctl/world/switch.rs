@@ -63,6 +63,16 @@ impl TestSwitch {
         Self { state }
     }
 
+    /// Forgets everything and breaks every connection, as a restart does.
+    pub fn restart(&self) {
+        let mut state = self.state.lock().unwrap();
+        for client in state.clients.drain(..) {
+            client.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        let lcores = std::mem::take(&mut state.lcores);
+        *state = State { lcores, ..State::default() };
+    }
+
     /// The instance that traffic leads to.
     pub fn leads_to(&self) -> Vec<String> {
         let state = self.state.lock().unwrap();

@@ -1,4 +1,8 @@
-//! Child processes that never outlive this process, even when it is killed.
+//! Processes of ours: children that never outlive this process, even when it is killed, and such as are meant to.
+
+mod running;
+
+pub use running::{ProcessId, Running};
 
 use std::io;
 use std::path::PathBuf;
@@ -43,6 +47,14 @@ pub fn dying_with_us(program: &std::path::Path) -> Result<Command, MissingProgra
     let check = format!("[ \"$PPID\" = {} ] && exec \"$0\" \"$@\"", std::process::id());
     command.args(["--pdeathsig", "KILL", "--", "/bin/sh", "-c", &check]).arg(program).process_group(0);
     Ok(command)
+}
+
+/// A command for `program` that goes on when this process ends, in a process group of its own.
+pub fn outliving_us(program: &std::path::Path) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(program);
+    command.process_group(0);
+    command
 }
 
 type Job = (Command, Sender<io::Result<Child>>);

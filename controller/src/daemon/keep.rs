@@ -1,0 +1,156 @@
+//! What one run of the daemon leaves for the next: the instances that go on without it.
+//!
+//! Written after every change, so that it is right however a daemon ends. Only what nobody else can tell is written
+//! down; roles, paths and migrations are read back from instances and switch.
+
+use super::blueprint::Blueprint;
+use super::registry::{Entry, Stage};
+use super::{Daemon, from_fabric};
+use crate::hypervisor::Adoption;
+use crate::peer::Endpoint;
+use serde::{Deserialize, Serialize};
+use slim_core::protocol::Name;
+use slim_core::protocol::control::{ControlError, PortKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an instance that went on may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The file's content.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    instances: Vec<KeptInstance>,
+}
+
+/// An instance that goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptInstance {
+    name: Name,
+    vnf: Option<Name>,
+    index: Option<u8>,
+    control: Endpoint,
+    /// Its process; `None` if it was attached.
+    machine: Option<Adoption>,
+}
+
+impl Daemon {
+    fn kept_file(&self) -> PathBuf {
+        self.deployment.run_dir.join("instances.json")
+    }
+
+    /// Writes down which instances would go on without us. Does nothing where none would.
+    pub(super) fn write_kept(&self) {
+        if !self.deployment.keep {
+            return;
+        }
+        let instances = self.registry.all().iter().filter_map(kept).collect();
+        if let Err(error) = write(&self.kept_file(), &Kept { instances }) {
+            log::error!("cannot write down the instances: {error}; a daemon after this one will not know them");
+        }
+    }
+
+    /// Takes charge of what an earlier daemon left running.
+    pub(super) fn adopt_kept(&self) {
+        let file = self.kept_file();
+        let Ok(text) = std::fs::read(&file) else { return };
+        let kept: Kept = match serde_json::from_slice(&text) {
+            Ok(kept) => kept,
+            Err(error) => {
+                log::error!("{} cannot be understood, the instances in it are left alone: {error}", file.display());
+                return;
+            }
+        };
+        std::thread::scope(|scope| {
+            for instance in kept.instances {
+                scope.spawn(|| self.adopt(instance));
+            }
+        });
+        self.write_kept();
+    }
+
+    fn adopt(&self, instance: KeptInstance) {
+        let name = instance.name.clone();
+        let machine = match instance.machine.map(Adoption::adopt) {
+            Some(None) => {
+                log::warn!("{name}: ended while there was no daemon");
+                return;
+            }
+            Some(machine) => machine,
+            None => None,
+        };
+        let vnf = instance.vnf.as_ref().and_then(|vnf| self.deployment.vnfs.get(vnf));
+        let blueprint =
+            vnf.zip(instance.index).and_then(|(vnf, index)| Blueprint::new(&self.deployment, &name, vnf, index).ok());
+        let entry = self.registry.restore(&name, instance.vnf.as_ref(), instance.index, blueprint, instance.control);
+        let Some(entry) = entry else { return };
+        entry.state().machine = machine;
+        match self.connect(&entry, ANSWER_LIMIT) {
+            Ok(()) => log::info!("{name}: taken charge of again"),
+            Err(error) => log::warn!("{name}: runs, but does not answer: {error}"),
+        }
+        entry.state().stage = Stage::Running;
+    }
+
+    /// Lets every instance go on by itself.
+    pub(super) fn leave_all(&self) {
+        self.write_kept();
+        for entry in self.registry.all() {
+            let machine = entry.state().machine.take();
+            if let Some(machine) = machine {
+                log::info!("{}: goes on", entry.name);
+                machine.leave();
+            }
+        }
+    }
+
+    /// Takes from the switch what instances of ours left there that are no more.
+    pub(super) fn forget_stale(&self) -> Result<(), ControlError> {
+        let ports = self.fabric.status().map_err(from_fabric)?.ports;
+        let ours = |port: &Name| {
+            ports.iter().any(|known| match &known.kind {
+                PortKind::VhostUser { socket } => {
+                    known.name == *port && Path::new(socket).parent() == Some(self.deployment.run_dir.as_path())
+                }
+                PortKind::Tap { .. } | PortKind::AfPacket { .. } | PortKind::Vdev { .. } => false,
+            })
+        };
+        for plugged in self.fabric.paths().map_err(from_fabric)? {
+            let known = self.registry.get(&plugged.instance).is_ok();
+            if !known && plugged.ports.iter().all(ours) {
+                log::warn!("{}: is no more; its ports and paths are removed from the switch", plugged.instance);
+                self.fabric.unplug(&plugged.instance).map_err(from_fabric)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn kept(entry: &Arc<Entry>) -> Option<KeptInstance> {
+    let state = entry.state();
+    if state.stage != Stage::Running {
+        return None;
+    }
+    let machine = match &state.machine {
+        // Ends with us, or has ended.
+        Some(machine) => Some(machine.adoption()?),
+        None => None,
+    };
+    Some(KeptInstance {
+        name: entry.name.clone(),
+        vnf: entry.vnf.clone(),
+        index: entry.index,
+        control: entry.control.clone(),
+        machine,
+    })
+}
+
+/// Replaces the file in one step: a daemon that dies meanwhile leaves the old one or the new one.
+fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
+    let new = file.with_extension("json.new");
+    std::fs::write(&new, serde_json::to_vec_pretty(kept)?)?;
+    std::fs::rename(&new, file)
+}
