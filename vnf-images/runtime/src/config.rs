@@ -119,7 +119,7 @@ pub struct Limits {
     pub stream_buffer_bytes: usize,
     /// Receive descriptors per port.
     pub rx_descriptors: u16,
-    /// Transmit descriptors per port.
+    /// Transmit descriptors per port. As many as for receiving, so that a full receive ring can be passed on at once.
     pub tx_descriptors: u16,
     /// Packet buffers; 0 for as many as the descriptors and bursts need.
     pub mbufs: u32,
@@ -136,7 +136,7 @@ impl Default for Limits {
             statelet_segment_bytes: 1400,
             stream_buffer_bytes: 256 << 10,
             rx_descriptors: 1024,
-            tx_descriptors: 512,
+            tx_descriptors: 1024,
             mbufs: 0,
             dpdk_memory_mb: 0,
         }
@@ -235,6 +235,7 @@ impl<C: DeserializeOwned> Config<C> {
         config.limits.check()?;
         config.management.check(host)?;
         check_ports(&config.ports, F::PORTS, host)?;
+        check_macs(&config)?;
         Ok(config)
     }
 }
@@ -269,10 +270,15 @@ fn check_ports(ports: &[Port], names: &[&str], host: Host) -> Result<(), Invalid
         };
         return Err(Invalid(format!("port {:?} has no {missing:?}", port.name)));
     }
-    let mut macs: Vec<MacAddr> = ports.iter().filter_map(|port| port.mac).collect();
+    Ok(())
+}
+
+fn check_macs<C>(config: &Config<C>) -> Result<(), Invalid> {
+    let ports = config.ports.iter().filter_map(|port| port.mac);
+    let mut macs: Vec<MacAddr> = ports.chain(config.management.mac).collect();
     macs.sort_unstable();
     match macs.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(Invalid(format!("two ports have the MAC address {}", pair[0]))),
+        Some(pair) => Err(Invalid(format!("two NICs have the MAC address {}", pair[0]))),
         None => Ok(()),
     }
 }
@@ -355,14 +361,15 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong() {
-        let cases: [(&str, &str, &str); 13] = [
+        let cases: [(&str, &str, &str); 14] = [
             ("name = \"toy-a\"", "", "\"name\" is missing"),
             ("name = \"toy-a\"", "name = \"a b\"", "name: a name is 1 to 64"),
             ("name = \"toy-a\"", "name = 'toy-a", "not valid TOML"),
             ("10.3.0.11/24", "10.3.0.11/33", "prefix length"),
             ("52:54:00:01:00:0b", "52:54:00:01:00", "a MAC address is"),
             ("52:54:00:01:00:0b", "52:54:00:01:00:0b:00", "a MAC address is"),
-            ("52:54:00:01:00:0b", "52:54:00:02:00:0b", "two ports have the MAC address"),
+            ("52:54:00:01:00:0b", "52:54:00:02:00:0b", "two NICs have the MAC address"),
+            ("52:54:00:01:00:0b", "52:54:00:03:00:0b", "two NICs have the MAC address"),
             ("name = \"out\"", "name = \"outside\"", "needs [\"in\", \"out\"]"),
             ("mac = \"52:54:00:02:00:0B\"", "", "port \"out\" has no \"mac\""),
             ("mac = \"52:54:00:03:00:0b\"", "", "management.mac is missing"),

@@ -5,7 +5,7 @@ use crate::config::{Config, Host, Invalid};
 use crate::dataplane::{self, Plan, Running, Which};
 use crate::guest::{self, power};
 use crate::logging;
-use crate::manage::{self, Instance, ManagedShard, Manager, Message, Ready, Sender, Sources};
+use crate::manage::{self, End, Instance, ManagedShard, Manager, Message, Ready, Sender, Sources};
 use slim_core::nf::{ConfigError, NetworkFunction, Shard};
 use std::io;
 use std::net::SocketAddr;
@@ -137,10 +137,13 @@ fn image<F: NetworkFunction>() -> ExitCode {
 fn boot<F: NetworkFunction>() -> Result<(), Error> {
     power::catch_ctrl_alt_del();
     let config = parse::<F>(&guest::fw_cfg::configuration()?, Host::Image)?;
+    log::debug!("configured");
     // The configuration was checked for both.
     let management = config.management.mac.unwrap_or_default();
     let ports: Vec<_> = config.ports.iter().map(|port| (port.name.clone(), port.mac.unwrap_or_default())).collect();
     let roles = guest::nics::wait(&ports, management, NIC_PATIENCE)?;
+    log::debug!("NICs: {roles:?}");
+    guest::expedite(true);
     if let Err(error) = guest::vfio::enable_noiommu() {
         log::warn!("{error}; without an IOMMU in the guest, NICs cannot be bound");
     }
@@ -148,9 +151,12 @@ fn boot<F: NetworkFunction>() -> Result<(), Error> {
     let addresses: Vec<String> = dataplane.map(|nic| nic.address.clone()).collect();
     addresses.iter().try_for_each(|address| guest::vfio::bind(address))?;
 
+    guest::expedite(false);
+    log::debug!("NICs bound");
     let mbufs = config.limits.mbufs_for(config.ports.len());
     let memory_mb = config.limits.dpdk_memory_mb_for(mbufs, Host::Image);
     guest::hugepages::reserve(memory_mb)?;
+    log::debug!("{memory_mb} MB of hugepages reserved");
     let mut eal: Vec<String> = ["-l", "0", "--in-memory", "--no-telemetry", "-m"].map(String::from).into();
     eal.push(memory_mb.to_string());
     eal.extend(addresses.into_iter().flat_map(|address| ["-a".to_string(), address]));
@@ -176,7 +182,7 @@ fn instance<F: NetworkFunction>(
     manage()?;
     let handlers = sender.clone();
     on_signals(move |reason| {
-        handlers.send(Message::End(reason));
+        handlers.send(Message::End(End::Requested(reason)));
     })?;
     let management = &config.management;
     let listen = |port| {
@@ -212,12 +218,17 @@ fn instance<F: NetworkFunction>(
         "slim: ready name={name} kind={kind} boot_ms={boot_ms} control={control_address} state={state_address} \
          drivers={drivers} idle={idle}"
     );
-    let reason = manager.run(&inbox);
-    log::info!("ending: {reason}");
+    let end = manager.run(&inbox);
     if ended.recv_timeout(END_PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
         log::warn!("the lcore did not end in time");
     }
-    Ok(())
+    match end {
+        End::Requested(reason) => {
+            log::info!("ending: {reason}");
+            Ok(())
+        }
+        End::Failed(reason) => Err(Error::Internal(reason)),
+    }
 }
 
 /// A dataplane that has started.
@@ -234,6 +245,8 @@ fn start_dataplane<F: NetworkFunction>(plan: Plan, inbox: &Sender<F>) -> io::Res
     let (sender, started) = mpsc::channel();
     let inbox = inbox.clone();
     let lcore = move || {
+        // An instance without its lcore is of no use, however that came about.
+        let _guard = EndWithMe(inbox.clone());
         let (alive, ended) = mpsc::channel::<()>();
         let tell = |running: Result<Running<F>, _>| {
             // Nobody listens any more only if the start of something else has failed.
@@ -249,6 +262,16 @@ fn start_dataplane<F: NetworkFunction>(plan: Plan, inbox: &Sender<F>) -> io::Res
     };
     std::thread::Builder::new().name("lcore0".into()).spawn(lcore)?;
     Ok(started)
+}
+
+/// Ends the instance with the thread that owns this.
+struct EndWithMe<F>(Sender<F>);
+
+impl<F> Drop for EndWithMe<F> {
+    fn drop(&mut self) {
+        // Only if the management thread still runs is this news to it, and then its inbox has room before long.
+        self.0.send(Message::End(End::Failed("the lcore has ended")));
+    }
 }
 
 /// Calls `end` when the instance is asked to end by a signal or the power button; collects children as PID 1.

@@ -97,7 +97,9 @@ pub fn start<F: NetworkFunction>(
 
 fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Error> {
     let eal = Eal::init(&plan.eal)?;
+    log::debug!("EAL started");
     let pool = Mempool::new(&eal, "packets", plan.mbufs)?;
+    log::debug!("{} packet buffers made", plan.mbufs);
     let config = PortConfig {
         rx_descriptors: plan.limits.rx_descriptors,
         tx_descriptors: plan.limits.tx_descriptors,
@@ -120,6 +122,7 @@ fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Er
         tx.extend(started.tx);
     }
     drop(present);
+    log::debug!("ports started");
     let interrupts = ports.iter().all(Port::has_rx_interrupts);
     let (idle, waker) = Idle::new(&eal, &rx, interrupts);
     let counters = Arc::new(Counters::default());

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 const BURST: usize = 64;
 
 /// How long a full transmit ring is waited for before what is left of the burst is dropped. The receive rings hold
-/// what arrives meanwhile.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// what arrives meanwhile. Where the switch shares few cores with its guests, it may well not run for tens of
+/// milliseconds.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The pause between attempts once the device took nothing: its host has to run meanwhile.
 const PAUSE: Duration = Duration::from_micros(50);
@@ -101,7 +102,8 @@ impl Output {
     /// Empties `packets`, one way or the other.
     fn flush(&mut self, port: usize, counters: &Counters) {
         let mut sent = self.queue.burst(&mut self.packets);
-        if !self.packets.is_empty() && !(self.stuck && sent == 0) {
+        let takes_some = sent > 0 || !self.stuck;
+        if !self.packets.is_empty() && takes_some {
             sent += self.wait_and_send();
         }
         self.stuck = !self.packets.is_empty();

@@ -27,8 +27,17 @@ pub enum Message<F> {
     Digest(ShardId, SessionId, Digest),
     /// A peer has opened a stream and waits for the answer to its handshake.
     Opening(Opening),
-    /// Somebody wants the instance to end: why.
-    End(&'static str),
+    /// The instance is to end.
+    End(End),
+}
+
+/// Why an instance ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Somebody wants it to.
+    Requested(&'static str),
+    /// It cannot go on.
+    Failed(&'static str),
 }
 
 /// What the threads of a shard's streams tell.
@@ -55,6 +64,7 @@ impl<F> Sender<F> {
     }
 
     /// Does not wait: gives the message back if there is no room. What nobody will read is gone.
+    #[allow(clippy::result_large_err)] // not an error: the message moves back to where it came from
     pub fn try_send(&self, message: Message<F>) -> Result<(), Message<F>> {
         match self.0.try_send(message) {
             Err(TrySendError::Full(message)) => Err(message),

@@ -20,7 +20,7 @@ pub struct TakenOver;
 pub struct Apply;
 
 /// The destination's streams of one shard.
-pub struct Incoming<F> {
+pub struct Incoming<F: Send + 'static> {
     session: Arc<Session<F>>,
     st_q_in: Arc<StQIn>,
     acknowledge: Option<mpsc::Sender<TakenOver>>,

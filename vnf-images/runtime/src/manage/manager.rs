@@ -2,7 +2,7 @@
 
 use super::accept::Opening;
 use super::control::{ClientId, Clients, FromClient};
-use super::inbox::{Message, News, Sender, SessionId};
+use super::inbox::{End, Message, News, Sender, SessionId};
 use super::outgoing::StreamOptions;
 use super::shard::{ManagedShard, Means, SourceMeans};
 use super::status::{Sources, gauges};
@@ -85,8 +85,8 @@ impl<F: NetworkFunction> Manager<F> {
         })
     }
 
-    /// Runs until somebody wants the instance to end, and returns why.
-    pub fn run(mut self, inbox: &Receiver<Message<F>>) -> &'static str {
+    /// Runs until the instance is to end, and returns why.
+    pub fn run(mut self, inbox: &Receiver<Message<F>>) -> End {
         loop {
             let message = match self.patience() {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -98,12 +98,12 @@ impl<F: NetworkFunction> Manager<F> {
                     if request.request == (InstanceRequest::Shutdown {}) =>
                 {
                     self.clients.reply(id, request.id, Ok(InstanceReply::Done));
-                    return self.end("shutdown was requested");
+                    return self.end(End::Requested("shutdown was requested"));
                 }
                 Ok(message) => self.handle(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 // The manager has a sender itself, so this cannot happen; ending is the safe answer.
-                Err(RecvTimeoutError::Disconnected) => return self.end("nobody is left to manage for"),
+                Err(RecvTimeoutError::Disconnected) => return self.end(End::Failed("nobody is left to manage for")),
             }
             let now = self.now();
             if self.vei.poll_timeout().is_some_and(|due| due <= now) {
@@ -218,7 +218,11 @@ impl<F: NetworkFunction> Manager<F> {
         self.asking_until = None;
         let now = self.now();
         let known: Vec<Vec<Gauge>> = self.gauges.iter().flatten().cloned().collect();
-        let st_q_in = self.ready.shards.iter().map(ManagedShard::st_q_in_status).fold(QueueStatus::default(), add);
+        let st_q_in = self.ready.shards.iter().map(ManagedShard::st_q_in_status);
+        let st_q_in = QueueStatus {
+            capacity_bytes: (self.ready.instance.limits.st_q_in_bytes * self.ready.shards.len()) as u64,
+            ..st_q_in.fold(QueueStatus::default(), add)
+        };
         let status = InstanceStatus {
             name: self.ready.instance.name.clone(),
             role: self.vei.role(),
@@ -379,7 +383,7 @@ impl<F: NetworkFunction> Manager<F> {
         self.ready.shards.get_mut(usize::from(id.0))
     }
 
-    fn end(mut self, reason: &'static str) -> &'static str {
+    fn end(mut self, reason: End) -> End {
         for shard in &mut self.ready.shards {
             if let Err(error) = shard.command(Command::End) {
                 log::warn!("{error}");
@@ -395,7 +399,7 @@ fn add(sum: QueueStatus, other: QueueStatus) -> QueueStatus {
         records: sum.records + other.records,
         longest_bytes: sum.longest_bytes + other.longest_bytes,
         longest_records: sum.longest_records + other.longest_records,
-        capacity_bytes: sum.capacity_bytes + other.capacity_bytes,
+        ..sum
     }
 }
 

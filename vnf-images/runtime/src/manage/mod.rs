@@ -28,7 +28,7 @@ mod status;
 mod synchronise;
 
 pub use accept::serve as serve_streams;
-pub use inbox::{Message, Sender, inbox};
+pub use inbox::{End, Message, Sender, inbox};
 pub use manager::{Instance, Manager, Ready};
 pub use shard::ManagedShard;
 pub use status::Sources;

@@ -38,7 +38,7 @@ pub struct SnapshotTask {
 }
 
 /// The source's streams of one shard.
-pub struct Outgoing<F> {
+pub struct Outgoing<F: Send + 'static> {
     session: Arc<Session<F>>,
     statelets: Option<mpsc::Sender<StateletTask>>,
     snapshot: Option<mpsc::Sender<SnapshotTask>>,

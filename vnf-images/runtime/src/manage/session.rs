@@ -15,7 +15,7 @@ const STACK_BYTES: usize = 256 << 10;
 /// Shared by the threads of one shard's streams and the management thread.
 ///
 /// When the last of them lets go of it, the streams are closed: that is reported as [`StreamEvent::Closed`].
-pub struct Session<F> {
+pub struct Session<F: Send + 'static> {
     shard: ShardId,
     id: SessionId,
     migration: MigrationId,
@@ -101,8 +101,18 @@ impl<F: Send + 'static> Session<F> {
     }
 }
 
-impl<F> Drop for Session<F> {
+impl<F: Send + 'static> Drop for Session<F> {
     fn drop(&mut self) {
-        self.inbox.send(Message::Stream(self.shard, self.id, News::Event(StreamEvent::Closed)));
+        let message = Message::Stream(self.shard, self.id, News::Event(StreamEvent::Closed));
+        // The last to let go may be the management thread, which must not wait for itself to empty its inbox.
+        if let Err(message) = self.inbox.try_send(message) {
+            let inbox = self.inbox.clone();
+            let send = move || {
+                inbox.send(message);
+            };
+            if let Err(error) = thread::Builder::new().name("closed".into()).spawn(send) {
+                log::error!("shard {}: its streams are closed, but that cannot be told: {error}", self.shard.0);
+            }
+        }
     }
 }

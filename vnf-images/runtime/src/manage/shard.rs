@@ -45,7 +45,7 @@ pub struct ManagedShard<F: NetworkFunction> {
     st_q_in: QueueStatus,
 }
 
-enum Streams<F> {
+enum Streams<F: Send + 'static> {
     None,
     Outgoing(Outgoing<F>),
     Incoming(Incoming<F>),

@@ -123,7 +123,7 @@ impl Fabric {
     }
 
     pub fn poll(&mut self) {
-        let mut burst = heapless::Vec::<Mbuf, 32>::new();
+        let mut burst = heapless::Vec::<Mbuf, 512>::new();
         for instance in 0..self.ports.len() {
             for side in 0..2 {
                 let port = &mut self.ports[instance][side];

@@ -17,8 +17,9 @@ fn garbage_on_both_ports_is_refused_and_packets_go_on() {
     for piece in pieces {
         for address in [control, state] {
             let mut stream = TcpStream::connect(address).expect("it listens");
-            stream.write_all(piece).expect("it reads");
-            stream.shutdown(std::net::Shutdown::Write).expect("still open");
+            stream.write_all(piece).expect("it listens");
+            // It may have seen enough already.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
             stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
             let mut answer = Vec::new();
             // It may be reset, having sent less than was written to it.
