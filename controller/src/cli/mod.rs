@@ -30,13 +30,21 @@ pub fn run(cli: Cli) -> Exit {
         Err(error) => {
             let exit = Exit::of_error(&error);
             if json {
-                print_json(&serde_json::json!({ "error": { "message": format!("{error:#}"), "exit": exit as u8 } }));
+                print_json(&serde_json::json!({ "error": { "message": sentence(&error), "exit": exit as u8 } }));
             } else {
-                eprintln!("slimctl: {error:#}");
+                eprintln!("slimctl: {}", sentence(&error));
             }
             exit
         }
     }
+}
+
+/// An error with its causes, as far as it does not name them itself.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 fn execute(cli: Cli) -> Result<Exit> {

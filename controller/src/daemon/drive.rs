@@ -91,11 +91,29 @@ impl Daemon {
             warnings: Vec::new(),
             outcome,
         };
+        if outcome.result() == MigrationResult::Completed {
+            self.settle_paths(pair);
+        }
         if let Some(failure) = outcome.failure() {
             log::warn!("migration {migration}: {failure}");
         }
         self.migrations.end(&outcome);
         Ok(outcome)
+    }
+}
+
+impl Daemon {
+    /// The traffic leads to the destination now, also if the switch was restarted after the redirect.
+    fn settle_paths(&self, pair: &Pair) {
+        pair.source.state().has_traffic = false;
+        pair.destination.state().has_traffic = true;
+        let Some(blueprint) = &pair.destination.blueprint else { return };
+        let name = &pair.destination.name;
+        if self.leads_to(name) == Ok(false)
+            && let Err(error) = self.fabric.bind(name, &blueprint.externals())
+        {
+            log::error!("{name}: has taken over, but the switch does not lead the traffic to it: {error}");
+        }
     }
 }
 

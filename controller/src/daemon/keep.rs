@@ -88,6 +88,7 @@ impl Daemon {
         let entry = self.registry.restore(&name, instance.vnf.as_ref(), instance.index, blueprint, instance.control);
         let Some(entry) = entry else { return };
         entry.state().machine = machine;
+        entry.state().has_traffic = self.leads_to(&name).unwrap_or(false);
         match self.connect(&entry, ANSWER_LIMIT) {
             Ok(()) => log::info!("{name}: taken charge of again"),
             Err(error) => log::warn!("{name}: runs, but does not answer: {error}"),

@@ -58,7 +58,9 @@ impl Daemon {
         vnf: Option<&Name>,
         active: bool,
     ) -> Result<InstanceInfo, ControlError> {
-        let plugged = self.fabric.paths().map_err(from_fabric)?.into_iter().any(|known| known.instance == *name);
+        let known = self.fabric.paths().map_err(from_fabric)?.into_iter().find(|known| known.instance == *name);
+        let plugged = known.is_some();
+        let has_traffic = known.is_some_and(|known| !known.paths.is_empty());
         // Where the switch knows the instance, somebody else has plugged it in, and will unplug it.
         let vnf = if plugged && vnf.is_none() { None } else { Some(self.vnf(vnf)?) };
         if let (Some((_, vnf)), true) = (&vnf, active) {
@@ -69,6 +71,7 @@ impl Daemon {
             let blueprint = blueprint.map_err(|error| ControlError::with(ErrorCode::Limit, error))?;
             Ok((blueprint, control.clone()))
         })?;
+        entry.state().has_traffic = has_traffic;
         self.settle(&entry, || {
             if let Some(blueprint) = entry.blueprint.as_ref().filter(|_| !plugged) {
                 self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
@@ -137,9 +140,13 @@ impl Daemon {
         let externals = blueprint.externals();
         for known in self.fabric.paths().map_err(from_fabric)? {
             if known.instance != *name && known.paths.iter().any(|path| externals.contains(&path.from)) {
+                if let Ok(other) = self.registry.get(&known.instance) {
+                    other.state().has_traffic = false;
+                }
                 self.fabric.bind(&known.instance, &[]).map_err(from_fabric)?;
             }
         }
+        entry.state().has_traffic = true;
         self.fabric.bind(name, &externals).map_err(from_fabric)
     }
 
@@ -306,6 +313,7 @@ impl Daemon {
             Ok(_) => return Err(entry.complain(&peer.unexpected())),
             Err(error) => return Err(entry.complain(&error)),
         }
+        entry.state().has_traffic = true;
         self.fabric.bind(&entry.name, externals).map_err(from_fabric)
     }
 
@@ -326,7 +334,7 @@ impl Daemon {
         }
     }
 
-    fn leads_to(&self, name: &Name) -> Result<bool, ControlError> {
+    pub(super) fn leads_to(&self, name: &Name) -> Result<bool, ControlError> {
         let instances = self.fabric.paths().map_err(from_fabric)?;
         Ok(instances.iter().any(|known| known.instance == *name && !known.paths.is_empty()))
     }

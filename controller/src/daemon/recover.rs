@@ -139,36 +139,25 @@ impl Daemon {
         entry.order(InstanceRequest::Resolve { migration: migration.id, outcome }, CALL_LIMIT)
     }
 
-    /// Gives a switch that has been restarted everything it had: external ports, instances, and the paths of whoever is
-    /// live.
+    /// Gives a switch that has been restarted everything it had: external ports, instances, and paths.
     pub(super) fn restore_switch(&self) -> Result<(), ControlError> {
         let plugged = self.fabric.paths().map_err(from_fabric)?;
-        let missing: Vec<Arc<Entry>> = self
-            .registry
-            .all()
-            .into_iter()
-            .filter(|entry| entry.blueprint.is_some() && !plugged.iter().any(|known| known.instance == entry.name))
-            .filter(|entry| entry.state().stage == Stage::Running)
-            .collect();
-        if missing.is_empty() {
+        let missing = |entry: &Arc<Entry>| {
+            entry.state().stage == Stage::Running && !plugged.iter().any(|known| known.instance == entry.name)
+        };
+        let entries: Vec<Arc<Entry>> = self.registry.all().into_iter().filter(missing).collect();
+        let blueprints =
+            || entries.iter().filter_map(|entry| entry.blueprint.as_ref().map(|blueprint| (entry, blueprint)));
+        if blueprints().next().is_none() {
             return Ok(());
         }
         log::warn!("the switch has been restarted: it gets its ports and paths again");
         self.set_up_network().map_err(|error| ControlError::with(ErrorCode::Io, error.to_string()))?;
-        let mut plugged_again = Vec::new();
-        for entry in &missing {
-            if let Some(blueprint) = &entry.blueprint {
-                self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
-                plugged_again.push((entry, blueprint));
-            }
+        for (_, blueprint) in blueprints() {
+            self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
         }
-        for (entry, blueprint) in plugged_again {
-            // Guests reach us through the switch, so they need a moment.
-            entry.state().peer.clone().map(|peer| peer.wait_up(CALL_LIMIT));
-            let role = entry.status().map(|status| status.role);
-            if matches!(role, Some(InstanceRole::Live | InstanceRole::Source)) {
-                self.fabric.bind(&entry.name, &blueprint.externals()).map_err(from_fabric)?;
-            }
+        for (entry, blueprint) in blueprints().filter(|(entry, _)| entry.state().has_traffic) {
+            self.fabric.bind(&entry.name, &blueprint.externals()).map_err(from_fabric)?;
         }
         Ok(())
     }

@@ -38,6 +38,8 @@ pub(super) struct State {
     pub(super) description: Option<Description>,
     pub(super) ready: Option<Ready>,
     pub(super) migration: Option<MigrationId>,
+    /// Whether the traffic of its network function leads to it, for a switch that has forgotten it.
+    pub(super) has_traffic: bool,
 }
 
 /// Where an instance is in its life.
@@ -57,8 +59,15 @@ impl Entry {
         blueprint: Option<Blueprint>,
         control: Endpoint,
     ) -> Self {
-        let state =
-            State { stage: Stage::Booting, machine: None, peer: None, description: None, ready: None, migration: None };
+        let state = State {
+            stage: Stage::Booting,
+            machine: None,
+            peer: None,
+            description: None,
+            ready: None,
+            migration: None,
+            has_traffic: false,
+        };
         Self { name: name.clone(), vnf: vnf.cloned(), blueprint, control, index, state: Mutex::new(state) }
     }
 
