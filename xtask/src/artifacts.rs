@@ -8,7 +8,7 @@ use slim_testbed::artifacts::Artifacts;
 use std::path::PathBuf;
 
 /// What must be installed for all of it.
-const NEEDS: [Need; 4] = [Need::Dpdk, Need::Kernel, Need::Qemu, Need::Testbed];
+pub const NEEDS: [Need; 4] = [Need::Dpdk, Need::Kernel, Need::Qemu, Need::Testbed];
 
 /// The packages with the host's programs, and the features those need.
 const PACKAGES: [&str; 4] = ["slim-switch", "slim-testbed", "slim-controller", "slim-nat"];

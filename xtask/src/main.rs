@@ -59,8 +59,8 @@ Examples:
 enum Task {
     /// Install everything SliM needs on Debian 12: DPDK, QEMU, the kernel's source and what builds it.
     ///
-    /// Needs root or sudo. Where QEMU's tools are from bookworm-backports, QEMU is taken from there too and the suite
-    /// is added to apt's sources. Nothing is done when everything is there.
+    /// Needs root or sudo. Where the release's own QEMU is too old, as in Debian 12, it is taken from
+    /// bookworm-backports and the suite is added to apt's sources. Nothing is done when everything is there.
     Setup,
     /// Build the guest's kernel from Debian's linux-source with the fragments in `kernel-cfg/`.
     ///

@@ -4,7 +4,7 @@ use crate::passthrough::{self, Function};
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::{image, standalone, vnf};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use slim_controller::hypervisor::passthrough::FunctionKind;
 use slim_controller::hypervisor::qemu::Qemu;
@@ -80,18 +80,13 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
         let alive = machine.is_alive();
         show(&mut console)?;
-        if !alive {
-            let status = machine.exit_status().map_or_else(String::new, |status| status.to_string());
-            if !ready {
-                bail!("{} ended before it was ready ({status})\n{}", launch.name, machine.console_tail());
-            }
-            println!("{} has ended ({status})", launch.name);
-            return Ok(());
-        }
-        // An end between the two looks is seen in the next round.
-        if let Ok(Some(line)) = machine.poll_ready() {
+        if !ready && let Some(line) = machine.poll_ready()? {
             ready = true;
             eprintln!("==> ready {} ms after QEMU was started", line.after.as_millis());
+        }
+        if !alive {
+            println!("{} has ended", launch.name);
+            return Ok(());
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -31,6 +31,16 @@ enum Group {
     E2e,
 }
 
+impl Group {
+    fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Lint => &[Need::Dpdk, Need::Lint],
+            Self::Unit => &[Need::Dpdk, Need::Testbed],
+            Self::E2e => &artifacts::NEEDS,
+        }
+    }
+}
+
 /// What one check came to.
 struct Outcome {
     name: &'static str,
@@ -42,13 +52,16 @@ struct Outcome {
 /// Runs all selected checks, also after failures.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let selected = |group| arguments.only.is_empty() || arguments.only.contains(&group);
+    let mut needs = Vec::new();
+    for group in [Group::Lint, Group::Unit, Group::E2e].into_iter().filter(|group| selected(*group)) {
+        needs.extend_from_slice(group.needs());
+    }
+    setup::ensure(&needs, policy)?;
     let mut outcomes = Vec::new();
     if selected(Group::Lint) {
-        setup::ensure(&[Need::Dpdk, Need::Lint], policy)?;
         lint(&mut outcomes);
     }
     if selected(Group::Unit) {
-        setup::ensure(&[Need::Dpdk, Need::Testbed], policy)?;
         outcomes.push(tests("unit", None, &["--workspace", "--all-features", "--no-fail-fast"], &[]));
     }
     if selected(Group::E2e) {

@@ -1,6 +1,6 @@
 //! Debian's package manager: what is installed, and installing more.
 
-use super::packages::{KERNEL_SOURCE, QEMU};
+use super::packages::{KERNEL_SOURCE, QEMU, QEMU_LEAST};
 use crate::command;
 use crate::paths;
 use crate::progress::Step;
@@ -55,9 +55,11 @@ pub fn install(names: &[&str]) -> Result<()> {
         names.join(" ")
     );
     let log = log_file()?;
+    if !lists_fresh() || !all_known(names)? {
+        update(&log)?;
+    }
     let backports = names.contains(&QEMU) && qemu_from_backports()?;
-    let suite_added = backports && add_backports(&log)?;
-    if suite_added || !lists_fresh() || !all_known(names)? {
+    if backports && add_backports(&log)? {
         update(&log)?;
     }
     if let Err(error) = install_once(names, backports, &log) {
@@ -162,19 +164,34 @@ fn lists_fresh() -> bool {
 /// Whether the package lists offer all of `names`.
 fn all_known(names: &[&str]) -> Result<bool> {
     for name in names {
-        let policy = command::output(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", name]))?;
-        if !policy.lines().any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)")) {
+        if candidate(name)?.is_none() {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Whether QEMU's other packages on this machine come from the backports, so that a plain installation would break
-/// them.
+/// The version of `name` that a plain installation would install, or has installed.
+fn candidate(name: &str) -> Result<Option<String>> {
+    let policy = command::output(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", name]))?;
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    Ok(version.filter(|version| *version != "(none)").map(str::to_owned))
+}
+
+/// Whether `version` is `least` or newer, as Debian orders versions.
+pub fn at_least(version: &str, least: &str) -> Result<bool> {
+    let status = Command::new("dpkg").args(["--compare-versions", version, "ge", least]).status();
+    Ok(status.context("cannot start dpkg")?.success())
+}
+
+/// Whether the release's own QEMU is too old, as in Debian 12.
+///
+/// On a machine whose other QEMU packages are from the backports already, a plain installation would also break them.
 fn qemu_from_backports() -> Result<bool> {
-    let versions = installed(&["qemu-utils", "qemu-system-common", "qemu-system-data"])?;
-    Ok(versions.values().any(|version| version.contains("~bpo12")))
+    match candidate(QEMU)? {
+        Some(version) => Ok(!at_least(&version, QEMU_LEAST)? && is_bookworm()),
+        None => Ok(is_bookworm()),
+    }
 }
 
 /// Makes the backports known to apt; `false` if they were.

@@ -69,7 +69,16 @@ fn find_missing(needs: &[Need]) -> Result<Vec<Missing>> {
     if !wanted.is_empty() {
         let names: Vec<_> = wanted.iter().map(|package| package.name).collect();
         let present = debian::installed(&names)?;
-        missing.extend(wanted.into_iter().filter(|package| !present.contains_key(package.name)).map(Missing::Package));
+        for package in wanted {
+            let good = match (present.get(package.name), package.least) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(version), Some(least)) => debian::at_least(version, least)?,
+            };
+            if !good {
+                missing.push(Missing::Package(package));
+            }
+        }
     }
     if needs.contains(&Need::Lint) {
         missing.extend(

@@ -29,17 +29,24 @@ pub struct Package {
     pub need: Need,
     /// Its purpose, for the list of what is missing.
     pub purpose: &'static str,
+    /// The least version that will do, if not any does.
+    pub least: Option<&'static str>,
 }
 
 const fn package(need: Need, name: &'static str, purpose: &'static str) -> Package {
-    Package { name, need, purpose }
+    Package { name, need, purpose, least: None }
 }
 
 /// The package with the kernel's source.
 pub const KERNEL_SOURCE: &str = "linux-source-6.1";
 
-/// The package with QEMU, which on some machines must come from the backports.
+/// The package with QEMU.
 pub const QEMU: &str = "qemu-system-x86";
+
+/// The least version of QEMU: guests connect to the switch again within 100 ms (`reconnect-ms`, from 9.2 on).
+///
+/// Debian 12 itself has 7.2; its backports have a newer one.
+pub const QEMU_LEAST: &str = "1:9.2";
 
 /// The packages, by need.
 pub const PACKAGES: &[Package] = &[
@@ -63,7 +70,12 @@ pub const PACKAGES: &[Package] = &[
     package(Need::Kernel, "lz4", "compresses kernel and initramfs"),
     package(Need::Kernel, "xz-utils", "unpacks the kernel's source"),
     package(Need::Kernel, "patch", "applies SliM's patches to the kernel"),
-    package(Need::Qemu, QEMU, "boots the images"),
+    Package {
+        name: QEMU,
+        need: Need::Qemu,
+        purpose: "boots the images, version 9.2 or newer",
+        least: Some(QEMU_LEAST),
+    },
     package(Need::Testbed, "iproute2", "network namespaces, TAP devices and their addresses"),
     package(Need::Testbed, "iputils-ping", "ping through the NAT"),
     package(Need::Testbed, "iperf3", "TCP through the NAT"),
