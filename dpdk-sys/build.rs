@@ -118,7 +118,7 @@ fn main() {
 
     bindings(&flags, &out.join("bindings.rs"));
 
-    // The shim comes first on the linker's line: its `get_tsc_freq_arch` then takes the place of the EAL's.
+    // The shim comes first on the linker's line: its `get_tsc_freq_arch` and `eal_cpu_…` then take the EAL's place.
     let mut shim = cc::Build::new();
     shim.file("shim/shim.c").std("gnu11").opt_level(2).warnings(true);
     for flag in &flags {

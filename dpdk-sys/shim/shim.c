@@ -1,8 +1,9 @@
-/* Real functions for what DPDK's headers define inline, and one override of the EAL. */
+/* Real functions for what DPDK's headers define inline, and two overrides of the EAL. */
 #define _GNU_SOURCE
 #include "shim.h"
 
 #include <time.h>
+#include <unistd.h>
 #include <rte_cycles.h>
 
 uint16_t slim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
@@ -130,4 +131,53 @@ uint64_t get_tsc_freq_arch(void)
 	if (difference > hz[0] / 2000)
 		return 0;
 	return (uint64_t)((unsigned __int128)(tsc[2] - tsc[0]) * 1000000000u / (nanos[2] - nanos[0]));
+}
+
+/*
+ * The three functions of the EAL's eal_lcore.c, which is not linked then. At its start the EAL asks for the NUMA node of
+ * each of 128 CPUs, and its own function looks into 32 directories for each, whether there is such a CPU or not: 4096
+ * system calls, 50 ms of an emulated guest's boot. These look only for CPUs that exist.
+ */
+int eal_cpu_detected(unsigned cpu);
+unsigned eal_cpu_socket_id(unsigned cpu);
+unsigned eal_cpu_core_id(unsigned cpu);
+
+#define CPU_CORE_ID "/sys/devices/system/cpu/cpu%u/topology/core_id"
+
+int eal_cpu_detected(unsigned cpu)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), CPU_CORE_ID, cpu);
+	return access(path, F_OK) == 0;
+}
+
+unsigned eal_cpu_socket_id(unsigned cpu)
+{
+	if (!eal_cpu_detected(cpu))
+		return 0;
+	for (unsigned node = 0; node < RTE_MAX_NUMA_NODES; node++) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "/sys/devices/system/node/node%u/cpu%u", node, cpu);
+		if (access(path, F_OK) == 0)
+			return node;
+	}
+	return 0;
+}
+
+unsigned eal_cpu_core_id(unsigned cpu)
+{
+	char path[64];
+	unsigned id = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), CPU_CORE_ID, cpu);
+	file = fopen(path, "r");
+	if (file == NULL)
+		return 0;
+	if (fscanf(file, "%u", &id) != 1)
+		id = 0;
+	fclose(file);
+	return id;
 }
