@@ -4,8 +4,10 @@ use crate::artifacts::Artifacts;
 use std::path::Path;
 use toml::{Table, Value};
 
-/// The controller's address on the management network.
+/// The controller's address on the guests' management network.
 pub const CONTROLLER_ADDRESS: &str = "10.3.0.1/24";
+/// The management network of ordinary processes: they have no port of their own, so their state passes no meter.
+const PROCESS_ADDRESS: &str = "127.0.0.1/8";
 /// The TAP through which the controller reaches the instances.
 pub const MANAGEMENT_TAP: &str = "slim-mgmt";
 /// The TAP of the inside hosts, in namespace topologies.
@@ -80,7 +82,7 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
     let file: Table = [
         ("daemon", table(&[("socket", path(&daemon_socket(folder))), ("run_dir", path(&folder.join("instances")))])),
         ("switch", table(&[("control", path(&switch_socket(folder)))])),
-        ("management", table(&[("address", text(CONTROLLER_ADDRESS))])),
+        ("management", table(&[("address", text(if settings.process { PROCESS_ADDRESS } else { CONTROLLER_ADDRESS }))])),
         (
             "link",
             table(&[
