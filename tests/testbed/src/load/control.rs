@@ -101,7 +101,8 @@ impl Control {
         if let Some(lines) = &mut self.stdin {
             let open = stdin_is_ready().then(|| lines.read(&mut Stdin));
             for line in lines.take() {
-                log::info!("standard input: {}", answer(line));
+                let answer = answer(line);
+                log::info!("standard input: {answer}");
             }
             if open == Some(false) {
                 self.stdin = None;
