@@ -135,3 +135,14 @@ fn the_unmetered_link_is_a_rate_of_zero() {
     let link = parse(&text).unwrap().link;
     assert_eq!(link, LinkSettings { rate_bps: 0, burst_bytes: 0, delay_us: 0 });
 }
+
+#[test]
+fn the_guides_example_is_good_and_complete() {
+    let guide = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/controller.md")).unwrap();
+    let (_, rest) = guide.split_once("```toml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let deployment = parse(example).unwrap();
+    assert_eq!(deployment.link, LinkSettings::default(), "it shows the defaults");
+    assert_eq!(deployment.management.instance(0).unwrap().to_string(), "10.3.0.11/24");
+    assert_eq!(deployment.vnfs.len(), 1);
+}
