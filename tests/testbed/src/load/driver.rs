@@ -1,6 +1,6 @@
 //! The thin part of `slim-load` that moves frames between the workload and two DPDK ports, on one thread.
 //!
-//! It never spins: after a round that found less than a full burst it sleeps for [`NAP`], so packets are seen up to
+//! It never spins: after a round that found less than a full burst it sleeps for `NAP`, so packets are seen up to
 //! that much later than they came, and are sent up to that much later than they were due, several at a time.
 
 use super::control::{Command, Control};
