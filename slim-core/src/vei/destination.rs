@@ -554,3 +554,6 @@ impl Destination {
         VeiError::Unexpected { shard, phase: MigrationPhase::Destination(self.phase()), event }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -391,3 +391,6 @@ fn refusal(error: VeiError) -> ControlError {
     };
     ControlError::new(code, format!("{error}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -528,3 +528,6 @@ impl Source {
         VeiError::Unexpected { shard, phase: MigrationPhase::Source(self.phase()), event }
     }
 }
+
+#[cfg(test)]
+mod tests;
