@@ -15,9 +15,10 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most clients at once.
 const CLIENTS_MAX: usize = 32;
@@ -25,6 +26,8 @@ const CLIENTS_MAX: usize = 32;
 const OUTBOX_LINES: usize = 1024;
 /// How long a client may take to accept a line.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end of the switch waits for clients to accept their last lines.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The socket that clients connect to. Removed when dropped.
 #[derive(Debug)]
@@ -79,19 +82,31 @@ impl Drop for Listener {
 pub enum Job {
     /// A request, and where its answer goes.
     Request(Box<Request<SwitchRequest>>, Outbox),
+    /// A line that is not a request, to be answered in its turn.
+    Refusal(DecodeError, Outbox),
     /// End.
     Stop,
 }
 
 /// Carries out jobs until it is told to stop.
 pub fn execute(mut executor: Executor, jobs: &Receiver<Job>) {
-    while let Ok(Job::Request(request, outbox)) = jobs.recv() {
-        let Request { id, request, .. } = *request;
-        let result = executor.execute(request);
-        if let Err(error) = &result {
-            log::warn!("control client {}: request {id} refused: {error}", outbox.id);
+    for job in jobs {
+        match job {
+            Job::Request(request, outbox) => {
+                let Request { id, request, .. } = *request;
+                let result = executor.execute(request);
+                if let Err(error) = &result {
+                    log::warn!("control client {}: request {id} refused: {error}", outbox.id);
+                }
+                outbox.reply(&Reply::new(id, result));
+            }
+            Job::Refusal(error, outbox) => {
+                log::warn!("control client {}: {error}", outbox.id);
+                // Under the id it has, or else 0.
+                outbox.reply(&Reply::new(error.id().unwrap_or(0), Err(error.to_control_error())));
+            }
+            Job::Stop => return,
         }
-        outbox.reply(&Reply::new(id, result));
     }
 }
 
@@ -129,7 +144,14 @@ impl Outbox {
 
 /// All clients there are.
 #[derive(Debug, Clone, Default)]
-pub struct Clients(Arc<Mutex<Vec<Outbox>>>);
+pub struct Clients(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    clients: Mutex<Vec<Outbox>>,
+    /// Threads that may still have something to write.
+    writers: AtomicUsize,
+}
 
 impl Clients {
     /// Tells every client of events, until there will be none any more.
@@ -143,42 +165,61 @@ impl Clients {
         }
     }
 
+    /// Lets go of all clients once they have been sent what they are owed, or after a while.
+    pub fn close(&self) {
+        for client in self.lock().drain(..) {
+            // Ends its reader; fails only if it has gone by itself.
+            let _ = client.stream.shutdown(Shutdown::Read);
+        }
+        let begun = Instant::now();
+        while self.0.writers.load(Ordering::Acquire) > 0 && begun.elapsed() < CLOSE_PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn serve(&self, id: u64, stream: UnixStream, jobs: Sender<Job>) -> std::io::Result<()> {
         if self.lock().len() >= CLIENTS_MAX {
             return Err(std::io::Error::other(format!("turned away, there are {CLIENTS_MAX} already")));
         }
         stream.set_write_timeout(Some(WRITE_PATIENCE))?;
+        let stream = Arc::new(stream);
         let (lines, outgoing) = sync_channel::<Arc<str>>(OUTBOX_LINES);
-        let outbox = Outbox { id, lines, stream: Arc::new(stream.try_clone()?) };
-        let writer = Arc::clone(&outbox.stream);
+        let outbox = Outbox { id, lines, stream: Arc::clone(&stream) };
+
+        let (clients, connection) = (self.clone(), Arc::clone(&stream));
+        self.0.writers.fetch_add(1, Ordering::AcqRel);
         spawn("control-write", move || {
             // Ends when nobody can have anything to say to this client any more, or when it does not listen.
             for line in outgoing {
-                if (&*writer).write_all(line.as_bytes()).is_err() {
-                    // Ends the reader too; fails only if the client has gone by itself.
-                    let _ = writer.shutdown(Shutdown::Both);
-                    return;
+                if (&*connection).write_all(line.as_bytes()).is_err() {
+                    break;
                 }
             }
+            // Fails only if the client has gone by itself.
+            let _ = connection.shutdown(Shutdown::Both);
+            clients.0.writers.fetch_sub(1, Ordering::AcqRel);
+        })
+        .inspect_err(|_| {
+            self.0.writers.fetch_sub(1, Ordering::AcqRel);
         })?;
-        self.lock().push(outbox.clone());
-        let clients = self.clone();
-        let gone = move |outbox: &Outbox| {
-            outbox.cut_off();
-            clients.lock().retain(|client| client.id != outbox.id);
-            log::debug!("control client {}: gone", outbox.id);
-        };
-        let reader = outbox.clone();
-        let forget = gone.clone();
+
+        let (clients, reader) = (self.clone(), outbox.clone());
+        self.lock().push(outbox);
         spawn("control-read", move || {
             read(&stream, &reader, &jobs);
-            forget(&reader);
+            // What it has asked for it still gets: the writer ends with the last answer.
+            clients.forget(id);
         })
-        .inspect_err(|_| gone(&outbox))
+        .inspect_err(|_| self.forget(id))
+    }
+
+    fn forget(&self, id: u64) {
+        self.lock().retain(|client| client.id != id);
+        log::debug!("control client {id}: gone");
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Outbox>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -219,25 +260,19 @@ fn read(mut stream: &UnixStream, outbox: &Outbox, jobs: &Sender<Job>) {
                 Ok(None) => break,
                 Err(error) => {
                     log::warn!("control client {}: {error}, cut off", outbox.id);
+                    outbox.cut_off();
                     return;
                 }
             };
-            match decode_request(line) {
-                Ok(request) => {
-                    if jobs.send(Job::Request(Box::new(request), outbox.clone())).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => refuse(outbox, &error),
+            let job = match decode_request(line) {
+                Ok(request) => Job::Request(Box::new(request), outbox.clone()),
+                Err(error) => Job::Refusal(error, outbox.clone()),
+            };
+            if jobs.send(job).is_err() {
+                return;
             }
         }
     }
-}
-
-/// Answers a line that is not a request, under the id it has, or else 0.
-fn refuse(outbox: &Outbox, error: &DecodeError) {
-    log::warn!("control client {}: {error}", outbox.id);
-    outbox.reply(&Reply::new(error.id().unwrap_or(0), Err(error.to_control_error())));
 }
 
 /// A named thread that nobody waits for.

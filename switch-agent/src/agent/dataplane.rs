@@ -10,11 +10,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, sync_channel};
 
-/// How long it sleeps after a round without packets, while some are on a delay line or have been seen lately.
-const SLEEP_BUSY: std::time::Duration = std::time::Duration::from_micros(50);
-/// How long it sleeps when nothing has happened for [`BUSY_FOR`].
-const SLEEP_IDLE: std::time::Duration = std::time::Duration::from_micros(100);
-const BUSY_FOR: Duration = Duration::from_millis(10);
+/// The shortest sleep after a round without packets. A packet leaves its delay line at most about this much late.
+const SLEEP_MIN: Duration = Duration::from_micros(50);
+/// The longest sleep, if nothing is due before.
+const SLEEP_MAX: Duration = Duration::from_micros(100);
 /// How often it looks at link states and at what is left of the mempool.
 const HOUSEKEEPING: Duration = Duration::from_millis(10);
 
@@ -84,7 +83,7 @@ impl Dataplane {
     /// Moves packets and runs commands until `stop` is set. The calling thread should do nothing else.
     pub fn run(&mut self, commands: &Receiver<Command>, stop: &AtomicBool) {
         let mut burst = Burst::new();
-        let (mut housekept, mut last_packet) = (Instant::ZERO, Instant::ZERO);
+        let mut housekept = Instant::ZERO;
         while !stop.load(Ordering::Relaxed) {
             while let Ok(command) = commands.try_recv() {
                 command(self);
@@ -116,12 +115,10 @@ impl Dataplane {
                 let _ = self.events.send(event);
             }
             self.counts.rounds += 1;
-            if moved > 0 {
-                last_packet = now;
-            } else {
+            if moved == 0 {
                 self.counts.rounds_empty += 1;
-                let busy = now.saturating_since(last_packet) < BUSY_FOR || self.switch.next_deadline().is_some();
-                std::thread::sleep(if busy { SLEEP_BUSY } else { SLEEP_IDLE });
+                let due = self.switch.next_deadline().map_or(SLEEP_MAX, |next| next.saturating_since(now));
+                std::thread::sleep(due.clamp(SLEEP_MIN, SLEEP_MAX));
             }
         }
     }

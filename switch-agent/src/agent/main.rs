@@ -93,7 +93,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     };
     let spawned = std::thread::Builder::new().name("executor".into()).spawn(serve);
     let executor = spawned.context("no thread for the executor").map_err(Failure::Resource)?;
-    control::spawn("events", move || clients.tell(&told)).context("no thread").map_err(Failure::Resource)?;
+    let teller = clients.clone();
+    control::spawn("events", move || teller.tell(&told)).context("no thread").map_err(Failure::Resource)?;
 
     dataplane.run(&to_do, &stop);
 
@@ -103,6 +104,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     // Fails only if the executor has ended by itself.
     let _ = jobs.send(Job::Stop);
     let ended = executor.join();
+    clients.close();
     log_totals(&dataplane);
     // Closes all devices: sockets and TAP interfaces disappear.
     drop(dataplane);

@@ -39,6 +39,19 @@ fn a_line_without_end_costs_the_connection_and_nothing_else() {
 }
 
 #[test]
+fn a_client_that_only_asks_and_closes_its_side_gets_its_answers() {
+    let agent = Agent::start();
+    for _ in 0..20 {
+        let mut other = Control::connect(&agent.socket("control"));
+        other.send(b"{\"v\":1,\"id\":1,\"request\":{\"type\":\"port_list\"}}\nnonsense\n");
+        other.close_write();
+        assert_eq!(other.reply(), (1, Ok(SwitchReply::Ports { ports: vec![] })));
+        assert!(other.reply().1.is_err());
+        assert!(other.receive().is_none(), "then the switch closes its side");
+    }
+}
+
+#[test]
 fn every_client_hears_of_every_event() {
     let mut agent = Agent::start();
     let mut clients: Vec<Control> = (0..4).map(|_| Control::connect(&agent.socket("control"))).collect();

@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use nix::sys::signal::Signal;
-use slim_core::protocol::control::SwitchRequest;
+use slim_core::protocol::control::{ServerMessage, SwitchRequest};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -31,7 +31,10 @@ fn both_signals_end_it_in_order_and_nothing_is_left() {
         agent.signal(signal);
         assert_eq!(agent.wait_exit().code(), Some(0));
         assert_eq!(sockets.iter().find(|socket| socket.exists()), None);
-        assert!(agent.control.receive().is_none(), "clients are let go");
+        // Clients are let go, after the last events.
+        while let Some(message) = agent.control.receive() {
+            assert!(matches!(message, ServerMessage::Event(_)), "{message:?}");
+        }
     }
 }
 
@@ -66,6 +69,8 @@ fn a_socket_in_use_is_refused_and_a_stale_one_replaced() {
     agent.child = next.spawn().expect("it starts");
     wait_until("the next switch", || std::os::unix::net::UnixStream::connect(&control).is_ok());
     agent.control = Control::connect(&control);
+    // Answered once the configuration is applied.
+    agent.status();
     let _peer = agent.peer("p");
 }
 

@@ -59,6 +59,7 @@ fn a_redirect_in_the_middle_of_traffic_loses_and_reorders_nothing() {
     for number in 0..500 {
         outer.send(&frame(number, 128));
     }
+    wait_until("the first ones arrive", || agent.port("inside").counters["rx_packets"] > 0);
     agent.control.done(redirect("nat-a", "nat-b", 1, 0));
     for number in 500..1000 {
         outer.send(&frame(number, 128));

@@ -151,8 +151,11 @@ impl Agent {
 
     /// The counters of the whole switch, once nothing waits in it.
     pub fn settled_counters(&mut self) -> Counters {
-        wait_until("nothing waits", || self.status().counters["waiting_packets"] == 0);
-        let counters = self.status().counters;
+        let mut counters = Counters::new();
+        wait_until("nothing waits", || {
+            counters = self.status().counters;
+            counters["waiting_packets"] == 0
+        });
         let dropped: u64 =
             counters.iter().filter(|(name, _)| name.starts_with("dropped_")).map(|(_, count)| count).sum();
         let given = counters["received_packets"] + counters["made_packets"];
@@ -201,6 +204,11 @@ impl Control {
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("sends");
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn close_write(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("it is open");
     }
 
     /// The next line, or nothing if the other side has closed.

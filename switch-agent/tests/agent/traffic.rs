@@ -85,7 +85,7 @@ fn a_stalled_peer_gets_everything_later_and_in_order() {
     }
     wait_until("the egress queue fills", || {
         let port = agent.port("nat-a.in");
-        port.counters["tx_packets"] + port.counters["egress_waiting_packets"] == count.into()
+        port.counters["tx_packets"] + port.counters["egress_waiting_packets"] == u64::from(count)
     });
     assert!(agent.port("nat-a.in").counters["egress_waiting_packets_max"] > 1024);
     let numbers: Vec<u32> = inner.receive(count as usize).iter().map(|frame| number(frame)).collect();
