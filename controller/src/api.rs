@@ -108,16 +108,28 @@ pub enum ApiRequest {
 pub struct MigrateOptions {
     /// Incompressible bytes added to the snapshot, to stand for a larger state.
     pub filler_bytes: u64,
+    /// The snapshot's rate; 0 is as fast as TCP goes, as in the paper. `None` is a quarter of the instances' link: the
+    /// meter polices all traffic of an instance alike, so a burst of TCP would take packets of the dataplane with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_rate_mbit: Option<u64>,
     /// Whether `src_inst` is retired afterwards.
     pub retire: bool,
 }
 
 impl MigrateOptions {
-    /// The options of `start` that follow.
-    pub(crate) fn start(&self) -> StartOptions {
-        StartOptions { filler_bytes: self.filler_bytes, ..StartOptions::default() }
+    /// The options of `start` that follow, on links of `link_rate_bps` (0 is unlimited).
+    pub(crate) fn start(&self, link_rate_bps: u64) -> StartOptions {
+        let rate_bps = match self.snapshot_rate_mbit {
+            Some(rate_mbit) => rate_mbit.saturating_mul(1_000_000),
+            None => link_rate_bps / SNAPSHOT_SHARE,
+        };
+        let snapshot_rate_bytes_per_s = (rate_bps > 0).then_some(rate_bps / 8);
+        StartOptions { filler_bytes: self.filler_bytes, snapshot_rate_bytes_per_s, ..StartOptions::default() }
     }
 }
+
+/// The part of a link that a snapshot takes unless told otherwise: one in so many.
+const SNAPSHOT_SHARE: u64 = 4;
 
 /// What the daemon answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -404,4 +416,21 @@ pub enum Step {
         /// Its phase.
         phase: MigrationPhase,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_leaves_most_of_the_link_to_packets_unless_told_otherwise() {
+        let rate = |snapshot_rate_mbit, link_rate_bps| {
+            let options = MigrateOptions { snapshot_rate_mbit, ..MigrateOptions::default() };
+            options.start(link_rate_bps).snapshot_rate_bytes_per_s
+        };
+        assert_eq!(rate(None, 1_000_000_000), Some(31_250_000));
+        assert_eq!(rate(None, 0), None);
+        assert_eq!(rate(Some(0), 1_000_000_000), None);
+        assert_eq!(rate(Some(80), 1_000_000_000), Some(10_000_000));
+    }
 }

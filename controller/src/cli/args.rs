@@ -202,6 +202,11 @@ pub struct MigrateArgs {
     #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
     pub snapshot_filler: u64,
 
+    /// How fast the snapshot is sent, in Mbit/s; 0 is as fast as TCP goes, which costs packets on a loaded link
+    /// [default: a quarter of the deployment's link rate]
+    #[arg(long, value_name = "MBIT")]
+    pub snapshot_rate: Option<u64>,
+
     /// Retire the source afterwards
     #[arg(long)]
     pub retire: bool,

@@ -137,7 +137,11 @@ fn daemon(config: &Path, socket: Option<PathBuf>, check: bool) -> Result<Exit> {
 
 fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Exit> {
     let watch = Watch::new(json);
-    let options = MigrateOptions { filler_bytes: arguments.snapshot_filler, retire: arguments.retire };
+    let options = MigrateOptions {
+        filler_bytes: arguments.snapshot_filler,
+        snapshot_rate_mbit: arguments.snapshot_rate,
+        retire: arguments.retire,
+    };
     let outcome = client.migrate(&arguments.source, &arguments.destination, options, |event| watch.show(event));
     drop(watch);
     let outcome = outcome?;

@@ -35,7 +35,7 @@ impl Daemon {
             source: source.clone(),
             destination: destination.clone(),
             prepare: PrepareOptions::default(),
-            start: options.start(),
+            start: options.start(self.deployment.link.rate_bps),
             timeouts: CoordinatorTimeouts::default(),
         };
         let mut outcome = self.drive(&pair, on_event, |now| Coordinator::new(now, parameters))?;
