@@ -52,6 +52,9 @@ fn complaints(load: &Report, migration: &MigrationOutcome) -> Vec<String> {
         Some(false) => complaints.push("the state that arrived differs from the state that left".into()),
         None => complaints.push("the digests of both states are not known".into()),
     }
+    if load.phase(AFTER).is_none() {
+        complaints.push("the migration took longer than the traffic: nothing is known of the time after it".into());
+    }
     if !load.complete {
         complaints.push("the load generator ended early".into());
     }

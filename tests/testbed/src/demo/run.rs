@@ -48,7 +48,10 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
     say(format!("migrating from {FIRST} to {SECOND}"));
     load.mark(DURING)?;
     let migration = migrate(&topology, spec, &say)?;
-    load.mark(AFTER)?;
+    // A migration that outlasts the traffic has no time after it; the verdict says so.
+    if load.stage()? == Stage::Measuring {
+        load.mark(AFTER)?;
+    }
     say(match migration.failure() {
         None => format!("migrated in {} ms", migration.total_us / 1000),
         Some(failure) => format!("the migration failed: {failure}"),
@@ -113,12 +116,13 @@ impl Load {
 
     fn wait_until_measuring(&mut self) -> Result<()> {
         let control = self.control.clone();
-        let measuring = || {
-            let status = command(&control, "status").ok();
-            let status: Option<Status> = status.and_then(|answer| serde_json::from_str(&answer).ok());
-            status.is_some_and(|status| status.stage == Stage::Measuring)
-        };
+        let measuring = || stage(&control).is_ok_and(|stage| stage == Stage::Measuring);
         self.process.wait_until("measuring", LOAD_START_LIMIT, measuring)
+    }
+
+    fn stage(&self) -> Result<Stage> {
+        // It ends by itself after the drain.
+        Ok(if self.report.exists() { Stage::Draining } else { stage(&self.control)? })
     }
 
     fn mark(&mut self, phase: &str) -> Result<()> {
@@ -136,6 +140,12 @@ impl Load {
         };
         serde_json::from_str(&text).context("the load generator's report cannot be understood")
     }
+}
+
+/// What the load generator that listens on `socket` is doing.
+fn stage(socket: &Path) -> Result<Stage> {
+    let status: Status = serde_json::from_str(&command(socket, "status")?)?;
+    Ok(status.stage)
 }
 
 /// Says `line` to the load generator that listens on `socket` and returns its answer.
