@@ -1,18 +1,4 @@
-//! The switch: ports, instances and the paths between them, as one sans-I/O machine.
-//!
-//! The driver's calls, in this order, for every round of its loop:
-//!
-//! 1. [`receive`](Switch::receive) for each packet a device received;
-//! 2. [`advance`](Switch::advance): packets leave delay lines, drain packets are re-sent, holds run out;
-//! 3. [`send`](Switch::send) for each port: the device takes what it can from the egress queue, the rest stays;
-//! 4. [`poll_event`](Switch::poll_event) until there is none.
-//!
-//! Between rounds it changes the [topology](Switch::add_port), [redirects](Switch::redirect) and reports. A round is the
-//! unit of atomicity: whatever changes, changes for all packets of the next burst and for none of the last.
-//! [`next_deadline`](Switch::next_deadline) says how long nothing will happen by itself.
-//!
-//! Every packet that comes in goes out, waits in a queue whose bounds are known, is consumed because it is addressed to
-//! the switch, or is counted under a [cause](crate::counters::DropCause): [`Totals::unaccounted`] is always 0.
+//! The switch itself: [`Switch`] and its parts.
 
 mod hold;
 mod inband;
@@ -44,7 +30,21 @@ use std::collections::VecDeque;
 /// Ethernet's addresses and type: what every frame has.
 const ETHERNET_HEADER_LEN: usize = 14;
 
-/// The switch. See the [module](self) for the order of calls.
+/// The switch: ports, instances and the paths between them, as one sans-I/O machine.
+///
+/// The driver's calls, in this order, for every round of its loop:
+///
+/// 1. [`receive`](Self::receive) for each packet a device received;
+/// 2. [`advance`](Self::advance): packets leave delay lines, drain packets are re-sent, holds run out;
+/// 3. [`send`](Self::send) for each port: the device takes what it can from the egress queue, the rest stays;
+/// 4. [`poll_event`](Self::poll_event) until there is none.
+///
+/// Between rounds it changes the [topology](Self::add_port), [redirects](Self::redirect) and reports. A round is the
+/// unit of atomicity: whatever changes, changes for all packets of the next burst and for none of the last.
+/// [`next_deadline`](Self::next_deadline) says how long nothing will happen by itself.
+///
+/// Every packet that comes in goes out, waits in a queue whose bounds are known, is consumed because it is addressed to
+/// the switch, or is counted under a [cause](crate::counters::DropCause): [`Totals::unaccounted`] is always 0.
 #[derive(Debug)]
 pub struct Switch<B: Buffers> {
     buffers: B,

@@ -133,7 +133,7 @@ fn management_ports_are_switched_among_each_other() {
     }
     let hello = addressed([0xff; 6], 0, 1);
     peers[0].send(&hello);
-    assert_eq!(peers[1].receive(1), [hello.clone()]);
+    assert_eq!(peers[1].receive(1), std::slice::from_ref(&hello));
     assert_eq!(peers[2].receive(1), [hello]);
     let answer = addressed(mac(0), 1, 2);
     peers[1].send(&answer);
