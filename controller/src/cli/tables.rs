@@ -186,7 +186,8 @@ fn migrations(title: &str, migrations: &[MigrationSummary]) -> String {
     if migrations.is_empty() {
         return String::new();
     }
-    let mut table = layout::table(&[title, "from", "to", "result", "duration", ""]);
+    let mut table = layout::table(&[title, "from", "to", "result", "duration"]);
+    let mut details = String::new();
     for migration in migrations {
         table.add_row([
             migration.migration.to_string(),
@@ -194,8 +195,10 @@ fn migrations(title: &str, migrations: &[MigrationSummary]) -> String {
             migration.destination.to_string(),
             word(&migration.result),
             duration(Duration::from_micros(migration.duration_us)),
-            migration.detail.clone(),
         ]);
+        if !migration.detail.is_empty() {
+            details += &format!(" {}: {}\n", migration.migration, migration.detail);
+        }
     }
-    format!("{table}\n")
+    format!("{table}\n{details}")
 }

@@ -2,14 +2,14 @@
 
 use super::Daemon;
 use super::migrations::{Input, micros};
-use super::registry::Entry;
+use super::registry::{Entry, Stage};
 use crate::api::{ApiEvent, MigrationOutcome, MigrationResult, MigrationSummary, Step, TimelineEntry};
 use crate::fabric::Fabric;
 use crate::peer::{self, InstancePeer, PeerEvent};
 use crate::units::word;
 use slim_core::migration::{CallError, Coordinator, CoordinatorAction, CoordinatorEvent, Outcome, Party};
 use slim_core::protocol::MigrationId;
-use slim_core::protocol::control::{ControlError, InstanceEvent, MigrationRole};
+use slim_core::protocol::control::{ControlError, ErrorCode, InstanceEvent, MigrationRole};
 use slim_core::time;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -143,8 +143,8 @@ impl Pair {
 
 /// The connections of a migration.
 struct Wires {
-    source: Arc<InstancePeer>,
-    destination: Arc<InstancePeer>,
+    source: (Arc<Entry>, Arc<InstancePeer>),
+    destination: (Arc<Entry>, Arc<InstancePeer>),
     fabric: Arc<dyn Fabric>,
     inputs: Sender<Input>,
 }
@@ -168,6 +168,8 @@ impl Wires {
             PeerEvent::Event(event) => of_switch.send(Input::Event(CoordinatorEvent::Switch(event))).is_ok(),
             PeerEvent::Down => true,
         }));
+        let source = (Arc::clone(&pair.source), source);
+        let destination = (Arc::clone(&pair.destination), destination);
         Ok(Self { source, destination, fabric: Arc::clone(fabric), inputs })
     }
 
@@ -175,12 +177,13 @@ impl Wires {
         let inputs = self.inputs.clone();
         match action {
             CoordinatorAction::Instance { role, call, request } => {
-                let peer = match role {
+                let (entry, peer) = match role {
                     MigrationRole::Source => &self.source,
                     MigrationRole::Destination => &self.destination,
                 };
+                let entry = Arc::clone(entry);
                 peer.send(request, move |answer| {
-                    let result = answer.map_err(from_peer);
+                    let result = answer.map_err(|error| from_instance(&entry, error));
                     // A driver that has ended does not want the answer any more.
                     let _ = inputs.send(Input::Event(CoordinatorEvent::InstanceReply { call, result }));
                 });
@@ -221,6 +224,19 @@ fn next_input(queue: &Receiver<Input>, wake: Option<time::Instant>, now: time::I
         return None;
     }
     queue.recv_timeout(wake - now).ok()
+}
+
+/// Why an instance does not answer. One whose process has ended never will: that is as good as its own word that it knows
+/// nothing of any migration, and spares everybody the wait.
+fn from_instance(entry: &Entry, error: peer::CallError) -> CallError {
+    match (&error, &entry.state().stage) {
+        (peer::CallError::Refused(_), _) => from_peer(error),
+        (_, Stage::Ended(_)) => {
+            let text = format!("{}: its process has ended", entry.name);
+            CallError::Refused(ControlError::with(ErrorCode::UnknownMigration, text))
+        }
+        _ => from_peer(error),
+    }
 }
 
 fn from_peer(error: peer::CallError) -> CallError {
