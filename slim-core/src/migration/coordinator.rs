@@ -515,8 +515,10 @@ impl Coordinator {
         self.outcome = Some(outcome);
     }
 
+    /// Whether the destination has taken over, as it says itself or as a released source implies.
     pub(super) fn destination_is_committed(&self) -> bool {
         matches!(self.known.destination.phase, Some(DestinationPhase::TakingOver | DestinationPhase::Live))
+            || self.known.source.phase == Some(SourcePhase::Released)
     }
 
     pub(super) fn name(&self, role: MigrationRole) -> &Name {

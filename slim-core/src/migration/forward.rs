@@ -134,23 +134,18 @@ impl Coordinator {
             return;
         }
         let destination = self.known.destination.phase;
+        let reached = |wanted| destination.is_some_and(|phase| phase >= wanted);
         match self.phase {
-            CoordinatorPhase::Preparing => {
-                if self.known.destination.agreed && destination.is_some_and(|phase| phase >= DestinationPhase::Armed) {
-                    self.enter(now, CoordinatorPhase::Transferring);
-                    self.ask(Purpose::Start);
-                }
+            CoordinatorPhase::Preparing if self.known.destination.agreed && reached(DestinationPhase::Armed) => {
+                self.enter(now, CoordinatorPhase::Transferring);
+                self.ask(Purpose::Start);
             }
-            CoordinatorPhase::Transferring => {
-                if destination.is_some_and(|phase| phase >= DestinationPhase::Redirecting) {
-                    self.enter(now, CoordinatorPhase::Redirecting);
-                    self.ask(Purpose::Redirect);
-                }
+            CoordinatorPhase::Transferring if reached(DestinationPhase::Redirecting) => {
+                self.enter(now, CoordinatorPhase::Redirecting);
+                self.ask(Purpose::Redirect);
             }
-            CoordinatorPhase::Redirecting => {
-                if self.known.redirect == Redirect::Done {
-                    self.enter(now, CoordinatorPhase::Draining);
-                }
+            CoordinatorPhase::Redirecting if self.known.redirect == Redirect::Done => {
+                self.enter(now, CoordinatorPhase::Draining);
             }
             CoordinatorPhase::Draining if self.destination_is_committed() => match self.known.source.phase {
                 Some(SourcePhase::Released) => self.enter(now, CoordinatorPhase::Finishing),

@@ -21,6 +21,8 @@
 mod coordinator;
 mod forward;
 mod recover;
+#[cfg(test)]
+mod tests;
 mod types;
 mod undo;
 

@@ -112,7 +112,7 @@ impl From<MigrationRole> for Party {
 ///                     └► resolving ─────────────────────┘ the destination did not take over
 ///                            └──────────────────────────► unresolved: nobody who knows can be reached
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CoordinatorPhase {
     /// Asking instances and switch who they are, comparing.

@@ -150,6 +150,17 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         true
     }
 
+    /// Nobody is left at this instance to hear of its connections.
+    pub(super) fn forget_connections(&mut self, node: usize) {
+        for known in &mut self.connections {
+            if known.source == node {
+                known.source_open = false;
+            } else {
+                known.destination_open = false;
+            }
+        }
+    }
+
     fn send(&mut self, connection: usize, to_destination: bool, segment: Segment) {
         let known = &self.connections[connection];
         let from = if to_destination { known.source } else { known.destination };

@@ -61,8 +61,13 @@ impl Switch {
         self.redirects.iter().all(|redirect| redirect.hold.is_none())
     }
 
+    /// Packets handed back in all redirects that were undone.
+    pub(super) fn handed_back_packets(&self) -> u64 {
+        self.redirects.iter().map(|redirect| redirect.handed_back_packets).sum()
+    }
+
     /// A frame from outside.
-    pub(super) fn from_outside(&mut self, port: PortId, frame: Vec<u8>) -> Option<Forward> {
+    pub(super) fn route_from_outside(&mut self, port: PortId, frame: Vec<u8>) -> Option<Forward> {
         let live = self.live;
         if let Some(redirect) =
             self.redirects.iter_mut().find(|redirect| redirect.to == live && redirect.hold.is_some())
@@ -76,7 +81,7 @@ impl Switch {
     }
 
     /// A frame from an instance.
-    pub(super) fn from_instance(&mut self, node: usize, port: PortId, frame: Vec<u8>) -> Vec<Forward> {
+    pub(super) fn route_from_instance(&mut self, node: usize, port: PortId, frame: Vec<u8>) -> Vec<Forward> {
         if !crate::protocol::inband::is_inband(&frame) {
             return vec![Forward::Out { port, frame }];
         }

@@ -151,80 +151,170 @@ fn a_full_st_q_out_undoes_the_migration_and_the_next_one_succeeds() {
     completed(world.migrate(&[]));
 }
 
-#[test]
-fn an_abort_at_any_time_leaves_everything_in_order() {
-    for after in (0..120).map(|step| micros(250 * step)) {
-        let mut world = world(scenario(5, 1 + (after.as_micros() % 500 / 250) as u16));
-        let outcome = world.migrate(&[(after, Fault::Abort)]);
-        let live = match &outcome {
+/// Runs one migration with a fault for each of `count` moments, and lets `check` judge; then everything has to be in
+/// order, and another migration has to succeed.
+fn at_each_moment(
+    scenario: impl Fn(u64) -> Scenario,
+    count: u64,
+    step: Duration,
+    fault: impl Fn(u64) -> Fault,
+    mut check: impl FnMut(&ChainWorld, &Outcome),
+) {
+    for moment in 0..count {
+        let mut world = world(scenario(moment));
+        let after = step * moment as u32;
+        let outcome = world.migrate(&[(after, fault(moment))]);
+        println!("{:?} after {after:?}: {outcome:?}", fault(moment));
+        let live = match outcome {
             Outcome::Completed { .. } => 1,
-            Outcome::RolledBack { failure, .. } => {
-                assert_eq!(failure.code, FailureCode::Aborted, "{after:?}");
-                0
-            }
-            Outcome::Unresolved { .. } => panic!("{after:?}: {outcome:?}"),
+            Outcome::RolledBack { .. } => 0,
+            Outcome::Unresolved { .. } => panic!("unresolved though everybody could be reached"),
         };
-        assert_eq!(world.live(), live, "{after:?}");
+        assert_eq!(world.live(), live);
+        check(&world, &outcome);
         world.recycle();
         completed(world.migrate(&[]));
         world.recycle();
         world.settle();
     }
+}
+
+#[test]
+fn an_abort_at_any_time_leaves_everything_in_order() {
+    let (mut undone, mut completed, mut handed_back) = (0, 0, 0);
+    let shards = |moment| scenario(5, 1 + (moment % 2) as u16);
+    at_each_moment(
+        shards,
+        60,
+        micros(500),
+        |_| Fault::Abort,
+        |world, outcome| {
+            match outcome {
+                Outcome::RolledBack { failure, .. } => {
+                    assert_eq!(failure.code, FailureCode::Aborted);
+                    undone += 1;
+                }
+                _ => completed += 1,
+            }
+            handed_back += world.handed_back_packets();
+        },
+    );
+    assert!(undone > 20 && completed > 5 && handed_back > 20, "{undone} {completed} {handed_back}");
 }
 
 #[test]
 fn a_stream_that_breaks_at_any_time_leaves_everything_in_order() {
-    for after in (0..120).map(|step| micros(250 * step)) {
-        let mut world = world(scenario(6, 1));
-        let outcome = world.migrate(&[(after, Fault::BreakStream(after.as_micros() as u64 / 250))]);
-        assert!(!matches!(outcome, Outcome::Unresolved { .. }), "{after:?}: {outcome:?}");
-        world.recycle();
-        completed(world.migrate(&[]));
-        world.recycle();
-        world.settle();
-    }
+    let mut undone = 0;
+    at_each_moment(
+        |_| scenario(6, 1),
+        60,
+        micros(500),
+        Fault::BreakStream,
+        |_, outcome| {
+            if let Outcome::RolledBack { failure, .. } = outcome {
+                assert_eq!(failure.code, FailureCode::StreamLost);
+                undone += 1;
+            }
+        },
+    );
+    assert!(undone > 10, "{undone}");
 }
 
 #[test]
 fn a_restarted_controller_completes_or_undoes() {
-    let mut ways = [0, 0];
-    for after in (0..100).map(|step| micros(300 * step)) {
-        let mut world = world(scenario(7, 1));
-        let outcome = world.migrate(&[(after, Fault::ControllerCrash(millis(5)))]);
-        match outcome {
-            Outcome::Completed { .. } => ways[0] += 1,
-            Outcome::RolledBack { .. } => ways[1] += 1,
-            Outcome::Unresolved { .. } => panic!("{after:?}: {outcome:?}"),
-        }
-        world.recycle();
-        completed(world.migrate(&[]));
-        world.recycle();
-        world.settle();
-    }
-    assert!(ways[0] > 10 && ways[1] > 10, "{ways:?}");
+    let mut undone = 0;
+    at_each_moment(
+        |_| scenario(7, 1),
+        50,
+        micros(600),
+        |_| Fault::ControllerCrash(millis(5)),
+        |_, outcome| {
+            undone += u32::from(matches!(outcome, Outcome::RolledBack { .. }));
+        },
+    );
+    assert!((5..45).contains(&undone), "{undone} of 50 undone");
 }
 
 #[test]
 fn outages_of_control_connections_do_no_harm() {
-    for (step, party) in (0..90).zip([Party::Source, Party::Destination, Party::Switch].into_iter().cycle()) {
-        let mut world = world(scenario(8, 1));
-        let after = micros(350 * step);
-        let outcome = world.migrate(&[(after, Fault::ControlOutage(party, millis(20)))]);
-        assert!(!matches!(outcome, Outcome::Unresolved { .. }), "{party:?} after {after:?}: {outcome:?}");
-        world.recycle();
-        world.settle();
-    }
+    let party = |moment| [Party::Source, Party::Destination, Party::Switch][moment as usize % 3];
+    let outage = |moment| Fault::ControlOutage(party(moment), millis(20));
+    at_each_moment(
+        |_| scenario(8, 1),
+        45,
+        micros(700),
+        outage,
+        |_, outcome| {
+            assert!(matches!(outcome, Outcome::Completed { digests_equal: Some(true), .. }));
+        },
+    );
+}
+
+/// Shows that the oracle is not blind, and why the switch has to hold packets.
+#[test]
+#[should_panic(expected = "lost, doubled or overtaken")]
+fn without_a_hold_an_undone_redirect_would_reorder() {
+    let without_hold = |moment| {
+        let mut scenario = scenario(9 + moment, 1);
+        scenario.timeouts.hold_ms = 0;
+        scenario.flows = 2;
+        scenario
+    };
+    at_each_moment(without_hold, 60, micros(500), |_| Fault::Abort, |_, _| {});
+}
+
+/// Shows that the oracle is not blind, and why `pkt_q` is needed.
+#[test]
+#[should_panic(expected = "lost, doubled or overtaken")]
+fn without_a_pkt_q_packets_would_be_lost() {
+    let mut scenario = scenario(10, 1);
+    scenario.pkt_q_bytes = 0;
+    let mut world = world(scenario);
+    world.migrate(&[]);
+    world.run(millis(20));
+    world.settle();
 }
 
 #[test]
-fn a_destination_that_dies_leaves_the_source_live() {
-    let mut world = world(scenario(9, 1));
-    // Long before the redirect: nothing is lost.
-    let outcome = world.migrate(&[(millis(6), Fault::DestinationCrash)]);
-    assert!(matches!(outcome, Outcome::RolledBack { .. }), "{outcome:?}");
-    assert_eq!(world.role(0), InstanceRole::Live);
-    world.run(millis(50));
-    world.settle();
+fn a_destination_that_dies_leaves_the_source_live_unless_it_had_taken_over() {
+    let mut undone = 0;
+    for after in (0..30).map(millis) {
+        let mut world = world(scenario(11, 1));
+        let outcome = world.migrate(&[(after, Fault::DestinationCrash)]);
+        match outcome {
+            Outcome::RolledBack { .. } => {
+                undone += 1;
+                assert_eq!((world.live(), world.role(0)), (0, InstanceRole::Live));
+                world.run(millis(50));
+                world.settle();
+            }
+            Outcome::Completed { .. } => assert_eq!(world.live(), 1),
+            Outcome::Unresolved { .. } => {
+                assert_eq!(world.role(0), InstanceRole::Source, "it has committed and waits for a word");
+            }
+        }
+    }
+    assert!(undone > 10, "{undone}");
+}
+
+#[test]
+fn a_source_that_dies_is_reported_unless_the_destination_can_go_on() {
+    let (mut completed, mut unresolved) = (0, 0);
+    for after in (0..30).map(millis) {
+        let mut world = world(scenario(12, 1));
+        match world.migrate(&[(after, Fault::SourceCrash)]) {
+            Outcome::Completed { .. } => {
+                completed += 1;
+                assert_eq!((world.live(), world.role(1)), (1, InstanceRole::Live));
+                world.run(millis(50));
+                world.settle();
+            }
+            Outcome::Unresolved { .. } => unresolved += 1,
+            // It died before it was asked for anything.
+            Outcome::RolledBack { .. } => assert!(after < millis(10), "{after:?}"),
+        }
+    }
+    assert!(completed > 5 && unresolved > 5, "{completed} {unresolved}");
 }
 
 /// Everything that may go wrong in one run; some kinds are left out of each run entirely.
@@ -236,7 +326,7 @@ fn random_faults(random: &mut Random) -> Vec<(Duration, Fault)> {
         let after = random.time(Duration::ZERO, millis(40));
         let fault = match random.below(4) {
             0 if allowed[0] => Fault::Abort,
-            1 if allowed[1] => Fault::BreakStream(random.next()),
+            1 if allowed[1] => Fault::BreakStream(random.number()),
             2 if allowed[2] => {
                 let party = parties[random.below(3) as usize];
                 Fault::ControlOutage(party, random.time(millis(1), millis(30)))
@@ -251,7 +341,7 @@ fn random_faults(random: &mut Random) -> Vec<(Duration, Fault)> {
 
 fn random_run(seed: u64) {
     let mut random = Random::new(seed);
-    let mut scenario = scenario(random.next(), random.between(1, 2) as u16);
+    let mut scenario = scenario(random.number(), random.between(1, 2) as u16);
     scenario.link_delay = (micros(random.between(10, 200)), micros(random.between(200, 1500)));
     scenario.flows = random.between(1, 600) as u32;
     scenario.packet_interval = micros(random.between(80, 400));
@@ -289,7 +379,7 @@ fn random_run(seed: u64) {
 #[test]
 fn random_faults_lose_double_and_reorder_nothing() {
     let range = std::env::var("SLIM_SEEDS").ok();
-    let (from, to) = range.as_deref().and_then(|range| range.split_once("..")).unwrap_or(("0", "150"));
+    let (from, to) = range.as_deref().and_then(|range| range.split_once("..")).unwrap_or(("0", "40"));
     for seed in from.parse::<u64>().expect("SLIM_SEEDS")..to.parse().expect("SLIM_SEEDS") {
         random_run(seed);
     }

@@ -134,7 +134,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             Node::new(name(text), &workload, scenario.shards, pkt_q, st_q_out, seed)
         };
         // The same seed in both instances and in the reference: random choices must not differ.
-        let seed = random.next();
+        let seed = random.number();
         let nodes = vec![node("instance-0", seed), node("instance-1", seed)];
         let mut world = Self {
             oracle: Oracle::new(&workload.config(), scenario.shards, seed),
@@ -181,6 +181,11 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         &self.oracle
     }
 
+    /// Packets that destinations have handed back in redirects that were undone.
+    pub fn handed_back_packets(&self) -> u64 {
+        self.switch.handed_back_packets()
+    }
+
     /// An instance's role.
     pub fn role(&self, node: usize) -> InstanceRole {
         self.nodes[node].vei.role()
@@ -213,14 +218,14 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     pub fn migrate(&mut self, faults: &[(Duration, Fault)]) -> Outcome {
         self.source = self.switch.live();
         self.migrations += 1;
-        let migration = MigrationId(self.random.next());
+        let migration = MigrationId(self.random.number());
         self.current = Some(migration);
         for &(after, fault) in faults {
             self.agenda.enter(self.now + after, Happening::Fault { migration, fault });
         }
         let parameters = CoordinatorParameters {
             migration,
-            nonce: Nonce(self.random.next() as u32),
+            nonce: Nonce(self.random.number() as u32),
             source: self.nodes[self.source].name.clone(),
             destination: self.nodes[1 - self.source].name.clone(),
             prepare: self.scenario.prepare.clone(),
@@ -316,7 +321,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                 self.nodes[node].lcores[usize::from(shard.0)].receive[usize::from(port.0)].push_back(frame);
             }
             Happening::FromInstance { node, port, frame } => {
-                for forward in self.switch.from_instance(node, port, frame) {
+                for forward in self.switch.route_from_instance(node, port, frame) {
                     self.forward(forward);
                 }
             }
@@ -390,7 +395,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         let flow = self.random.below(u64::from(self.scenario.flows)) as u32;
         let id = self.oracle.generate(port, flow);
         let frame = self.workload.frame(id);
-        if let Some(forward) = self.switch.from_outside(port, frame) {
+        if let Some(forward) = self.switch.route_from_outside(port, frame) {
             self.forward(forward);
         }
     }
@@ -755,9 +760,11 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
 
     /// An instance is gone for good: its connections break, its control connection does not come back.
     fn crash(&mut self, node: usize) {
+        self.oracle.loss_allowed = true;
         self.lives[node] += 1;
         self.disconnect(node, None);
         while self.break_stream(0) {}
+        self.forget_connections(node);
         let (pkt_q, st_q_out) = (self.scenario.pkt_q_bytes, self.scenario.st_q_out_bytes);
         let (name, shards) = (self.nodes[node].name.clone(), self.scenario.shards);
         self.nodes[node] = Node::new(name, &self.workload, shards, pkt_q, st_q_out, 0);

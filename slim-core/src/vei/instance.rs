@@ -278,6 +278,9 @@ impl Instance {
         if self.role() != InstanceRole::Live {
             return Err(wrong_role("start", self.role()));
         }
+        if paths.is_empty() {
+            return Err(ControlError::new(ErrorCode::Malformed, "without a path to be drained there is no end"));
+        }
         if let Some(last) = self.migration.as_ref().filter(|last| !last.is_over()) {
             let message = format!("migration {} is not finished yet", last.id());
             return Err(ControlError::new(ErrorCode::Busy, message));

@@ -203,6 +203,15 @@ fn a_source_that_differs_is_refused_with_what_differs() {
 }
 
 #[test]
+fn a_start_without_paths_is_refused() {
+    let mut instance = in_role(InstanceRole::Live);
+    let InstanceRequest::Start { migration, destination, nonce, options, .. } = start(7) else { unreachable!() };
+    let request = InstanceRequest::Start { migration, destination, paths: PathSet::EMPTY, nonce, options };
+    assert_eq!(ask(&mut instance, &request), Err(ErrorCode::Malformed));
+    assert_eq!(instance.role(), InstanceRole::Live);
+}
+
+#[test]
 fn time_outs_strike_through_the_instance() {
     let mut instance = in_role(InstanceRole::Source);
     let due = instance.poll_timeout().unwrap();
