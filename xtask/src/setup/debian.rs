@@ -130,24 +130,34 @@ fn update(log: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Installs `names`, QEMU last: its dependencies from the backports must not replace libraries whose development
+/// files, from the release, the others still need.
 fn install_once(names: &[&str], backports: bool, log: &Path) -> Result<()> {
-    let mut rest = names.to_vec();
-    if backports {
-        rest.retain(|name| *name != QEMU);
-        install_from(&[QEMU], Some(BACKPORTS), log)?;
+    let mut rest: Vec<String> = names.iter().filter(|name| **name != QEMU).map(|name| (*name).to_owned()).collect();
+    if !rest.is_empty() {
+        rest.extend(companions()?);
+        install_step(&rest, log)?;
     }
-    if rest.is_empty() { Ok(()) } else { install_from(&rest, None, log) }
+    match (names.contains(&QEMU), backports) {
+        (false, _) => Ok(()),
+        (true, false) => install_step(&[QEMU.to_owned()], log),
+        (true, true) => install_step(&[format!("{QEMU}/{BACKPORTS}")], log),
+    }
 }
 
-fn install_from(names: &[&str], suite: Option<&str>, log: &Path) -> Result<()> {
-    let origin = suite.map_or_else(String::new, |suite| format!(" from {suite}"));
-    let mut step = Step::start(format!("installing {}{origin}", names.join(" ")));
+/// Development files that must come from the backports because their libraries did, here or earlier.
+fn companions() -> Result<Vec<String>> {
+    const PAIRS: [(&str, &str); 2] = [("libelf1", "libelf-dev"), ("libbpf1", "libbpf-dev")];
+    let versions = installed(&PAIRS.map(|(library, _)| library))?;
+    let newer = |library| versions.get(library).is_some_and(|version| version.contains("~bpo12"));
+    Ok(PAIRS.iter().filter(|(library, _)| newer(*library)).map(|(_, files)| format!("{files}/{BACKPORTS}")).collect())
+}
+
+fn install_step(names: &[String], log: &Path) -> Result<()> {
+    let mut step = Step::start(format!("installing {}", names.join(" ")));
     let mut install = apt_get();
-    install.args(["install", "--no-install-recommends"]);
-    if let Some(suite) = suite {
-        install.args(["-t", suite]);
-    }
-    command::run_logged(&mut step, install.args(names), log, |step, line| step.progress(0, line))?;
+    install.args(["install", "--no-install-recommends"]).args(names);
+    command::run_logged(&mut step, &mut install, log, |step, line| step.progress(0, line))?;
     step.finish("");
     Ok(())
 }
