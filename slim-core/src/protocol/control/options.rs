@@ -31,7 +31,7 @@ impl Default for StartOptions {
     fn default() -> Self {
         Self {
             filler_bytes: 0,
-            statelet_delay_us: 1_000,
+            statelet_delay_us: 10_000,
             snapshot_rate_bytes_per_s: None,
             timeouts: SourceTimeouts::default(),
         }

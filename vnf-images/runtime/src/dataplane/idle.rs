@@ -1,23 +1,29 @@
 //! What an lcore does when there is nothing to do: sleep until a packet or a command comes.
 //!
-//! After some empty polls the receive interrupts are armed and the lcore waits for them, for the management thread's
-//! waker, or for the next tick of the network function. Devices without receive interrupts are polled with short
-//! sleeps in between, so that a packet waits at most [`SLEEP_MAX`].
+//! - While packets come, but slowly, it naps until about a burst of them has gathered. An interrupt for each few packets
+//!   costs far more: in an emulated guest it takes the hypervisor's own thread.
+//! - When packets come so fast that a burst gathers within [`NAP_MIN`], it polls on.
+//! - When none has come for some naps, the receive interrupts are armed and the lcore waits for them, for the management
+//!   thread's waker, or for the next tick of the network function. Devices without receive interrupts are polled with
+//!   naps of [`NAP_MAX`], which so is the longest that a packet waits in any case.
 
 use dpdk::{Eal, RxQueue, WaitSet, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Empty polls in a row before the lcore sleeps. Each costs a few microseconds in an emulated guest.
 const EMPTY_POLLS: u32 = 8;
 
-/// Sleep between polls of devices without interrupts, right after packets came.
-const SLEEP_MIN: Duration = Duration::from_micros(50);
+/// The packets a nap is to gather: two bursts of two ports, a small part of any ring.
+const GATHER_PACKETS: u32 = 64;
 
-/// The longest such sleep.
-const SLEEP_MAX: Duration = Duration::from_micros(200);
+/// The shortest nap; below that the timer costs more than polling.
+const NAP_MIN: Duration = Duration::from_micros(50);
 
-/// Sleeps of the shortest length before longer ones.
-const SHORT_SLEEPS: u32 = 1000;
+/// The longest nap.
+const NAP_MAX: Duration = Duration::from_micros(500);
+
+/// Naps in a row without a packet before the interrupts are armed.
+const NAPS_EMPTY: u32 = 20;
 
 /// Decides when an lcore sleeps, and how.
 pub struct Idle {
@@ -25,7 +31,11 @@ pub struct Idle {
     /// The receive interrupts are on.
     armed: bool,
     empty_polls: u32,
-    short_sleeps: u32,
+    /// Packets since the last nap, which ended then.
+    packets: u32,
+    last_nap: Instant,
+    /// Naps in a row without a packet.
+    naps_empty: u32,
 }
 
 enum Mode {
@@ -36,7 +46,14 @@ enum Mode {
 impl Idle {
     /// Watches `queues`, which are all of one lcore. The waker, if there is one, ends a sleep early.
     pub fn new(eal: &Eal, queues: &[RxQueue], interrupts: bool) -> (Self, Option<Waker>) {
-        let idle = |mode| Self { mode, armed: false, empty_polls: 0, short_sleeps: 0 };
+        let idle = |mode| Self {
+            mode,
+            armed: false,
+            empty_polls: 0,
+            packets: 0,
+            last_nap: Instant::now(),
+            naps_empty: NAPS_EMPTY,
+        };
         let watch = || {
             let mut set = WaitSet::new(eal)?;
             queues.iter().try_for_each(|queue| set.add(queue))?;
@@ -65,11 +82,11 @@ impl Idle {
         }
     }
 
-    /// A poll found something.
+    /// A poll found `packets`, or something else to do.
     #[inline]
-    pub fn busy(&mut self, queues: &mut [RxQueue]) {
+    pub fn busy(&mut self, queues: &mut [RxQueue], packets: usize) {
         self.empty_polls = 0;
-        self.short_sleeps = 0;
+        self.packets = self.packets.saturating_add(packets as u32);
         if self.armed {
             self.disarm(queues);
         }
@@ -82,30 +99,38 @@ impl Idle {
         if self.empty_polls < EMPTY_POLLS || timeout.is_zero() {
             return false;
         }
-        match &mut self.mode {
-            // What came before arming is not announced: poll once more.
-            Mode::Interrupts(_) if !self.armed => {
-                self.armed = true;
-                if let Err(error) = queues.iter_mut().try_for_each(RxQueue::enable_interrupt) {
-                    self.give_up(&error);
-                }
-                false
-            }
-            Mode::Interrupts(set) => {
-                if let Err(error) = set.wait(timeout) {
-                    self.give_up(&error);
-                }
-                // Some devices disarm themselves when they fire, so all are armed anew before the next wait.
-                self.disarm(queues);
-                true
-            }
-            Mode::Sleeps => {
-                self.short_sleeps = self.short_sleeps.saturating_add(1);
-                let sleep = if self.short_sleeps < SHORT_SLEEPS { SLEEP_MIN } else { SLEEP_MAX };
-                std::thread::sleep(sleep.min(timeout));
-                true
-            }
+        if self.armed {
+            return self.wait(queues, timeout);
         }
+        let since_nap = self.last_nap.elapsed();
+        let packets = core::mem::take(&mut self.packets);
+        self.naps_empty = if packets > 0 { 0 } else { self.naps_empty.saturating_add(1) };
+        if self.naps_empty >= NAPS_EMPTY && matches!(self.mode, Mode::Interrupts(_)) {
+            // What came before arming is not announced: poll once more.
+            self.armed = true;
+            if let Err(error) = queues.iter_mut().try_for_each(RxQueue::enable_interrupt) {
+                self.give_up(&error);
+            }
+            return false;
+        }
+        let nap = nap(packets, since_nap);
+        if let Some(nap) = nap {
+            std::thread::sleep(nap.min(timeout));
+        }
+        self.empty_polls = 0;
+        self.last_nap = Instant::now();
+        nap.is_some()
+    }
+
+    fn wait(&mut self, queues: &mut [RxQueue], timeout: Duration) -> bool {
+        if let Mode::Interrupts(set) = &mut self.mode
+            && let Err(error) = set.wait(timeout)
+        {
+            self.give_up(&error);
+        }
+        // Some devices disarm themselves when they fire, so all are armed anew before the next wait.
+        self.disarm(queues);
+        true
     }
 
     fn disarm(&mut self, queues: &mut [RxQueue]) {
@@ -122,5 +147,30 @@ impl Idle {
         }
         self.mode = Mode::Sleeps;
         self.armed = false;
+    }
+}
+
+/// How long to nap after `packets` came in `time`, so that about [`GATHER_PACKETS`] gather; `None` is not at all.
+fn nap(packets: u32, time: Duration) -> Option<Duration> {
+    if packets == 0 {
+        return Some(NAP_MAX);
+    }
+    let nap = (time * GATHER_PACKETS / packets).min(NAP_MAX);
+    (nap >= NAP_MIN).then_some(nap)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naps_gather_a_burst_and_no_more() {
+        assert_eq!(nap(0, Duration::from_millis(1)), Some(NAP_MAX));
+        // 25,000 a second: 64 take 2.56 ms, which is too long to wait.
+        assert_eq!(nap(25, Duration::from_millis(1)), Some(NAP_MAX));
+        // 400,000 a second.
+        assert_eq!(nap(400, Duration::from_millis(1)), Some(Duration::from_micros(160)));
+        // 2 million a second: poll on.
+        assert_eq!(nap(2000, Duration::from_millis(1)), None);
     }
 }

@@ -183,8 +183,9 @@ impl<F: NetworkFunction, R: FnMut(Report<F>) -> Result<(), Report<F>>> Lcore<F, 
     pub fn run(mut self) {
         let mut burst = heapless::Vec::new();
         while !self.ended {
-            if self.pass(&mut burst) {
-                self.idle.busy(&mut self.rx);
+            let (busy, received) = self.pass(&mut burst);
+            if busy {
+                self.idle.busy(&mut self.rx, received);
                 self.work.counters.busy_polls.add(1);
             } else {
                 self.work.counters.empty_polls.add(1);
@@ -197,8 +198,8 @@ impl<F: NetworkFunction, R: FnMut(Report<F>) -> Result<(), Report<F>>> Lcore<F, 
         self.work.transmit.flush();
     }
 
-    /// One pass of the loop. Returns whether there was anything to do.
-    fn pass(&mut self, burst: &mut heapless::Vec<Mbuf, BURST>) -> bool {
+    /// One pass of the loop. Returns whether there was anything to do, and how many packets arrived.
+    fn pass(&mut self, burst: &mut heapless::Vec<Mbuf, BURST>) -> (bool, usize) {
         let now = self.clock.now();
         let mut busy = false;
         if let Ok(command) = self.commands.pop() {
@@ -228,7 +229,7 @@ impl<F: NetworkFunction, R: FnMut(Report<F>) -> Result<(), Report<F>>> Lcore<F, 
         if !self.work.reports.is_empty() || !self.unreported.is_empty() {
             self.report();
         }
-        busy
+        (busy, received)
     }
 
     /// How long the lcore may sleep if nothing arrives.
