@@ -1,13 +1,14 @@
 //! The coordinator itself: what it knows, whom it has asked, and the time. Which way to go is decided in
 //! [`forward`](super::forward) and [`undo`](super::undo).
 
+use super::requests::Wanted;
 use super::types::{
     Call, CallError, CoordinatorAction, CoordinatorEvent, CoordinatorParameters, CoordinatorPhase,
     CoordinatorPhaseDuration, Outcome, Party, Progress,
 };
 use crate::protocol::control::{
-    Description, InstanceEvent, InstancePaths, InstanceRequest, InstanceStatus, MigrationReport, MigrationRole,
-    ResolveOutcome, SwitchEvent, SwitchRequest,
+    Description, InstanceEvent, InstancePaths, InstanceStatus, MigrationReport, MigrationRole, ResolveOutcome,
+    SwitchEvent,
 };
 use crate::protocol::{DestinationPhase, Failure, FailureCode, MigrationPhase, Name, PathSet, SourcePhase, Text};
 use crate::time::Instant;
@@ -419,64 +420,6 @@ impl Coordinator {
         self.actions.push_back(action);
     }
 
-    fn request(&mut self, purpose: Purpose) -> Wanted {
-        let parameters = &self.parameters;
-        let migration = parameters.migration;
-        match purpose {
-            Purpose::Describe(role) => Wanted::Instance(role, InstanceRequest::Describe {}),
-            Purpose::Status(role) => Wanted::Instance(role, InstanceRequest::Status {}),
-            Purpose::SourceRole => Wanted::Instance(MigrationRole::Source, InstanceRequest::Status {}),
-            Purpose::Prepare => {
-                self.known.destination.asked = true;
-                Wanted::Instance(MigrationRole::Destination, self.prepare_request())
-            }
-            Purpose::Start => {
-                self.known.source.asked = true;
-                Wanted::Instance(MigrationRole::Source, self.start_request())
-            }
-            Purpose::AbortSource => Wanted::Instance(
-                MigrationRole::Source,
-                InstanceRequest::Abort { migration, reason: self.reason(), hand_back: None },
-            ),
-            Purpose::AbortDestination => {
-                let redirected = self.known.redirect != Redirect::NotAsked;
-                let hand_back = redirected.then(|| parameters.rollback_nonce());
-                let request = InstanceRequest::Abort { migration, reason: self.reason(), hand_back };
-                Wanted::Instance(MigrationRole::Destination, request)
-            }
-            Purpose::Resolve(outcome) => {
-                Wanted::Instance(MigrationRole::Source, InstanceRequest::Resolve { migration, outcome })
-            }
-            Purpose::PathList => Wanted::Switch(SwitchRequest::PathList {}),
-            Purpose::RedirectStatus => Wanted::Switch(SwitchRequest::RedirectStatus { migration }),
-            Purpose::Redirect => {
-                if self.known.redirect == Redirect::NotAsked {
-                    self.known.redirect = Redirect::Unknown;
-                }
-                Wanted::Switch(SwitchRequest::Redirect {
-                    migration,
-                    from: parameters.source.clone(),
-                    to: parameters.destination.clone(),
-                    nonce: parameters.nonce,
-                    rollback: false,
-                    hold_ms: 0,
-                })
-            }
-            Purpose::RedirectBack => Wanted::Switch(SwitchRequest::Redirect {
-                migration,
-                from: parameters.destination.clone(),
-                to: parameters.source.clone(),
-                nonce: parameters.rollback_nonce(),
-                rollback: true,
-                hold_ms: parameters.timeouts.hold_ms,
-            }),
-        }
-    }
-
-    fn reason(&self) -> Text {
-        self.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default()
-    }
-
     /// Enters a phase: earlier requests are not waited for any more.
     pub(super) fn enter(&mut self, now: Instant, phase: CoordinatorPhase) {
         self.past.push(CoordinatorPhaseDuration { phase: self.phase, duration_us: micros(now - self.since) });
@@ -527,11 +470,6 @@ impl Coordinator {
             MigrationRole::Destination => &self.parameters.destination,
         }
     }
-}
-
-enum Wanted {
-    Instance(MigrationRole, InstanceRequest),
-    Switch(SwitchRequest),
 }
 
 impl<P> Side<P> {

@@ -3,14 +3,12 @@
 use super::coordinator::{Coordinator, Purpose, Redirect, SourceAfter};
 use super::types::{CoordinatorPhase, Outcome};
 use crate::protocol::control::{
-    ControlError, ErrorCode, InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationRole,
-    ResolveOutcome, SwitchReply,
+    ControlError, ErrorCode, InstanceReply, InstanceRole, InstanceStatus, MigrationRole, ResolveOutcome, SwitchReply,
 };
 use crate::protocol::{DestinationPhase, Failure, FailureCode, PathSet, SourcePhase, Text};
 use crate::time::Instant;
 use crate::vei::{Identity, compare};
 use alloc::format;
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 impl Coordinator {
     /// Goes on as far as what is known allows.
@@ -292,31 +290,6 @@ impl Coordinator {
             CoordinatorPhase::Completed,
             Outcome::Completed { source, destination, digests_equal, remark },
         );
-    }
-
-    pub(super) fn prepare_request(&self) -> InstanceRequest {
-        let parameters = &self.parameters;
-        let destination = self.known.destination_description.as_ref();
-        let source = self.known.source_description.as_ref().or(destination);
-        InstanceRequest::Prepare {
-            migration: parameters.migration,
-            kind: source.map_or_else(|| parameters.source.clone(), |description| description.kind.clone()),
-            schema: source.map_or(crate::protocol::Schema(0), |description| description.schema),
-            shards: source.map_or(0, |description| description.shards),
-            options: parameters.prepare.clone(),
-        }
-    }
-
-    pub(super) fn start_request(&self) -> InstanceRequest {
-        let parameters = &self.parameters;
-        let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        InstanceRequest::Start {
-            migration: parameters.migration,
-            destination: self.known.destination_description.as_ref().map_or(nowhere, |known| known.state_address),
-            paths: self.known.paths,
-            nonce: parameters.nonce,
-            options: parameters.start.clone(),
-        }
     }
 }
 

@@ -21,6 +21,7 @@
 mod coordinator;
 mod forward;
 mod recover;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -20,10 +20,13 @@
 //! What it leaves out: capacity of links, more than one source and destination, clocks that differ.
 
 mod agenda;
+mod control;
+mod faults;
 mod lcore;
 mod node;
 mod oracle;
 mod random;
+mod scenario;
 mod streams;
 mod switch;
 #[cfg(test)]
@@ -32,10 +35,12 @@ mod toy;
 mod world;
 
 pub use agenda::{Agenda, Fifo};
+pub use faults::Fault;
 pub use oracle::{Oracle, PacketId};
 pub use random::Random;
+pub use scenario::Scenario;
 pub use toy::{ChainWorkload, FlowChain};
-pub use world::{Fault, Scenario, World};
+pub use world::World;
 
 use crate::nf::NetworkFunction;
 

@@ -1,68 +1,21 @@
-//! The world: time, links, the controller and its connections, and what may go wrong.
+//! The world: time, links, traffic, and what instances and lcores do in it.
 
+use super::control::Control;
 use super::lcore::Frozen;
 use super::node::Node;
 use super::streams::{Connection, Segment, Thread};
 use super::switch::{Forward, Switch};
-use super::{Agenda, Fifo, Oracle, Random, Workload};
-use crate::migration::{
-    Call, CallError, Coordinator, CoordinatorAction, CoordinatorEvent, CoordinatorParameters, CoordinatorTimeouts,
-    Outcome, Party, ReadBack,
-};
+use super::{Agenda, Fault, Fifo, Oracle, Random, Scenario, Workload};
+use crate::migration::{Call, Coordinator, CoordinatorEvent, CoordinatorParameters, Outcome};
 use crate::nf::{NetworkFunction, PortId, ShardId};
 use crate::protocol::control::{
-    self, InstanceEvent, InstanceReply, InstanceRequest, InstanceRole, MigrationRole, PrepareOptions, Reply, Request,
-    ServerMessage, StartOptions, SwitchEvent, SwitchReply, SwitchRequest,
+    self, InstanceEvent, InstanceReply, InstanceRequest, InstanceRole, ServerMessage, SwitchEvent, SwitchReply,
 };
-use crate::protocol::{Digest, MigrationId, Name, Nonce, Text};
+use crate::protocol::{Digest, MigrationId, Name, Nonce};
 use crate::snapshot;
 use crate::time::{Duration, Instant};
-use crate::vei::{Action, Event, Handled, LcoreCommand, StreamEvent};
+use crate::vei::{Action, Event, LcoreCommand, StreamEvent};
 use std::collections::BTreeMap;
-
-/// How the world is made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scenario {
-    /// Decides everything random.
-    pub seed: u64,
-    /// Shards of each instance.
-    pub shards: u16,
-    /// Flows per port.
-    pub flows: u32,
-    /// Mean time between two packets into one port.
-    pub packet_interval: Duration,
-    /// The shortest and longest time a link takes; nothing overtakes on a link.
-    pub link_delay: (Duration, Duration),
-    /// Drain packets and acknowledgements that get lost, of a thousand.
-    pub drain_loss_per_mille: u64,
-    /// The size of each `pkt_q`.
-    pub pkt_q_bytes: usize,
-    /// The size of each `st_q_out`.
-    pub st_q_out_bytes: usize,
-    /// Options for destinations.
-    pub prepare: PrepareOptions,
-    /// Options for sources.
-    pub start: StartOptions,
-    /// The coordinator's time-outs.
-    pub timeouts: CoordinatorTimeouts,
-}
-
-/// Something that goes wrong during a migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The operator gives up.
-    Abort,
-    /// One of the streams that are open breaks; the number chooses which.
-    BreakStream(u64),
-    /// The control connection to a party is gone for a while, with all that is under way on it.
-    ControlOutage(Party, Duration),
-    /// The controller dies, and another one starts later.
-    ControllerCrash(Duration),
-    /// The destination is gone, with everything it held.
-    DestinationCrash,
-    /// The source is gone, with everything it held.
-    SourceCrash,
-}
 
 pub(super) enum Happening {
     Generate { port: PortId },
@@ -84,18 +37,7 @@ pub(super) enum Happening {
     ControllerStarts { migration: MigrationId },
 }
 
-/// A control connection: of instance 0, instance 1, or the switch.
-#[derive(Default)]
-struct Control {
-    up: bool,
-    /// Counts outages; what belongs to an earlier one is gone.
-    epoch: u32,
-    out: Fifo,
-    back: Fifo,
-    calls: Vec<Call>,
-}
-
-const SWITCH: usize = 2;
+pub(super) const SWITCH: usize = 2;
 
 /// Two instances of `N`, a switch, a controller, and traffic by `W`.
 ///
@@ -108,17 +50,17 @@ pub struct World<N: NetworkFunction, W: Workload<N>> {
     pub(super) random: Random,
     pub(super) nodes: Vec<Node<N>>,
     pub(super) connections: Vec<Connection>,
-    workload: W,
-    oracle: Oracle<N>,
-    switch: Switch,
-    coordinator: Option<Coordinator>,
-    controls: [Control; 3],
+    pub(super) workload: W,
+    pub(super) oracle: Oracle<N>,
+    pub(super) switch: Switch,
+    pub(super) coordinator: Option<Coordinator>,
+    pub(super) controls: [Control; 3],
     /// Links between each instance and the switch, in both directions.
     links: [(Fifo, Fifo); 2],
     /// The order of reports of each shard's lcore and streams.
     reports: BTreeMap<(usize, u16, bool), Fifo>,
-    lives: [u32; 2],
-    source: usize,
+    pub(super) lives: [u32; 2],
+    pub(super) source: usize,
     generating: bool,
     migrations: u64,
     current: Option<MigrationId>,
@@ -520,7 +462,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         known.lcores[index].commands.push_back(command);
     }
 
-    fn send_drains(&mut self, migration: MigrationId, nonce: Nonce) {
+    pub(super) fn send_drains(&mut self, migration: MigrationId, nonce: Nonce) {
         let drains = self.switch.drains(migration, nonce);
         if drains.is_empty() {
             return;
@@ -536,237 +478,5 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             }
         }
         self.agenda.enter(self.now + Duration::from_millis(1), Happening::Drains { migration, nonce });
-    }
-
-    // ---- the controller and its connections ----
-
-    fn party(&self, peer: usize) -> Party {
-        match peer {
-            SWITCH => Party::Switch,
-            node if node == self.source => Party::Source,
-            _ => Party::Destination,
-        }
-    }
-
-    fn peer(&self, party: Party) -> usize {
-        match party {
-            Party::Source => self.source,
-            Party::Destination => 1 - self.source,
-            Party::Switch => SWITCH,
-        }
-    }
-
-    fn tell(&mut self, event: CoordinatorEvent) {
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.handle(self.now, event);
-        }
-        self.coordinate();
-    }
-
-    fn coordinate(&mut self) {
-        while let Some(action) = self.coordinator.as_mut().and_then(Coordinator::poll_action) {
-            match action {
-                CoordinatorAction::Instance { role, call, request } => {
-                    let line = control::encode(&Request::new(u64::from(call.0), request));
-                    self.send_request(self.peer(role.into()), call, line);
-                }
-                CoordinatorAction::Switch { call, request } => {
-                    let line = control::encode(&Request::new(u64::from(call.0), request));
-                    self.send_request(SWITCH, call, line);
-                }
-                CoordinatorAction::PhaseEntered(_) => {}
-            }
-        }
-    }
-
-    fn control_delay(&mut self) -> Duration {
-        self.random.time(Duration::from_micros(100), Duration::from_millis(2))
-    }
-
-    fn send_request(&mut self, peer: usize, call: Call, line: Result<String, control::LineTooLong>) {
-        let line = line.unwrap_or_else(|error| panic!("{error}"));
-        let delay = self.control_delay();
-        let control = &mut self.controls[peer];
-        let epoch = control.epoch;
-        if control.up {
-            control.calls.push(call);
-            let at = control.out.arrival(self.now + delay);
-            self.agenda.enter(at, Happening::RequestLine { peer, epoch, line });
-        } else {
-            self.agenda.enter(self.now + delay, Happening::Unreachable { epoch, peer, call });
-        }
-    }
-
-    fn receive_request(&mut self, peer: usize, epoch: u32, line: &str) {
-        // What was under way when the connection broke may still arrive: the peer read it just before.
-        if epoch != self.controls[peer].epoch && self.random.chance(500) {
-            return;
-        }
-        let line = if peer == SWITCH {
-            let request: Request<SwitchRequest> =
-                control::decode_request(line.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-            let result = self.switch.request(&request.request);
-            if let (SwitchRequest::Redirect { migration, nonce, hold_ms, .. }, Ok(_)) = (&request.request, &result) {
-                self.send_drains(*migration, *nonce);
-                if *hold_ms > 0 {
-                    let at = self.now + Duration::from_millis(u64::from(*hold_ms));
-                    self.agenda.enter(at, Happening::HoldEnds { migration: *migration });
-                }
-            }
-            control::encode(&Reply::new(request.id, result))
-        } else {
-            let request: Request<InstanceRequest> =
-                control::decode_request(line.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-            let result = self.nodes[peer].vei.request(self.now, &request.request).map(|handled| match handled {
-                Handled::Done => InstanceReply::Done,
-                Handled::ByDriver => match request.request {
-                    InstanceRequest::Describe {} => InstanceReply::Description(self.nodes[peer].description()),
-                    _ => InstanceReply::Status(Box::new(self.nodes[peer].status(self.now))),
-                },
-            });
-            self.carry_out(peer);
-            control::encode(&Reply::new(request.id, result))
-        };
-        if epoch == self.controls[peer].epoch {
-            self.send_line(peer, line);
-        }
-    }
-
-    /// A reply or an event on its way to the controller; lost if there is no connection.
-    fn send_line(&mut self, peer: usize, line: Result<String, control::LineTooLong>) {
-        let line = line.unwrap_or_else(|error| panic!("{error}"));
-        let delay = self.control_delay();
-        let control = &mut self.controls[peer];
-        if control.up {
-            let epoch = control.epoch;
-            let at = control.back.arrival(self.now + delay);
-            self.agenda.enter(at, Happening::ReplyLine { peer, epoch, line });
-        }
-    }
-
-    fn receive_line(&mut self, peer: usize, epoch: u32, line: &str) {
-        if epoch != self.controls[peer].epoch {
-            return;
-        }
-        if peer == SWITCH {
-            let message: ServerMessage<SwitchReply, SwitchEvent> =
-                control::decode(line.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-            match message {
-                ServerMessage::Reply(reply) => {
-                    if let Some(call) = self.take_call(peer, reply.id) {
-                        let result = reply.result.map_err(CallError::Refused);
-                        self.tell(CoordinatorEvent::SwitchReply { call, result });
-                    }
-                }
-                ServerMessage::Event(event) => self.tell(CoordinatorEvent::Switch(event)),
-            }
-        } else {
-            let role = if peer == self.source { MigrationRole::Source } else { MigrationRole::Destination };
-            let message: ServerMessage<InstanceReply, InstanceEvent> =
-                control::decode(line.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-            match message {
-                ServerMessage::Reply(reply) => {
-                    if let Some(call) = self.take_call(peer, reply.id) {
-                        let result = reply.result.map_err(CallError::Refused);
-                        self.tell(CoordinatorEvent::InstanceReply { call, result });
-                    }
-                }
-                ServerMessage::Event(event) => self.tell(CoordinatorEvent::Instance { role, event }),
-            }
-        }
-    }
-
-    fn take_call(&mut self, peer: usize, id: u64) -> Option<Call> {
-        let calls = &mut self.controls[peer].calls;
-        let index = calls.iter().position(|call| u64::from(call.0) == id)?;
-        Some(calls.swap_remove(index))
-    }
-
-    fn unreachable(&mut self, peer: usize, call: Call) {
-        let error = CallError::Unreachable(Text::from("no connection"));
-        self.tell(if peer == SWITCH {
-            CoordinatorEvent::SwitchReply { call, result: Err(error) }
-        } else {
-            CoordinatorEvent::InstanceReply { call, result: Err(error) }
-        });
-    }
-
-    // ---- faults ----
-
-    fn strike(&mut self, migration: MigrationId, fault: Fault) {
-        match fault {
-            Fault::Abort => {
-                if let Some(coordinator) = &mut self.coordinator {
-                    // Being too late is one of the things that can happen.
-                    let _ = coordinator.abort(self.now, "operator");
-                    self.coordinate();
-                }
-            }
-            Fault::BreakStream(choice) => {
-                self.break_stream(choice);
-            }
-            Fault::ControlOutage(party, duration) => self.disconnect(self.peer(party), Some(duration)),
-            Fault::ControllerCrash(duration) => {
-                self.coordinator = None;
-                for peer in 0..3 {
-                    self.disconnect(peer, None);
-                }
-                self.agenda.enter(self.now + duration, Happening::ControllerStarts { migration });
-            }
-            Fault::DestinationCrash => self.crash(1 - self.source),
-            Fault::SourceCrash => self.crash(self.source),
-        }
-    }
-
-    fn disconnect(&mut self, peer: usize, duration: Option<Duration>) {
-        let control = &mut self.controls[peer];
-        control.up = false;
-        control.epoch += 1;
-        let epoch = control.epoch;
-        for call in core::mem::take(&mut control.calls) {
-            self.agenda.enter(self.now, Happening::Unreachable { epoch, peer, call });
-        }
-        if let Some(duration) = duration {
-            self.agenda.enter(self.now + duration, Happening::LinkUp { peer, epoch });
-        }
-    }
-
-    /// A new controller reads back what the parties know, and goes on from there.
-    fn recover(&mut self, migration: MigrationId) {
-        if self.coordinator.is_some() {
-            return;
-        }
-        for control in &mut self.controls {
-            control.up = true;
-        }
-        let status = SwitchRequest::RedirectStatus { migration };
-        let redirect = match self.switch.request(&status) {
-            Ok(SwitchReply::Redirect { state }) => Some(state),
-            Ok(_) | Err(_) => None,
-        };
-        let status = |node: usize| Some(self.nodes[node].status(self.now));
-        let read = ReadBack {
-            migration,
-            source: self.nodes[self.source].name.clone(),
-            destination: self.nodes[1 - self.source].name.clone(),
-            source_status: status(self.source),
-            destination_status: status(1 - self.source),
-            redirect,
-            timeouts: self.scenario.timeouts,
-        };
-        self.coordinator = Some(Coordinator::recover(self.now, read));
-        self.coordinate();
-    }
-
-    /// An instance is gone for good: its connections break, its control connection does not come back.
-    fn crash(&mut self, node: usize) {
-        self.oracle.loss_allowed = true;
-        self.lives[node] += 1;
-        self.disconnect(node, None);
-        while self.break_stream(0) {}
-        self.forget_connections(node);
-        let (pkt_q, st_q_out) = (self.scenario.pkt_q_bytes, self.scenario.st_q_out_bytes);
-        let (name, shards) = (self.nodes[node].name.clone(), self.scenario.shards);
-        self.nodes[node] = Node::new(name, &self.workload, shards, pkt_q, st_q_out, 0);
     }
 }

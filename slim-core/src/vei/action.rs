@@ -3,22 +3,6 @@
 //! The driver of an image has one lcore and one pair of streams per shard. It carries out every [`Action`] in the order
 //! [`poll_action`](super::Instance::poll_action) yields them; commands to one lcore keep their order. Whatever an lcore
 //! or stream answers comes back as an [`Event`].
-//!
-//! | command to an lcore | the lcore then | and answers |
-//! | --- | --- | --- |
-//! | `Activate` | gets a network function with empty state and processes packets | |
-//! | `Freeze` | between two bursts, in one step: freezes all state and sets `upd_enable`; hands the frozen items to the snapshot sender | `Frozen` |
-//! | `Stop` | goes on until a poll of every receive queue finds it empty, transmits what it holds, stops processing, clears `upd_enable`, freezes once more for the digest; later arrivals go to `pkt_q` | `Stopped` |
-//! | `Resume` | clears `upd_enable`, lets go of frozen state, processes `pkt_q` in order, then what arrives | `Resumed` |
-//! | `Release` | hands back `pkt_q` and whatever still arrives | |
-//! | `ArmPktQ` | discards what lies stale in the receive rings, then puts all that arrives into `pkt_q` | `PktQArmed` |
-//! | `TakeOver` | is given the network function, freezes it for the digest, processes `pkt_q` in order, then what arrives | `PktQDrained` |
-//! | `HandBack` | hands back `pkt_q`, then whatever still arrives, and sends a hand-back end on every port | `HandedBack` |
-//! | `Discard` | empties `pkt_q`, counting, and drops what arrives | `Discarded` |
-//! | `Reset` | drops the network function, forgets the migration, drops what arrives | |
-//!
-//! In every role an lcore answers a drain packet with its acknowledgement on the same port at once, and reports it with
-//! `Drain`; the machines decide whether it counts.
 
 use crate::nf::ShardId;
 use crate::protocol::control::{
@@ -49,7 +33,23 @@ pub enum Action {
     Notify(InstanceEvent),
 }
 
-/// A command to an lcore; see the table of [this module](self).
+/// A command to an lcore.
+///
+/// | command to an lcore | the lcore then | and answers |
+/// | --- | --- | --- |
+/// | `Activate` | gets a network function with empty state and processes packets | |
+/// | `Freeze` | between two bursts, in one step: freezes all state and sets `upd_enable`; hands the frozen items to the snapshot sender | `Frozen` |
+/// | `Stop` | goes on until a poll of every receive queue finds it empty, transmits what it holds, stops processing, clears `upd_enable`, freezes once more for the digest; later arrivals go to `pkt_q` | `Stopped` |
+/// | `Resume` | clears `upd_enable`, lets go of frozen state, processes `pkt_q` in order, then what arrives | `Resumed` |
+/// | `Release` | hands back `pkt_q` and whatever still arrives | |
+/// | `ArmPktQ` | discards what lies stale in the receive rings, then puts all that arrives into `pkt_q` | `PktQArmed` |
+/// | `TakeOver` | is given the network function, freezes it for the digest, processes `pkt_q` in order, then what arrives | `PktQDrained` |
+/// | `HandBack` | hands back `pkt_q`, then whatever still arrives, and sends a hand-back end on every port | `HandedBack` |
+/// | `Discard` | empties `pkt_q`, counting, and drops what arrives | `Discarded` |
+/// | `Reset` | drops the network function, forgets the migration, drops what arrives | |
+///
+/// In every role an lcore answers a drain packet with its acknowledgement on the same port at once, and reports it with
+/// `Drain`; the machines decide whether it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LcoreCommand {
     /// Process packets with empty state.

@@ -1,12 +1,13 @@
 //! The destination's machine: `dst_inst` during a migration (§IV-B, steps 1, 2.3 and 2.4).
 
+mod stage;
+
+use self::stage::{Committed, Failed, Reversible, Shard, Stage};
 use super::action::{Action, Event, LcoreCommand, LcoreEvent, StreamCommand, StreamEvent, VeiError};
 use super::parameters::DestinationParameters;
 use super::proceedings::Proceedings;
 use crate::nf::ShardId;
-use crate::protocol::control::{
-    Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationStatus, PktQTotals, SnapshotTotals, StateletTotals,
-};
+use crate::protocol::control::{Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationStatus};
 use crate::protocol::inband::Drain;
 use crate::protocol::stream::{Handshake, HandshakeReply, Rejection, StreamRole};
 use crate::protocol::{DestinationPhase, Digest, Failure, FailureCode, MigrationPhase, Nonce, PathSet, Text};
@@ -50,88 +51,6 @@ pub struct Destination {
     /// The latest drain, of a redirect back: its nonce and the paths seen and expected.
     drain: Option<(Nonce, PathSet, PathSet)>,
     proceedings: Proceedings,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Before the commit point: the source has everything, and may be given everything back.
-    Reversible(Reversible),
-    /// After it: this instance has everything.
-    Committed(Committed),
-    /// The migration was undone, or cannot but be.
-    Failed(Failed),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reversible {
-    Arming,
-    Armed,
-    Installing,
-    Synchronising,
-    Redirecting,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Committed {
-    TakingOver,
-    Live,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failed {
-    /// Waiting for the controller.
-    Holding,
-    /// Waiting for the drain packets with this nonce.
-    Draining(Nonce),
-    /// The lcores hand back what they hold.
-    HandingBack,
-    Discarding,
-    Discarded,
-}
-
-impl Stage {
-    fn phase(self) -> DestinationPhase {
-        match self {
-            Self::Reversible(Reversible::Arming) => DestinationPhase::Arming,
-            Self::Reversible(Reversible::Armed) => DestinationPhase::Armed,
-            Self::Reversible(Reversible::Installing) => DestinationPhase::Installing,
-            Self::Reversible(Reversible::Synchronising) => DestinationPhase::Synchronising,
-            Self::Reversible(Reversible::Redirecting) => DestinationPhase::Redirecting,
-            Self::Committed(Committed::TakingOver) => DestinationPhase::TakingOver,
-            Self::Committed(Committed::Live) => DestinationPhase::Live,
-            Self::Failed(Failed::Holding) => DestinationPhase::Failed,
-            Self::Failed(Failed::Draining(_) | Failed::HandingBack) => DestinationPhase::HandingBack,
-            Self::Failed(Failed::Discarding) => DestinationPhase::Discarding,
-            Self::Failed(Failed::Discarded) => DestinationPhase::Discarded,
-        }
-    }
-}
-
-/// What one shard's lcore and streams have reported.
-#[derive(Debug, Default)]
-struct Shard {
-    armed: bool,
-    statelets_accepted: bool,
-    snapshot_accepted: bool,
-    snapshot: Option<SnapshotTotals>,
-    applied_records: u64,
-    /// `st_q_in` has run empty, or down to *d*, at least once.
-    underrun: bool,
-    /// The number of statelets of the end record, once that has arrived intact.
-    end_records: Option<u64>,
-    statelets: StateletTotals,
-    pkt_q: PktQTotals,
-    pkt_q_drained: bool,
-    digest: Option<Digest>,
-    handed_back: bool,
-    discarded: bool,
-    closed: bool,
-}
-
-impl Shard {
-    fn is_complete(&self) -> bool {
-        self.snapshot.is_some() && self.end_records == Some(self.applied_records)
-    }
 }
 
 impl Destination {

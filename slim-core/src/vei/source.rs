@@ -1,14 +1,15 @@
 //! The source's machine: `src_inst` during a migration (§IV-B, steps 2 and 3).
 
-use super::action::{Action, Event, LcoreCommand, LcoreEvent, LcoreTotals, StreamCommand, StreamEvent, VeiError};
+mod stage;
+
+use self::stage::{Back, Committed, Reversible, Shard, Stage};
+use super::action::{Action, Event, LcoreCommand, LcoreEvent, StreamCommand, StreamEvent, VeiError};
 use super::parameters::SourceParameters;
 use super::proceedings::Proceedings;
 use crate::nf::ShardId;
-use crate::protocol::control::{
-    Holder, InstanceRole, MigrationReport, MigrationStatus, ResolveOutcome, SnapshotTotals, StateletTotals,
-};
+use crate::protocol::control::{Holder, InstanceRole, MigrationReport, MigrationStatus, ResolveOutcome};
 use crate::protocol::inband::Drain;
-use crate::protocol::stream::{End, Handshake, StreamRole, VERSION_MAX, VERSION_MIN};
+use crate::protocol::stream::{Handshake, StreamRole, VERSION_MAX, VERSION_MIN};
 use crate::protocol::{Digest, Failure, FailureCode, MigrationPhase, PathSet, SourcePhase, Text};
 use crate::time::{Duration, Instant};
 use alloc::format;
@@ -48,72 +49,6 @@ pub struct Source {
     shards: Vec<Shard>,
     drained: PathSet,
     proceedings: Proceedings,
-}
-
-/// Which side of the commit point the migration is on. Only [`Reversible`] can be rolled back by this side alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Reversible(Reversible),
-    Committed(Committed),
-    Back(Back),
-}
-
-/// Before the commit point: this side decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reversible {
-    Connecting,
-    Freezing,
-    Transferring,
-    Draining,
-    Stopping,
-    Flushing,
-}
-
-/// After it: the destination, or the controller's word, decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Committed {
-    AwaitingTakeOver,
-    Unacknowledged,
-    Released,
-}
-
-/// The migration was undone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Back {
-    Rolling,
-    Done,
-}
-
-impl Stage {
-    fn phase(self) -> SourcePhase {
-        match self {
-            Self::Reversible(Reversible::Connecting) => SourcePhase::Connecting,
-            Self::Reversible(Reversible::Freezing) => SourcePhase::Freezing,
-            Self::Reversible(Reversible::Transferring) => SourcePhase::Transferring,
-            Self::Reversible(Reversible::Draining) => SourcePhase::Draining,
-            Self::Reversible(Reversible::Stopping) => SourcePhase::Stopping,
-            Self::Reversible(Reversible::Flushing) => SourcePhase::Flushing,
-            Self::Committed(Committed::AwaitingTakeOver) => SourcePhase::Committed,
-            Self::Committed(Committed::Unacknowledged) => SourcePhase::Unacknowledged,
-            Self::Committed(Committed::Released) => SourcePhase::Released,
-            Self::Back(Back::Rolling) => SourcePhase::RollingBack,
-            Self::Back(Back::Done) => SourcePhase::RolledBack,
-        }
-    }
-}
-
-/// What one shard's lcore and streams have reported.
-#[derive(Debug, Default)]
-struct Shard {
-    statelets_accepted: bool,
-    snapshot_accepted: bool,
-    frozen: bool,
-    snapshot: Option<SnapshotTotals>,
-    stopped: Option<LcoreTotals>,
-    flushed: Option<(End, StateletTotals)>,
-    digest: Option<Digest>,
-    resumed: bool,
-    closed: bool,
 }
 
 impl Source {

@@ -1,7 +1,9 @@
 //! The destination phase by phase.
 
 use super::*;
-use crate::protocol::control::{InstanceEvent, MigrationRole, PrepareOptions};
+use crate::protocol::control::{
+    InstanceEvent, MigrationRole, PktQTotals, PrepareOptions, SnapshotTotals, StateletTotals,
+};
 use crate::protocol::{MigrationId, PathIndex, Schema};
 use crate::statelet::End;
 

@@ -1,9 +1,13 @@
 //! The source phase by phase: what it asks for, what it waits for, and what it does when that does not come.
 
 use super::*;
-use crate::protocol::control::{InstanceEvent, MigrationRole, SourceTimeouts, StartOptions, WorkloadTotals};
+use crate::protocol::control::{
+    InstanceEvent, MigrationRole, SnapshotTotals, SourceTimeouts, StartOptions, StateletTotals, WorkloadTotals,
+};
 use crate::protocol::stream::Rejection;
 use crate::protocol::{MigrationId, Nonce, PathIndex, Schema};
+use crate::statelet::End;
+use crate::vei::LcoreTotals;
 
 const SHARDS: [ShardId; 2] = [ShardId(0), ShardId(1)];
 
