@@ -141,7 +141,8 @@ fn install_once(names: &[&str], backports: bool, log: &Path) -> Result<()> {
     match (names.contains(&QEMU), backports) {
         (false, _) => Ok(()),
         (true, false) => install_step(&[QEMU.to_owned()], log),
-        (true, true) => install_step(&[format!("{QEMU}/{BACKPORTS}")], log),
+        // The whole suite: QEMU's other packages must be of the same version.
+        (true, true) => install_step(&["-t".to_owned(), BACKPORTS.to_owned(), QEMU.to_owned()], log),
     }
 }
 
