@@ -10,7 +10,6 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(20);
 /// One step of a command. Says what it does when it starts and how long it took when it ends.
 #[derive(Debug)]
 pub struct Step {
-    title: String,
     started: Instant,
     said: Instant,
     bar: Option<ProgressBar>,
@@ -31,7 +30,7 @@ impl Step {
     /// A step that is too short to mention.
     pub fn silent() -> Self {
         let now = Instant::now();
-        Self { title: String::new(), started: now, said: now, bar: None, finished: true }
+        Self { started: now, said: now, bar: None, finished: true }
     }
 
     fn new(title: String, total: Option<u64>) -> Self {
@@ -48,7 +47,7 @@ impl Step {
         });
         eprintln!("==> {title}");
         let now = Instant::now();
-        Self { title, started: now, said: now, bar, finished: false }
+        Self { started: now, said: now, bar, finished: false }
     }
 
     /// Reports `position` units done (ignored by a step of unknown length) and what is being worked on.
@@ -59,7 +58,7 @@ impl Step {
             bar.set_message(message.trim().to_owned());
         } else if self.said.elapsed() >= PLAIN_INTERVAL {
             self.said = Instant::now();
-            eprintln!("    {}: {} s, {}", self.title, self.started.elapsed().as_secs(), message.trim());
+            eprintln!("    {} s: {}", self.started.elapsed().as_secs(), message.trim());
         }
     }
 
@@ -83,6 +82,6 @@ impl Drop for Step {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        eprintln!("    {} did not finish ({:.1} s)", self.title, self.started.elapsed().as_secs_f64());
+        eprintln!("    did not finish ({:.1} s)", self.started.elapsed().as_secs_f64());
     }
 }

@@ -136,14 +136,13 @@ fn install_once(names: &[&str], backports: bool, log: &Path) -> Result<()> {
     let mut rest: Vec<String> = names.iter().filter(|name| **name != QEMU).map(|name| (*name).to_owned()).collect();
     if !rest.is_empty() {
         rest.extend(companions()?);
-        install_step(&rest, log)?;
+        install_step(&rest, None, log)?;
     }
-    match (names.contains(&QEMU), backports) {
-        (false, _) => Ok(()),
-        (true, false) => install_step(&[QEMU.to_owned()], log),
-        // The whole suite: QEMU's other packages must be of the same version.
-        (true, true) => install_step(&["-t".to_owned(), BACKPORTS.to_owned(), QEMU.to_owned()], log),
+    if names.contains(&QEMU) {
+        // From the whole suite: QEMU's other packages must be of the same version.
+        install_step(&[QEMU.to_owned()], backports.then_some(BACKPORTS), log)?;
     }
+    Ok(())
 }
 
 /// Development files that must come from the backports because their libraries did, here or earlier.
@@ -154,11 +153,15 @@ fn companions() -> Result<Vec<String>> {
     Ok(PAIRS.iter().filter(|(library, _)| newer(*library)).map(|(_, files)| format!("{files}/{BACKPORTS}")).collect())
 }
 
-fn install_step(names: &[String], log: &Path) -> Result<()> {
-    let mut step = Step::start(format!("installing {}", names.join(" ")));
+fn install_step(names: &[String], suite: Option<&str>, log: &Path) -> Result<()> {
+    let origin = suite.map_or_else(String::new, |suite| format!(" from {suite}"));
+    let mut step = Step::start(format!("installing {}{origin}", names.join(" ")));
     let mut install = apt_get();
-    install.args(["install", "--no-install-recommends"]).args(names);
-    command::run_logged(&mut step, &mut install, log, |step, line| step.progress(0, line))?;
+    install.args(["install", "--no-install-recommends"]);
+    if let Some(suite) = suite {
+        install.args(["-t", suite]);
+    }
+    command::run_logged(&mut step, install.args(names), log, |step, line| step.progress(0, line))?;
     step.finish("");
     Ok(())
 }
