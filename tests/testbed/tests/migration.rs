@@ -5,7 +5,6 @@
 use slim_testbed::artifacts::Artifacts;
 use slim_testbed::demo::{DemoSpec, InstanceArguments, Outcome};
 use slim_testbed::download::{DownloadOutcome, DownloadSpec};
-use slim_testbed::load::LoadSpec;
 use slim_testbed::sandbox;
 
 /// Runs `what` in a sandbox with its logs kept under the target folder.
@@ -25,13 +24,6 @@ fn demo(name: &str, spec: &DemoSpec) {
 #[ignore = "boots images; run by `cargo xtask test`"]
 fn booted_nat_moves_under_load_without_loss() {
     demo("booted_nat_moves", &DemoSpec::default());
-}
-
-#[test]
-#[ignore = "boots images; run by `cargo xtask test`"]
-fn booted_nat_with_a_large_state_moves_under_heavy_load_without_loss() {
-    let load = LoadSpec { rate_mbit: 300.0, packet_size_bytes: 1400, ..LoadSpec::default() };
-    demo("heavy_load", &DemoSpec { load, snapshot_filler: 20_000_000, ..DemoSpec::default() });
 }
 
 #[test]
