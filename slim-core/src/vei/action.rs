@@ -94,6 +94,8 @@ pub enum StreamCommand {
     /// Destination: send the acknowledgement on the statelet stream.
     SendTakenOver,
     /// Close the shard's streams if they are open, and let go of frozen or half-installed state. Answered by `Closed`.
+    ///
+    /// At a rollback it follows `Resumed`, so what the lcore froze has been handed over by then and goes too.
     Close,
 }
 

@@ -30,7 +30,7 @@ use alloc::vec::Vec;
 ///                     └──── unacknowledged ── resolve resume ─┐
 ///                                                             ▼
 ///   any phase before the commit point ── failure, abort ─► rolling_back ─ all resumed and closed ─► rolled_back
-///                                                          Resume, Close
+///                                                          Resume, then Close
 /// ```
 ///
 /// Drain packets may come before the snapshot is known to be sent; they are remembered. The dataplane runs on in every
@@ -259,7 +259,10 @@ impl Source {
                 shard.stopped = Some(totals);
                 self.proceedings.stream(id, StreamCommand::Flush);
             }
-            (LcoreEvent::Resumed, Stage::Back(Back::Rolling)) if !shard.resumed => shard.resumed = true,
+            (LcoreEvent::Resumed, Stage::Back(Back::Rolling)) if !shard.resumed => {
+                shard.resumed = true;
+                self.proceedings.stream(id, StreamCommand::Close);
+            }
             // Was under way when the migration was undone.
             (LcoreEvent::Frozen | LcoreEvent::StateletOverflow | LcoreEvent::Stopped(_), Stage::Back(_)) => {}
             _ => return Err(unexpected),
@@ -424,9 +427,10 @@ impl Source {
         self.resume(now);
     }
 
+    /// The lcores first: a freeze that is still under way must have been reported before the streams let go of what
+    /// they hold, or frozen state would be left behind.
     fn resume(&mut self, now: Instant) {
         self.proceedings.lcores(LcoreCommand::Resume);
-        self.proceedings.streams(StreamCommand::Close);
         self.enter(now, Stage::Back(Back::Rolling));
     }
 
