@@ -1,6 +1,6 @@
 //! The VEI's driver: everything of an image that is not the network function.
 //!
-//! A network function's binary is one call, [`run`]. As PID 1 of a guest it boots the image; started by somebody, with
+//! A network function's binary is one call, [`run()`]. As PID 1 of a guest it boots the image; started by somebody, with
 //! `--process`, it is an ordinary program.
 //!
 //! ```text

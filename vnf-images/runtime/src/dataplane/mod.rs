@@ -1,7 +1,7 @@
 //! The dataplane: ports, lcores, and what passes between an lcore and the management thread.
 //!
-//! * [`start`] configures the ports and runs the lcore's loop on the calling thread.
-//! * `lcore` is the loop; [`Command`] and [`Report`] are its contract with the management thread.
+//! * [`start()`] configures the ports and runs the lcore's loop on the calling thread.
+//! * `lcore` is the loop, `work` what it does with packets; [`Command`] and [`Report`] are its contract with the management thread.
 //! * `announce` writes `st_q_out`, `inband` answers drain packets, `transmit` collects what leaves, `idle` sleeps.
 
 mod announce;
@@ -12,6 +12,7 @@ mod inband;
 mod lcore;
 mod start;
 mod transmit;
+mod work;
 
 pub use command::{Command, Frozen, LcoreHandle, Report, Unresponsive};
 pub use counters::{Cause, Counters};
