@@ -151,7 +151,9 @@ fn report(outcomes: &[Outcome]) -> Result<()> {
     let sum = |select: fn(&Tally) -> u64| {
         outcomes.iter().filter_map(|outcome| outcome.tally.as_ref()).map(select).sum::<u64>()
     };
-    println!("tests: {} passed, {} failed", sum(|tally| tally.passed), sum(|tally| tally.failed));
+    if outcomes.iter().any(|outcome| outcome.tally.is_some()) {
+        println!("tests: {} passed, {} failed", sum(|tally| tally.passed), sum(|tally| tally.failed));
+    }
     for tally in outcomes.iter().filter_map(|outcome| outcome.tally.as_ref()) {
         for name in &tally.failures {
             println!("failed: {name}");
