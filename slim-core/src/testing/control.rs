@@ -77,7 +77,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             let at = control.out.arrival(self.now + delay);
             self.agenda.enter(at, Happening::RequestLine { peer, epoch, line });
         } else {
-            self.agenda.enter(self.now + delay, Happening::Unreachable { epoch, peer, call });
+            let controller = self.controllers;
+            self.agenda.enter(self.now + delay, Happening::Unreachable { controller, peer, call });
         }
     }
 

@@ -42,6 +42,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             Fault::ControlOutage(party, duration) => self.disconnect(self.peer(party), Some(duration)),
             Fault::ControllerCrash(duration) => {
                 self.coordinator = None;
+                self.controllers += 1;
                 for peer in 0..3 {
                     self.disconnect(peer, None);
                 }
@@ -57,8 +58,9 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         control.up = false;
         control.epoch += 1;
         let epoch = control.epoch;
+        let controller = self.controllers;
         for call in core::mem::take(&mut control.calls) {
-            self.agenda.enter(self.now, Happening::Unreachable { epoch, peer, call });
+            self.agenda.enter(self.now, Happening::Unreachable { controller, peer, call });
         }
         if let Some(duration) = duration {
             self.agenda.enter(self.now + duration, Happening::LinkUp { peer, epoch });

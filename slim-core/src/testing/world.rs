@@ -31,7 +31,7 @@ pub(super) enum Happening {
     HoldEnds { migration: MigrationId },
     RequestLine { peer: usize, epoch: u32, line: String },
     ReplyLine { peer: usize, epoch: u32, line: String },
-    Unreachable { epoch: u32, peer: usize, call: Call },
+    Unreachable { controller: u32, peer: usize, call: Call },
     LinkUp { peer: usize, epoch: u32 },
     Fault { migration: MigrationId, fault: Fault },
     ControllerStarts { migration: MigrationId },
@@ -63,6 +63,8 @@ pub struct World<N: NetworkFunction, W: Workload<N>> {
     pub(super) source: usize,
     generating: bool,
     migrations: u64,
+    /// Counts controllers: nobody waits for the answers of one that has died.
+    pub(super) controllers: u32,
     current: Option<MigrationId>,
 }
 
@@ -94,6 +96,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             source: 0,
             generating: true,
             migrations: 0,
+            controllers: 0,
             current: None,
             scenario,
             random,
@@ -160,6 +163,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     pub fn migrate(&mut self, faults: &[(Duration, Fault)]) -> Outcome {
         self.source = self.switch.live();
         self.migrations += 1;
+        self.controllers += 1;
         let migration = MigrationId(self.random.number());
         self.current = Some(migration);
         for &(after, fault) in faults {
@@ -300,8 +304,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             }
             Happening::RequestLine { peer, epoch, line } => self.receive_request(peer, epoch, &line),
             Happening::ReplyLine { peer, epoch, line } => self.receive_line(peer, epoch, &line),
-            Happening::Unreachable { epoch, peer, call } => {
-                if epoch == self.controls[peer].epoch {
+            Happening::Unreachable { controller, peer, call } => {
+                if controller == self.controllers {
                     self.unreachable(peer, call);
                 }
             }
