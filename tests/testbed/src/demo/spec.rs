@@ -32,8 +32,16 @@ pub struct InstanceArguments {
     #[arg(long, default_value = "auto", value_parser = ["auto", "kvm", "tcg"])]
     pub accel: String,
 
+    /// Virtual CPUs of each image
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub vcpus: u8,
+
+    /// Memory of each image in MiB
+    #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..=65536))]
+    pub memory: u32,
+
     /// Run the network functions as ordinary processes instead of booting images
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["vcpus", "memory", "accel"])]
     pub process: bool,
 
     /// Link rate of each instance and direction in Mbit/s; its meter drops what is above
@@ -54,6 +62,8 @@ impl InstanceArguments {
     pub fn settings(&self) -> Settings {
         Settings {
             accel: self.accel.clone(),
+            vcpus: self.vcpus,
+            memory_mb: self.memory,
             process: self.process,
             link_rate_mbit: self.link_rate,
             link_burst_ms: self.link_burst,
@@ -64,7 +74,15 @@ impl InstanceArguments {
 
 impl Default for InstanceArguments {
     fn default() -> Self {
-        Self { accel: "auto".into(), process: false, link_rate: 1000, link_burst: 20, link_delay: 2500 }
+        Self {
+            accel: "auto".into(),
+            vcpus: 1,
+            memory: 256,
+            process: false,
+            link_rate: 1000,
+            link_burst: 20,
+            link_delay: 2500,
+        }
     }
 }
 

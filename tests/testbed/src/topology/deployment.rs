@@ -35,6 +35,10 @@ pub enum Ends {
 pub struct Settings {
     /// `auto`, `kvm` or `tcg`.
     pub accel: String,
+    /// Virtual CPUs of each image.
+    pub vcpus: u8,
+    /// Memory of each image in MiB.
+    pub memory_mb: u32,
     /// Ordinary processes instead of images.
     pub process: bool,
     /// Of each instance and direction, in Mbit/s.
@@ -78,11 +82,16 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
     } else {
         nat.push(("image", path(&artifacts.nat_image)));
         nat.push(("accel", text(&settings.accel)));
+        nat.push(("vcpus", number(settings.vcpus.into())));
+        nat.push(("memory_mb", number(settings.memory_mb.into())));
     }
     let file: Table = [
         ("daemon", table(&[("socket", path(&daemon_socket(folder))), ("run_dir", path(&folder.join("instances")))])),
         ("switch", table(&[("control", path(&switch_socket(folder)))])),
-        ("management", table(&[("address", text(if settings.process { PROCESS_ADDRESS } else { CONTROLLER_ADDRESS }))])),
+        (
+            "management",
+            table(&[("address", text(if settings.process { PROCESS_ADDRESS } else { CONTROLLER_ADDRESS }))]),
+        ),
         (
             "link",
             table(&[
