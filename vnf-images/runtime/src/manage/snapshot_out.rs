@@ -67,6 +67,10 @@ pub fn totals(totals: &slim_core::snapshot::SnapshotTotals, bytes: u64) -> Snaps
     }
 }
 
+/// How much lost time may be made up for. It covers the sleeps that end late because the lcore has the CPU, and is half
+/// of the burst that links let through by default.
+const CATCH_UP: Duration = Duration::from_millis(10);
+
 /// Keeps a rate by sleeping.
 struct Pace {
     rate_bytes_per_s: Option<u64>,
@@ -85,9 +89,9 @@ impl Pace {
         let now = Instant::now();
         if let Some(early) = self.due.checked_duration_since(now) {
             std::thread::sleep(early);
-        } else {
-            // Time lost to a slow stream is not made up for by a burst.
-            self.due = now;
+        } else if let Some(earliest) = now.checked_sub(CATCH_UP) {
+            // Time lost to a slow stream is not made up for by a long burst.
+            self.due = self.due.max(earliest);
         }
         self.due += Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / rate);
     }
@@ -103,6 +107,11 @@ mod tests {
         let start = Instant::now();
         (0..11).for_each(|_| pace.wait(1000));
         assert!(start.elapsed() >= Duration::from_millis(10));
+        // After a long pause no more than the catch-up is sent at once.
+        std::thread::sleep(Duration::from_millis(100));
+        let start = Instant::now();
+        (0..31).for_each(|_| pace.wait(1000));
+        assert!(start.elapsed() >= Duration::from_millis(20));
         let mut free = Pace::new(None);
         free.wait(usize::MAX);
         Pace::new(Some(0)).wait(usize::MAX);
