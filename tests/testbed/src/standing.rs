@@ -38,7 +38,7 @@ pub fn up(artifacts: &Artifacts, instances: &InstanceArguments) -> Result<()> {
     }
     clear();
     std::fs::create_dir_all(FOLDER).with_context(|| format!("cannot create {FOLDER}"))?;
-    let list = folder().join("artifacts.json");
+    let list = artifacts_file();
     artifacts.write(&list)?;
     ip(&["netns", "add", MANAGEMENT])?;
     ip(&["-n", MANAGEMENT, "link", "set", "lo", "up"])?;
@@ -107,7 +107,7 @@ pub fn socket() -> Result<PathBuf> {
 /// # Errors
 /// If no testbed is up.
 pub fn artifacts() -> Result<Artifacts> {
-    Artifacts::read(&folder().join("artifacts.json")).context("no testbed is up: `cargo xtask testbed up` makes one")
+    Artifacts::read(&artifacts_file()).context("no testbed is up: `cargo xtask testbed up` makes one")
 }
 
 /// The keeper's work: brings the topology up, says so, and holds it until a signal comes or a part of it ends.
@@ -132,6 +132,10 @@ fn folder() -> PathBuf {
 
 fn pid_file() -> PathBuf {
     folder().join("keeper.pid")
+}
+
+fn artifacts_file() -> PathBuf {
+    folder().join("artifacts.json")
 }
 
 fn ready_file() -> PathBuf {

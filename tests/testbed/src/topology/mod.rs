@@ -98,9 +98,4 @@ impl Topology {
         self.switch.check()?;
         self.daemon.check()
     }
-
-    /// Where sockets and logs are.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
 }
