@@ -34,7 +34,5 @@ pub mod protocol;
 pub mod snapshot;
 pub mod statelet;
 pub mod table;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
 pub mod time;
 pub mod vei;

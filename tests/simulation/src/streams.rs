@@ -2,16 +2,16 @@
 
 use super::Workload;
 use super::world::{Happening, World};
-use crate::nf::{NetworkFunction, ShardId};
-use crate::protocol::Text;
-use crate::protocol::control::{SnapshotTotals, StateletTotals};
-use crate::protocol::stream::{
+use slim_core::nf::{NetworkFunction, ShardId};
+use slim_core::protocol::Text;
+use slim_core::protocol::control::{SnapshotTotals, StateletTotals};
+use slim_core::protocol::stream::{
     Handshake, REPLY_LEN, StreamRole, TAKEN_OVER_LEN, check_taken_over, decode_reply, encode_reply, encode_taken_over,
 };
-use crate::snapshot::SnapshotWriter;
-use crate::statelet::Tally;
-use crate::time::Duration;
-use crate::vei::{StreamCommand, StreamEvent};
+use slim_core::snapshot::SnapshotWriter;
+use slim_core::statelet::Tally;
+use slim_core::time::Duration;
+use slim_core::vei::{StreamCommand, StreamEvent};
 
 /// A connection between the two instances.
 pub(super) struct Connection {

@@ -1,6 +1,6 @@
 //! A small world in virtual time: two instances, a switch, a controller, and traffic that never stops.
 //!
-//! [`World`] runs the real state machines ([`vei`](crate::vei), [`migration`](crate::migration)), a real network
+//! [`World`] runs the real state machines ([`vei`](slim_core::vei), [`migration`](slim_core::migration)), a real network
 //! function, the real statelet and snapshot codecs and the real control messages on one thread. Only lcores, stream
 //! threads and the switch are stand-ins, small enough to be read. Everything random comes from one seed, so a run that
 //! fails can be repeated exactly. [`Oracle`] judges every packet from outside: none lost, doubled or overtaken within
@@ -18,6 +18,8 @@
 //! ```
 //!
 //! What it leaves out: capacity of links, more than one source and destination, clocks that differ.
+
+#![forbid(unsafe_code)]
 
 mod agenda;
 mod control;
@@ -42,7 +44,7 @@ pub use scenario::Scenario;
 pub use toy::{ChainWorkload, FlowChain};
 pub use world::World;
 
-use crate::nf::NetworkFunction;
+use slim_core::nf::NetworkFunction;
 
 /// Traffic for a network function, made so that every packet can be told from every other after processing too.
 pub trait Workload<N: NetworkFunction> {

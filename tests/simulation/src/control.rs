@@ -2,15 +2,15 @@
 
 use super::world::{Happening, SWITCH, World};
 use super::{Fifo, Workload};
-use crate::migration::{Call, CallError, Coordinator, CoordinatorAction, CoordinatorEvent, Party};
-use crate::nf::NetworkFunction;
-use crate::protocol::Text;
-use crate::protocol::control::{
+use slim_core::migration::{Call, CallError, Coordinator, CoordinatorAction, CoordinatorEvent, Party};
+use slim_core::nf::NetworkFunction;
+use slim_core::protocol::Text;
+use slim_core::protocol::control::{
     self, InstanceEvent, InstanceReply, InstanceRequest, MigrationRole, Reply, Request, ServerMessage, SwitchEvent,
     SwitchReply, SwitchRequest,
 };
-use crate::time::Duration;
-use crate::vei::Handled;
+use slim_core::time::Duration;
+use slim_core::vei::Handled;
 
 /// A control connection: of instance 0, instance 1, or the switch.
 #[derive(Default)]

@@ -1,10 +1,10 @@
 //! The judge: knows every packet, and a reference that never migrates.
 
 use super::Workload;
-use crate::nf::{Environment, NetworkFunction, PortId, Shard, ShardId, Verdict};
-use crate::packet::OwnedPacket;
-use crate::snapshot;
-use crate::time::Instant;
+use slim_core::nf::{Environment, NetworkFunction, PortId, Shard, ShardId, Verdict};
+use slim_core::packet::OwnedPacket;
+use slim_core::snapshot;
+use slim_core::time::Instant;
 use std::collections::BTreeMap;
 
 /// Which packet it is: the n-th of a flow, by the port it came in.

@@ -6,15 +6,15 @@ use super::node::Node;
 use super::streams::{Connection, Segment, Thread};
 use super::switch::{Forward, Switch};
 use super::{Agenda, Fault, Fifo, Oracle, Random, Scenario, Workload};
-use crate::migration::{Call, Coordinator, CoordinatorEvent, CoordinatorParameters, Outcome};
-use crate::nf::{NetworkFunction, PortId, ShardId};
-use crate::protocol::control::{
+use slim_core::migration::{Call, Coordinator, CoordinatorEvent, CoordinatorParameters, Outcome};
+use slim_core::nf::{NetworkFunction, PortId, ShardId};
+use slim_core::protocol::control::{
     self, InstanceEvent, InstanceReply, InstanceRequest, InstanceRole, ServerMessage, SwitchEvent, SwitchReply,
 };
-use crate::protocol::{Digest, MigrationId, Name, Nonce};
-use crate::snapshot;
-use crate::time::{Duration, Instant};
-use crate::vei::{Action, Event, LcoreCommand, StreamEvent};
+use slim_core::protocol::{Digest, MigrationId, Name, Nonce};
+use slim_core::snapshot;
+use slim_core::time::{Duration, Instant};
+use slim_core::vei::{Action, Event, LcoreCommand, StreamEvent};
 use std::collections::BTreeMap;
 
 pub(super) enum Happening {
@@ -383,10 +383,10 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         let index = usize::from(shard.0);
         let polled = self.nodes[node].lcores[index].poll(self.now, &self.workload, &mut self.oracle);
         for (port, frame) in polled.transmitted {
-            let lost = crate::protocol::inband::is_inband(&frame)
+            let lost = slim_core::protocol::inband::is_inband(&frame)
                 && matches!(
-                    crate::protocol::inband::Frame::decode(&frame),
-                    Ok(crate::protocol::inband::Frame::DrainAck(_))
+                    slim_core::protocol::inband::Frame::decode(&frame),
+                    Ok(slim_core::protocol::inband::Frame::DrainAck(_))
                 )
                 && self.random.chance(self.scenario.drain_loss_per_mille);
             let at = self.leave_node(node);

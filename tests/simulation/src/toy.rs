@@ -1,10 +1,10 @@
 //! A network function whose output shows its whole history: it chains every packet of a flow to those before.
 
 use super::{PacketId, Workload};
-use crate::nf::{ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, Verdict};
-use crate::packet::PacketBuf;
-use crate::table::{SegmentedTable, StateItem};
-use crate::time::Instant;
+use slim_core::nf::{ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, Verdict};
+use slim_core::packet::PacketBuf;
+use slim_core::table::{SegmentedTable, StateItem};
+use slim_core::time::Instant;
 
 /// Stamps each packet with a number that depends on every packet of its flow before, in order and on either port.
 ///

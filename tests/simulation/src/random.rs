@@ -1,6 +1,6 @@
 //! Random numbers that a seed repeats exactly.
 
-use crate::time::Duration;
+use slim_core::time::Duration;
 
 /// SplitMix64: small, quick, and the same everywhere.
 #[derive(Debug, Clone)]

@@ -1,17 +1,17 @@
-//! An lcore of an instance: carries out the commands that [`vei`](crate::vei) describes, as the dataplane does.
+//! An lcore of an instance: carries out the commands that [`vei`](slim_core::vei) describes, as the dataplane does.
 
 use super::Workload;
 use super::oracle::Oracle;
-use crate::nf::{Environment, NetworkFunction, PortId, ShardId, Verdict};
-use crate::packet::OwnedPacket;
-use crate::protocol::MigrationId;
-use crate::protocol::control::PktQTotals;
-use crate::protocol::inband::{self, Frame, HandBackEnd};
-use crate::snapshot;
-use crate::statelet;
-use crate::table::FrozenItem;
-use crate::time::Instant;
-use crate::vei::{LcoreCommand, LcoreEvent, LcoreTotals, PacketQueue};
+use slim_core::nf::{Environment, NetworkFunction, PortId, ShardId, Verdict};
+use slim_core::packet::OwnedPacket;
+use slim_core::protocol::MigrationId;
+use slim_core::protocol::control::PktQTotals;
+use slim_core::protocol::inband::{self, Frame, HandBackEnd};
+use slim_core::snapshot;
+use slim_core::statelet;
+use slim_core::table::FrozenItem;
+use slim_core::time::Instant;
+use slim_core::vei::{LcoreCommand, LcoreEvent, LcoreTotals, PacketQueue};
 use std::collections::VecDeque;
 
 const BURST: usize = 32;

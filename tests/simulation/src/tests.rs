@@ -1,12 +1,12 @@
 //! Whole migrations in virtual time: named cases first, then many seeds with everything that may go wrong.
 
 use super::{ChainWorkload, Fault, FlowChain, Random, Scenario, World};
-use crate::migration::{CoordinatorTimeouts, Outcome, Party};
-use crate::protocol::FailureCode;
-use crate::protocol::control::{
+use slim_core::migration::{CoordinatorTimeouts, Outcome, Party};
+use slim_core::protocol::FailureCode;
+use slim_core::protocol::control::{
     DestinationTimeouts, InstanceRole, MigrationReport, PrepareOptions, SourceTimeouts, StartOptions,
 };
-use crate::time::Duration;
+use slim_core::time::Duration;
 
 type ChainWorld = World<FlowChain, ChainWorkload>;
 

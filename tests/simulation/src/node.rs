@@ -2,13 +2,13 @@
 
 use super::Workload;
 use super::lcore::{Frozen, Lcore};
-use crate::nf::{NetworkFunction, Shard, ShardId};
-use crate::protocol::control::{Counters, Description, InstanceStatus, SnapshotTotals, StateletTotals};
-use crate::protocol::{FailureCode, Name, Schema, Text};
-use crate::snapshot::{SnapshotReader, SnapshotWriter};
-use crate::statelet::{Decoder, Record, Tally};
-use crate::time::Instant;
-use crate::vei::{Identity, Instance, StreamEvent};
+use slim_core::nf::{NetworkFunction, Shard, ShardId};
+use slim_core::protocol::control::{Counters, Description, InstanceStatus, SnapshotTotals, StateletTotals};
+use slim_core::protocol::{FailureCode, Name, Schema, Text};
+use slim_core::snapshot::{SnapshotReader, SnapshotWriter};
+use slim_core::statelet::{Decoder, Record, Tally};
+use slim_core::time::Instant;
+use slim_core::vei::{Identity, Instance, StreamEvent};
 use std::collections::{BTreeMap, VecDeque};
 
 pub(super) struct Node<N: NetworkFunction> {
@@ -90,7 +90,7 @@ impl<N: NetworkFunction> Incoming<N> {
             match self.decoder.decode(&mut bytes) {
                 Ok(Some(Record::Statelet { statelet_type, value })) => {
                     let mut record = Vec::new();
-                    if crate::statelet::encode(statelet_type, value, &mut record).is_ok() {
+                    if slim_core::statelet::encode(statelet_type, value, &mut record).is_ok() {
                         self.received.add_record(&record);
                     }
                     self.st_q_in.push_back((statelet_type, value.to_vec()));

@@ -1,12 +1,12 @@
 //! The switch, as far as a migration sees it: which instance a packet goes to, drains, and holding packets back.
 
-use crate::nf::PortId;
-use crate::protocol::control::{
+use slim_core::nf::PortId;
+use slim_core::protocol::control::{
     ControlError, Counters, ErrorCode, InstancePaths, LinkSettings, PathDrain, PathStatus, RedirectState, SwitchEvent,
     SwitchReply, SwitchRequest,
 };
-use crate::protocol::inband::{Drain, Frame, HandBackEnd};
-use crate::protocol::{MigrationId, Name, Nonce, PathIndex, PathSet};
+use slim_core::protocol::inband::{Drain, Frame, HandBackEnd};
+use slim_core::protocol::{MigrationId, Name, Nonce, PathIndex, PathSet};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Where a frame is to go next.
@@ -82,7 +82,7 @@ impl Switch {
 
     /// A frame from an instance.
     pub(super) fn route_from_instance(&mut self, node: usize, port: PortId, frame: Vec<u8>) -> Vec<Forward> {
-        if !crate::protocol::inband::is_inband(&frame) {
+        if !slim_core::protocol::inband::is_inband(&frame) {
             return vec![Forward::Out { port, frame }];
         }
         match Frame::decode(&frame) {
@@ -160,7 +160,7 @@ impl Switch {
         let open = redirect.paths.iter().filter(|&path| !redirect.acked.contains(path));
         open.map(|path| {
             let drain = Drain { migration, nonce, path, paths: redirect.paths };
-            let mut frame = vec![0; crate::protocol::inband::FRAME_LEN];
+            let mut frame = vec![0; slim_core::protocol::inband::FRAME_LEN];
             Frame::Drain(drain).encode(&mut frame).unwrap_or_else(|error| panic!("no drain packet: {error}"));
             let port = PortId((u16::from(path.get()) / shards) as u8);
             let shard = Some(u16::from(path.get()) % shards);

@@ -1,6 +1,6 @@
 //! What will happen in virtual time, earliest first; at the same time, in the order it was entered.
 
-use crate::time::Instant;
+use slim_core::time::Instant;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::BinaryHeap;

@@ -1,8 +1,8 @@
 //! How a world is made.
 
-use crate::migration::CoordinatorTimeouts;
-use crate::protocol::control::{PrepareOptions, StartOptions};
-use crate::time::Duration;
+use slim_core::migration::CoordinatorTimeouts;
+use slim_core::protocol::control::{PrepareOptions, StartOptions};
+use slim_core::time::Duration;
 
 /// How the world is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

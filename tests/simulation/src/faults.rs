@@ -3,11 +3,11 @@
 use super::Workload;
 use super::node::Node;
 use super::world::{Happening, World};
-use crate::migration::{Coordinator, Party, ReadBack};
-use crate::nf::NetworkFunction;
-use crate::protocol::MigrationId;
-use crate::protocol::control::{SwitchReply, SwitchRequest};
-use crate::time::Duration;
+use slim_core::migration::{Coordinator, Party, ReadBack};
+use slim_core::nf::NetworkFunction;
+use slim_core::protocol::MigrationId;
+use slim_core::protocol::control::{SwitchReply, SwitchRequest};
+use slim_core::time::Duration;
 
 /// Something that goes wrong during a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
