@@ -18,18 +18,24 @@
 //! # fn main() {}
 //! ```
 
+mod drops;
+mod interface;
 #[cfg(any(test, feature = "testing"))]
 pub mod law;
 #[cfg(test)]
 mod source_counter;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod ticker;
 
 use crate::packet::PacketBuf;
 use crate::table::StateItem;
 use crate::time::Instant;
 use alloc::string::String;
 use alloc::vec::Vec;
+
+pub use interface::InterfaceAddress;
+pub use ticker::{TICK, Ticker};
 
 /// A logical dataplane interface of a network function, counted from 0 in the order of its configuration.
 ///

@@ -1,27 +1,6 @@
 //! Why packets are dropped, each with a counter.
 
-use slim_core::nf::Verdict;
-
-macro_rules! drop_reasons {
-    ($($(#[$attribute:meta])* $variant:ident = $name:literal,)+) => {
-        /// A reason to drop a packet.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u16)]
-        pub enum Drop {
-            $($(#[$attribute])* $variant,)+
-        }
-
-        impl Drop {
-            /// The reasons in the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The counters' names in the same order.
-            pub const NAMES: &'static [&'static str] = &[$($name),+];
-        }
-    };
-}
-
-drop_reasons! {
+slim_core::drop_reasons! {
     /// The frame arrived on a port that the NAT does not have.
     UnknownPort = "unknown_port",
     /// The frame is shorter than an Ethernet header.
@@ -94,23 +73,13 @@ drop_reasons! {
     StateInconsistent = "state_inconsistent",
 }
 
-impl From<Drop> for Verdict {
-    fn from(drop: Drop) -> Self {
-        Self::Drop(drop as u16)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
     #[test]
-    fn numbers_index_the_names() {
-        for (number, reason) in Drop::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, number);
-        }
-        assert_eq!(Drop::ALL.len(), Drop::NAMES.len());
+    fn names_are_distinct() {
         assert_eq!(Drop::NAMES.iter().collect::<BTreeSet<_>>().len(), Drop::NAMES.len());
         assert_eq!(Drop::NAMES[Drop::ArpPending as usize], "arp_pending");
     }

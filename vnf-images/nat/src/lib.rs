@@ -6,7 +6,7 @@
 //! - [`config`]: what the operator sets.
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
-//! - [`ports`], [`tcp`], [`clock`], `expiry`, [`settings`]: what the transitions need.
+//! - [`ports`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
 //! - `arp`, `translate`: packets.
 //! - [`drops`]: why packets are dropped.
 //!
@@ -16,7 +16,6 @@
 #![forbid(unsafe_code)]
 
 mod arp;
-pub mod clock;
 pub mod config;
 pub mod drops;
 mod expiry;
@@ -33,11 +32,11 @@ pub use config::Config;
 pub use drops::Drop;
 
 use arp::AskLimiter;
-use clock::Ticker;
-use config::InterfaceAddress;
 use core::net::Ipv4Addr;
 use expiry::{Sweep, Timeouts};
-use slim_core::nf::{ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, Verdict};
+use slim_core::nf::{
+    ConfigError, Environment, Gauge, InstallError, InterfaceAddress, NetworkFunction, PortId, Shard, Ticker, Verdict,
+};
 use slim_core::packet::{Ethernet, MacAddr, PacketBuf, ether_type};
 use slim_core::table::StateItem;
 use slim_core::time::Instant;

@@ -15,7 +15,7 @@
 //! A session holds its mapping, which holds its binding and thereby the exterior port; with the last session the
 //! others go. A host entry outlives its sessions, for its counters, until it has been silent for the host time-out.
 
-use crate::config::{Config, InterfaceAddress, is_unicast, is_unicast_mac};
+use crate::config::{Config, is_unicast, is_unicast_mac};
 use crate::ports::PortAllocator;
 use crate::settings::Settings;
 use crate::statelet::Statelet;
@@ -23,7 +23,7 @@ use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey
 use crate::tcp::TcpState;
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
 use core::net::Ipv4Addr;
-use slim_core::nf::{ConfigError, InstallError, Shard};
+use slim_core::nf::{ConfigError, InstallError, InterfaceAddress, Shard};
 use slim_core::packet::MacAddr;
 use slim_core::table::{Register, SegmentedTable, StateItem};
 

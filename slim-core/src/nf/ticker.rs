@@ -1,11 +1,10 @@
-//! The NAT's clock: whole seconds, as part of the state.
+//! A network function's clock: whole seconds, which mean the same on every host.
 //!
-//! Every instant in the tables is a tick of this clock, and nothing else is compared with it. The clock advances when
-//! packets or the dataplane bring a later time, and each advance is a statelet. So an instance that is fed statelets
-//! alone has the same clock and the same ages, whatever its host's clock says, and a take-over keeps what is left of
-//! every timer.
+//! Every instant in a network function's tables is a tick of its clock, and nothing else is compared with it. What the
+//! clock shows is state and told by statelets. So an instance that is fed statelets alone has the same clock and the
+//! same ages, whatever its host's clock says, and a take-over keeps what is left of every timer.
 
-use slim_core::time::{Duration, Instant};
+use crate::time::{Duration, Instant};
 
 /// The length of a tick. A timer runs for its configured time or up to one tick longer.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -13,7 +12,7 @@ pub const TICK: Duration = Duration::from_secs(1);
 /// Turns the host's clock into ticks. Not state: each host has its own.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ticker {
-    /// When the host's clock showed it, the NAT's clock showed this.
+    /// When the host's clock showed it, the network function's clock showed this.
     origin: Option<(Instant, u32)>,
     /// When the next tick is due; before the origin is known, at once.
     next: Instant,
