@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use slim_core::nf::NetworkFunction;
+use slim_gateway::Gateway;
 use slim_nat::Nat;
 
 /// A network function of this repository.
@@ -24,20 +25,38 @@ pub struct Vnf {
 }
 
 /// All of them.
-pub const VNFS: &[Vnf] = &[Vnf {
-    name: Nat::KIND,
-    summary: "network address translation",
-    package: "slim-nat",
-    program: "nat",
-    schema: Nat::SCHEMA,
-    ports: Nat::PORTS,
-    section: r#"[nat]
+pub const VNFS: &[Vnf] = &[
+    Vnf {
+        name: Nat::KIND,
+        summary: "network address translation",
+        package: "slim-nat",
+        program: "nat",
+        schema: Nat::SCHEMA,
+        ports: Nat::PORTS,
+        section: r#"[nat]
 interior_address = "10.1.0.1/24"
 interior_mac = "02:51:1a:00:00:01"
 exterior_address = "10.2.0.1/24"
 exterior_mac = "02:51:1a:00:00:02"
 "#,
-}];
+    },
+    Vnf {
+        name: Gateway::KIND,
+        summary: "mobile packet gateway with hand-overs",
+        package: "slim-gateway",
+        program: "gateway",
+        schema: Gateway::SCHEMA,
+        ports: Gateway::PORTS,
+        section: r#"[gateway]
+interior_address = "10.1.0.1/24"
+interior_mac = "02:51:1a:00:00:01"
+cells_mac = "02:51:1a:00:01:01"
+exterior_address = "10.2.0.1/24"
+exterior_mac = "02:51:1a:00:00:02"
+router_mac = "02:51:1a:00:01:02"
+"#,
+    },
+];
 
 /// The network function called `name`.
 pub fn find(name: &str) -> Result<&'static Vnf> {
@@ -53,11 +72,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_section_is_a_valid_configuration() {
-        let nat = find("nat").expect("exists");
-        let file: toml::Table = toml::from_str(nat.section).expect("valid TOML");
-        let config: slim_nat::Config = file[nat.name].clone().try_into().expect("the section's own form");
-        assert!(Nat::new(&config, slim_core::nf::Shard::ONLY, 1).is_ok());
+    fn sections_are_valid_configurations() {
+        fn check<N: NetworkFunction>() {
+            let vnf = find(N::KIND).expect("exists");
+            let file: toml::Table = toml::from_str(vnf.section).expect("valid TOML");
+            let config: N::Config = file[vnf.name].clone().try_into().expect("the section's own form");
+            assert!(N::new(&config, slim_core::nf::Shard::ONLY, 1).is_ok());
+        }
+        check::<Nat>();
+        check::<Gateway>();
     }
 
     #[test]

@@ -16,6 +16,11 @@ impl MacAddr {
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
     }
+
+    /// Whether the address can be that of one interface: neither a group's nor all zeros.
+    pub const fn is_unicast(self) -> bool {
+        !self.is_multicast() && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+    }
 }
 
 impl fmt::Display for MacAddr {

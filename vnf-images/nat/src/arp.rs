@@ -9,7 +9,6 @@
 
 use crate::Nat;
 use crate::announce;
-use crate::config::is_unicast_mac;
 use crate::drops::Drop;
 use crate::statelet::Statelet;
 use crate::tables::NeighbourKey;
@@ -94,7 +93,7 @@ impl Nat {
         let own = *self.interface(side);
         let mut arp = Arp::parse_mut(packet).map_err(|_| Drop::ArpMalformed)?;
         let (sender, sender_mac) = (arp.sender(), arp.sender_mac());
-        if !is_unicast_mac(sender_mac) {
+        if !sender_mac.is_unicast() {
             return Err(Drop::ArpMalformed);
         }
         if sender == own.network.address || sender_mac == own.mac {

@@ -184,7 +184,7 @@ impl Config {
                 return err(format!("{name}_address = \"{own}\" is not a host's address in its network"));
             }
             let mac = self.mac(side);
-            if !is_unicast_mac(mac) {
+            if !mac.is_unicast() {
                 return err(format!("{name}_mac must be a unicast address: even first octet, not all zeros"));
             }
         }
@@ -234,9 +234,4 @@ impl Config {
 pub(crate) fn is_unicast(address: Ipv4Addr) -> bool {
     let [first, ..] = address.octets();
     first != 0 && first != 127 && first < 224
-}
-
-/// Whether `mac` can be that of one interface.
-pub(crate) fn is_unicast_mac(mac: MacAddr) -> bool {
-    !mac.is_multicast() && mac != MacAddr::default()
 }

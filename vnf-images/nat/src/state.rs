@@ -15,7 +15,7 @@
 //! A session holds its mapping, which holds its binding and thereby the exterior port; with the last session the
 //! others go. A host entry outlives its sessions, for its counters, until it has been silent for the host time-out.
 
-use crate::config::{Config, is_unicast, is_unicast_mac};
+use crate::config::{Config, is_unicast};
 use crate::ports::PortAllocator;
 use crate::settings::Settings;
 use crate::statelet::Statelet;
@@ -333,7 +333,7 @@ impl State {
 
     /// Enters a neighbour's MAC address, or confirms it.
     pub(crate) fn confirm_neighbour(&mut self, side: Side, address: Ipv4Addr, mac: MacAddr) -> Result<(), Refusal> {
-        if !self.networks[side.index()].is_neighbour(address) || !is_unicast_mac(mac) {
+        if !self.networks[side.index()].is_neighbour(address) || !mac.is_unicast() {
             return Err(Refusal::Inconsistent);
         }
         let neighbour = Neighbour { mac: mac.0, confirmed: self.clock.get() };
