@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| slim_fuzz_targets::statelet_stream::run(bytes));
