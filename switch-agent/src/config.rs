@@ -210,7 +210,7 @@ pub const SOCKET_PATH_LEN_MAX: usize = 107;
 pub fn check_kind(kind: &PortKind) -> Result<&str, KindError> {
     let has_comma_or_control = |text: &str| text.chars().any(|one| one == ',' || one.is_control());
     match kind {
-        PortKind::VhostUser { socket } => {
+        PortKind::VhostUser { socket } | PortKind::VhostUserClient { socket } => {
             let bad = socket.is_empty() || socket.len() > SOCKET_PATH_LEN_MAX || has_comma_or_control(socket);
             if bad { Err(KindError::SocketPath) } else { Ok(socket) }
         }

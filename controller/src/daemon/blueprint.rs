@@ -49,7 +49,12 @@ impl Blueprint {
             if socket.as_os_str().len() > 107 {
                 return Err(format!("{} is too long for a socket's name: choose a shorter run_dir", socket.display()));
             }
-            let kind = PortKind::VhostUser { socket: socket.to_string_lossy().into_owned() };
+            let socket = socket.to_string_lossy().into_owned();
+            let kind = match vnf.source {
+                Source::Image(_) => PortKind::VhostUser { socket },
+                // Only the side that listens survives a restart of the other: for a process it is the process.
+                Source::Program(_) => PortKind::VhostUserClient { socket },
+            };
             Ok((port, kind))
         };
         let ports = vnf.ports.iter().map(|vnf_port| port(vnf_port.name.as_str())).collect::<Result<_, String>>()?;
@@ -115,9 +120,19 @@ impl Blueprint {
                 config_toml: self.config(),
                 config_file: self.run_dir.join(format!("{name}.toml")),
                 console_log: self.run_dir.join(format!("{name}.console.log")),
+                sockets: self.sockets(),
                 outlives_us: self.outlives_us,
             }))),
         }
+    }
+
+    /// The sockets a process listens on.
+    fn sockets(&self) -> Vec<PathBuf> {
+        let socket = |(_, kind): &(Name, PortKind)| match kind {
+            PortKind::VhostUserClient { socket } => Some(PathBuf::from(socket)),
+            _ => None,
+        };
+        self.plug.ports.iter().filter_map(socket).collect()
     }
 
     fn nics(&self) -> Vec<Nic> {
@@ -159,8 +174,8 @@ impl Blueprint {
                 let mac = instance_mac(Self::octet(position), self.index);
                 if guest {
                     table.insert("mac".into(), mac.to_string().into());
-                } else if let Some((_, PortKind::VhostUser { socket })) = self.plug.ports.get(position) {
-                    let device = format!("net_virtio_user{position},path={socket},mac={mac},queue_size=1024");
+                } else if let Some((_, PortKind::VhostUserClient { socket })) = self.plug.ports.get(position) {
+                    let device = format!("net_virtio_user{position},path={socket},server=1,mac={mac},queue_size=1024");
                     table.insert("device".into(), device.into());
                 }
                 toml::Value::Table(table)
@@ -236,7 +251,7 @@ mod tests {
         let blueprint = blueprint("program = \"/bin/nat\"");
         let Start::Process(launch) = blueprint.start().unwrap() else { panic!("a program is a process") };
         let config: toml::Table = toml::from_str(&launch.config_toml).unwrap();
-        let device = "net_virtio_user0,path=/run/slim/nat-a.in.sock,mac=52:54:00:01:00:0b,queue_size=1024";
+        let device = "net_virtio_user0,path=/run/slim/nat-a.in.sock,server=1,mac=52:54:00:01:00:0b,queue_size=1024";
         assert_eq!(config["port"][0]["device"].as_str(), Some(device));
         assert!(config["port"][0].get("mac").is_none());
         assert!(config["management"].get("mac").is_none());

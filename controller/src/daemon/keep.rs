@@ -113,7 +113,7 @@ impl Daemon {
         let ports = self.fabric.status().map_err(from_fabric)?.ports;
         let ours = |port: &Name| {
             ports.iter().any(|known| match &known.kind {
-                PortKind::VhostUser { socket } => {
+                PortKind::VhostUser { socket } | PortKind::VhostUserClient { socket } => {
                     known.name == *port && Path::new(socket).parent() == Some(self.deployment.run_dir.as_path())
                 }
                 PortKind::Tap { .. } | PortKind::AfPacket { .. } | PortKind::Vdev { .. } => false,

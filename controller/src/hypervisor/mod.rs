@@ -10,6 +10,7 @@
 //! * [`passthrough`]: whether a PCI function can be given to a guest, and if not, what to do.
 
 pub mod accel;
+mod child;
 mod console;
 pub mod native;
 pub mod passthrough;
@@ -284,8 +285,8 @@ impl Adoption {
             return None;
         }
         Some(match self.qmp_socket.is_some() {
-            true => Box::new(qemu::Instance::adopt(self)?),
-            false => Box::new(native::ProcessInstance::adopt(self)),
+            true => Box::new(qemu::Instance::adopt(&self)?),
+            false => Box::new(native::ProcessInstance::adopt(&self)),
         })
     }
 }

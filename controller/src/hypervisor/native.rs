@@ -3,13 +3,14 @@
 //! The same program as in an image, started with `--process`: no boot, no isolation, the same protocol. For development,
 //! for tests on machines without QEMU, and for hosts that isolate by other means.
 
-use super::console::{ReadyScanner, tail};
+use super::child::Attended;
+use super::console::tail;
 use super::{AccelChoice, Adoption, LaunchError, Machine, Ready, Stopped};
-use crate::process::{Running, dying_with_us, outliving_us, spawn};
 use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Everything about a process to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct ProcessLaunch {
     pub config_file: PathBuf,
     /// Receives what the process prints. Replaced if it exists.
     pub console_log: PathBuf,
+    /// Sockets it listens on, made by it. What a killed process has left there is removed.
+    pub sockets: Vec<PathBuf>,
     /// Whether it goes on when the process that started it ends.
     pub outlives_us: bool,
 }
@@ -31,14 +34,8 @@ pub struct ProcessLaunch {
 /// A running process. Killed when dropped, and by the kernel if this process dies first, unless it is meant to go on.
 #[derive(Debug)]
 pub struct ProcessInstance {
-    name: String,
-    process: Running,
-    started: Instant,
-    scanner: ReadyScanner,
-    console_log: PathBuf,
+    child: Attended,
     config_file: PathBuf,
-    outlives_us: bool,
-    left: bool,
 }
 
 impl ProcessInstance {
@@ -61,48 +58,39 @@ impl ProcessInstance {
         let writing = |path: &Path| LaunchError::io(format!("write {}", path.display()));
         fs::write(&launch.config_file, &launch.config_toml).map_err(writing(&launch.config_file))?;
         let log = File::create(&launch.console_log).map_err(writing(&launch.console_log))?;
-        let output = log.try_clone().map_err(LaunchError::io("share a log file"))?;
-
-        let program = &launch.program;
-        let mut command = if launch.outlives_us { outliving_us(program) } else { dying_with_us(program)? };
-        command.arg("--process").arg("--config").arg(&launch.config_file);
-        command.stdin(Stdio::null()).stdout(output).stderr(log);
-        let started = Instant::now();
-        let child = spawn(command).map_err(LaunchError::io(format!("start {}", launch.program.display())))?;
-        Ok(Self {
-            name: launch.name.clone(),
-            process: Running::Child(child),
-            started,
-            scanner: ReadyScanner::default(),
-            console_log: launch.console_log.clone(),
-            config_file: launch.config_file.clone(),
-            outlives_us: launch.outlives_us,
-            left: false,
-        })
+        for socket in &launch.sockets {
+            remove_leftover(socket).map_err(LaunchError::io(format!("remove {}", socket.display())))?;
+        }
+        let arguments = |command: &mut std::process::Command| {
+            command.arg("--process").arg("--config").arg(&launch.config_file);
+        };
+        let child =
+            Attended::start(&launch.name, &launch.program, arguments, &launch.console_log, log, launch.outlives_us)?;
+        Ok(Self { child, config_file: launch.config_file.clone() })
     }
 
     /// Takes charge of a process that was left running.
-    pub(super) fn adopt(adoption: Adoption) -> Self {
-        Self {
-            name: adoption.name,
-            process: Running::Adopted(adoption.process),
-            started: Instant::now(),
-            scanner: ReadyScanner::default(),
-            console_log: adoption.console_log,
-            config_file: adoption.config_file,
-            outlives_us: true,
-            left: false,
-        }
+    pub(super) fn adopt(adoption: &Adoption) -> Self {
+        Self { child: Attended::adopt(adoption), config_file: adoption.config_file.clone() }
+    }
+}
+
+/// Removes a socket that nobody listens on any more.
+fn remove_leftover(socket: &Path) -> std::io::Result<()> {
+    match UnixStream::connect(socket) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(socket),
+        // Nothing there, or in use: then the process says so itself.
+        _ => Ok(()),
     }
 }
 
 impl Machine for ProcessInstance {
     fn name(&self) -> &str {
-        &self.name
+        &self.child.name
     }
 
     fn process_id(&self) -> u32 {
-        self.process.pid()
+        self.child.process.pid()
     }
 
     fn accel(&self) -> Option<&AccelChoice> {
@@ -110,43 +98,28 @@ impl Machine for ProcessInstance {
     }
 
     fn console_log(&self) -> &Path {
-        &self.console_log
+        &self.child.console_log
     }
 
     fn console_tail(&self) -> String {
-        tail(&self.console_log)
+        tail(&self.child.console_log)
     }
 
     fn is_alive(&mut self) -> bool {
-        self.process.ended().is_none()
+        self.child.is_alive()
     }
 
     fn poll_ready(&mut self) -> Result<Option<Ready>, LaunchError> {
-        // The process first: what it wrote before its end is then read completely.
-        let ended = self.process.ended();
-        if let Some(line) = self.scanner.poll(&self.console_log) {
-            return Ok(Some(Ready { line, after: self.started.elapsed() }));
-        }
-        match ended {
-            None => Ok(None),
-            Some(status) => Err(LaunchError::Ended { name: self.name.clone(), status, detail: self.console_tail() }),
-        }
+        let console_log = self.child.console_log.clone();
+        self.child.poll_ready(|| tail(&console_log))
     }
 
     fn adoption(&self) -> Option<Adoption> {
-        let process = self.process.id().filter(|_| self.outlives_us)?;
-        Some(Adoption {
-            name: self.name.clone(),
-            process,
-            accel: None,
-            console_log: self.console_log.clone(),
-            qmp_socket: None,
-            config_file: self.config_file.clone(),
-        })
+        self.child.adoption(&self.config_file)
     }
 
     fn leave(mut self: Box<Self>) {
-        self.left = self.outlives_us;
+        self.child.leave();
     }
 
     fn stop(&mut self, grace: Duration) -> Stopped {
@@ -154,19 +127,18 @@ impl Machine for ProcessInstance {
         if !self.is_alive() {
             return Stopped::Already;
         }
-        self.process.terminate();
-        if self.process.wait(grace) {
+        self.child.process.terminate();
+        if self.child.process.wait(grace) {
             return Stopped::PoweredOff;
         }
-        self.process.kill();
+        self.child.process.kill();
         Stopped::Killed
     }
 }
 
 impl Drop for ProcessInstance {
     fn drop(&mut self) {
-        if !self.left {
-            self.process.kill();
+        if !self.child.is_left() {
             let _ = fs::remove_file(&self.config_file);
         }
     }
@@ -190,6 +162,7 @@ mod tests {
             config_toml: "name = \"nat-a\"\n".into(),
             config_file: folder.join("nat-a.toml"),
             console_log: folder.join("nat-a.console.log"),
+            sockets: Vec::new(),
             outlives_us: false,
         }
     }
@@ -233,6 +206,19 @@ mod tests {
         let launch = launch(folder.path(), "echo no such port >&2; exit 3");
         let error = ProcessInstance::start(&launch).unwrap().wait_ready(LIMIT).unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.contains("no such port"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_that_a_killed_process_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("port.sock");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let launch = ProcessLaunch {
+            sockets: vec![socket.clone(), folder.path().join("none.sock")],
+            ..launch(folder.path(), "echo slim: ready; exec sleep 60")
+        };
+        ProcessInstance::start(&launch).unwrap().wait_ready(LIMIT).unwrap();
+        assert!(!socket.exists());
     }
 
     #[test]

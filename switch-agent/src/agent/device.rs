@@ -49,6 +49,9 @@ impl Device {
                 // Linear buffers: no packet comes in several segments, whatever the guest does.
                 format!("net_vhost_slim{number},iface={socket},queues=1,linear-buffer=1")
             }
+            PortKind::VhostUserClient { socket } => {
+                format!("net_vhost_slim{number},iface={socket},queues=1,linear-buffer=1,client=1")
+            }
             PortKind::AfPacket { interface } => format!("net_af_packet_slim{number},iface={interface}"),
             PortKind::Vdev { devargs } => devargs.clone(),
         };

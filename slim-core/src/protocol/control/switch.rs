@@ -106,6 +106,12 @@ pub enum PortKind {
         /// The socket's path.
         socket: String,
     },
+    /// An ordinary process's virtio-user device; the process listens on the socket. The switch connects, and connects
+    /// again whichever side was restarted.
+    VhostUserClient {
+        /// The socket's path.
+        socket: String,
+    },
     /// A TAP interface, created if it does not exist.
     Tap {
         /// Its name in the kernel.
