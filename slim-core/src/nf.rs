@@ -23,12 +23,13 @@ mod interface;
 #[cfg(any(test, feature = "testing"))]
 pub mod law;
 #[cfg(test)]
-mod source_counter;
+pub(crate) mod source_counter;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod ticker;
 
 use crate::packet::PacketBuf;
+use crate::statelet::{Coalesce, Coalescing};
 use crate::table::StateItem;
 use crate::time::Instant;
 use alloc::string::String;
@@ -172,6 +173,23 @@ pub trait NetworkFunction: Send + Sized + 'static {
     /// Applies a statelet (h). Never sends anything.
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError>;
 
+    /// What may be done with a statelet that waits to be sent together with others; see
+    /// [`Coalescer`](crate::statelet::Coalescer).
+    ///
+    /// By default none is touched. The law must hold for what is merged too, as [`law::check`](law) tests.
+    fn coalescing(_statelet_type: u16, _value: &[u8]) -> Coalescing {
+        Coalescing::Barrier
+    }
+
+    /// Makes `earlier` say what both statelets say; see [`Coalesce::merge`]. By default the later one replaces it.
+    fn merge(_statelet_type: u16, earlier: &mut [u8], later: &[u8]) -> bool {
+        let mergeable = earlier.len() == later.len();
+        if mergeable {
+            earlier.copy_from_slice(later);
+        }
+        mergeable
+    }
+
     /// Called once at take-over, after the last statelet, before the first packet: `now` is the new host's clock.
     ///
     /// State that holds instants of the old host's clock is rebased here. Must not change the digest.
@@ -182,4 +200,14 @@ pub trait NetworkFunction: Send + Sized + 'static {
 
     /// Present sizes and totals for status reports. May allocate; not for the packet path.
     fn gauges(&self) -> Vec<Gauge>;
+}
+
+impl<N: NetworkFunction> Coalesce for N {
+    fn coalescing(statelet_type: u16, value: &[u8]) -> Coalescing {
+        N::coalescing(statelet_type, value)
+    }
+
+    fn merge(statelet_type: u16, earlier: &mut [u8], later: &[u8]) -> bool {
+        N::merge(statelet_type, earlier, later)
+    }
 }

@@ -3,7 +3,7 @@
 //! [`Instance`] is what a driver holds: it answers the controller's requests and runs [`Source`] or [`Destination`],
 //! whichever the present migration makes of it. All three are sans I/O: [events](Event), requests and the time go in,
 //! [actions](Action) come out. They never see a packet or a statelet; those stay with the lcores and stream threads,
-//! which report what matters about them. [`PacketQueue`] is the one data structure of the dataplane that lives here.
+//! which report what matters about them. What an lcore does with packets and commands is in [`lcore`].
 //!
 //! ```text
 //!            requests                      commands
@@ -25,6 +25,7 @@
 mod action;
 mod destination;
 mod instance;
+pub mod lcore;
 mod parameters;
 mod pkt_q;
 mod proceedings;

@@ -7,6 +7,7 @@ use crate::guest::{self, power};
 use crate::logging;
 use crate::manage::{self, End, Instance, ManagedShard, Manager, Message, Ready, Sender, Sources};
 use slim_core::nf::{ConfigError, NetworkFunction, Shard};
+use slim_core::vei::lcore::Report;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -255,7 +256,7 @@ fn start_dataplane<F: NetworkFunction>(plan: Plan, inbox: &Sender<F>) -> io::Res
         dataplane::start(&plan, tell, |report| {
             inbox.try_send(Message::Lcore(Shard::ONLY.id, report)).map_err(|message| match message {
                 Message::Lcore(_, report) => report,
-                _ => dataplane::Report::Gauges(Vec::new()),
+                _ => Report::Gauges(Vec::new()),
             })
         });
         drop(alive);

@@ -1,6 +1,7 @@
 //! Counters of the dataplane. Each has one writer, its lcore; the management thread reads them at any time.
 
 use slim_core::nf::PORTS_MAX;
+use slim_core::vei::lcore::Cause;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number with one writer and any number of readers.
@@ -26,50 +27,6 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-}
-
-macro_rules! causes {
-    ($($(#[$meta:meta])* $variant:ident = $name:literal,)*) => {
-        /// Why the runtime itself, rather than the network function, dropped a packet.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[repr(u8)]
-        pub enum Cause {
-            $($(#[$meta])* $variant,)*
-        }
-
-        impl Cause {
-            /// Every cause, in the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The counter's name.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-        }
-    };
-}
-
-causes! {
-    /// The instance is idle: there is no state to process packets with.
-    Idle = "idle",
-    /// What lay in the receive rings when a destination was armed: from before, possibly seen by others.
-    Stale = "stale",
-    /// `pkt_q` was full.
-    PacketQueueFull = "pkt_q_full",
-    /// The transmit ring stayed full.
-    TxRingFull = "tx_ring_full",
-    /// No packet buffer was free.
-    NoMbuf = "no_mbuf",
-    /// An in-band control frame that could not be decoded.
-    InbandMalformed = "inband_malformed",
-    /// An in-band control frame that instances do not receive.
-    InbandUnexpected = "inband_unexpected",
-    /// A late packet that could not be handed back: no room for the header.
-    HandBackFailed = "hand_back_failed",
-    /// The network function named a port or drop reason that it does not have, or sent what is no Ethernet frame.
-    InvalidVerdict = "invalid_verdict",
 }
 
 /// Reasons for a drop that a network function can have, at most.

@@ -1,14 +1,16 @@
 //! Starting the dataplane: EAL, ports, and the one lcore there is so far.
 
-use super::command::{COMMANDS_MAX, Command, LcoreHandle, Report};
+use super::command::{COMMANDS_MAX, LcoreHandle};
 use super::counters::Counters;
 use super::idle::Idle;
 use super::lcore::{Lcore, Parts};
+use super::ports::Ports;
 use super::transmit::Transmit;
 use crate::config::Limits;
 use dpdk::{Clock, Device, Eal, Mempool, Port, PortConfig};
 use slim_core::nf::{NetworkFunction, Shard};
 use slim_core::packet::MacAddr;
+use slim_core::vei::lcore::{Command, Report};
 use std::sync::Arc;
 
 /// How a port's device is found.
@@ -137,10 +139,8 @@ fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Er
     let parts = Parts {
         shard: Shard::ONLY,
         clock: Clock::new(&eal),
-        rx,
-        transmit: Transmit::new(tx, pool, Arc::clone(&counters)),
+        ports: Ports { rx, transmit: Transmit::new(tx, pool, Arc::clone(&counters)), counters },
         idle,
-        counters,
         pkt_q_bytes: plan.limits.pkt_q_bytes,
         commands,
     };

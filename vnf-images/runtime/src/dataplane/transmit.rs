@@ -1,10 +1,10 @@
 //! The way out: packets are collected per port during a pass and transmitted at its end.
 
-use super::counters::{Cause, Counters};
+use super::counters::Counters;
 use dpdk::{Mbuf, Mempool, TxQueue};
 use slim_core::nf::{PORTS_MAX, PortId};
-use slim_core::packet::{ETHERNET_LEN, PacketBuf};
-use slim_core::protocol::inband::Frame;
+use slim_core::packet::ETHERNET_LEN;
+use slim_core::vei::lcore::Cause;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,25 +60,6 @@ impl Transmit {
             Ok(()) => output.bytes += bytes,
             Err(_) => self.counters.dropped(Cause::TxRingFull, 1),
         }
-    }
-
-    /// Queues a copy of `frame` for `port`.
-    #[inline]
-    pub fn push_copy(&mut self, port: PortId, frame: &[u8]) {
-        match self.pool.alloc_copy(frame) {
-            Some(packet) => self.push(port, packet),
-            None => self.counters.dropped(Cause::NoMbuf, 1),
-        }
-    }
-
-    /// Queues an in-band frame for `port`. Returns whether there was a buffer for it.
-    pub fn push_inband(&mut self, port: PortId, frame: &Frame<'_>) -> bool {
-        let packet = self.pool.alloc().and_then(|mut packet| {
-            packet.append(frame.encoded_len()).ok()?;
-            frame.encode(packet.bytes_mut()).ok()?;
-            Some(packet)
-        });
-        packet.map(|packet| self.push(port, packet)).is_some()
     }
 
     /// An empty packet buffer.

@@ -2,10 +2,10 @@
 
 use super::accept::Opening;
 use super::control::FromClient;
-use crate::dataplane::Report;
 use slim_core::nf::ShardId;
 use slim_core::protocol::Digest;
 use slim_core::vei::StreamEvent;
+use slim_core::vei::lcore::Report;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 /// Messages that may wait. Threads that find the inbox full wait, except for lcores.

@@ -7,7 +7,6 @@ use super::outgoing::StreamOptions;
 use super::shard::{ManagedShard, Means, SourceMeans};
 use super::status::{Sources, gauges};
 use crate::config::Limits;
-use crate::dataplane::{Command, Frozen, Report};
 use slim_core::nf::{Gauge, NetworkFunction, ShardId};
 use slim_core::protocol::control::{
     ControlError, Description, ErrorCode, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus, QueueStatus,
@@ -16,6 +15,7 @@ use slim_core::protocol::control::{
 use slim_core::protocol::stream::StreamRole;
 use slim_core::protocol::{Digest, Name, Schema};
 use slim_core::time::Instant;
+use slim_core::vei::lcore::{Command, Frozen, Report};
 use slim_core::vei::{self, Action, Event, Handled, LcoreEvent, StreamEvent};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -260,6 +260,7 @@ impl<F: NetworkFunction> Manager<F> {
                 }
             }
             Report::Retired(nf) => drop(nf),
+            Report::Impossible(command) => log::error!("lcore: told to {command} without a network function"),
         }
     }
 

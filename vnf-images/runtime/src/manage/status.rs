@@ -1,10 +1,11 @@
 //! What an instance tells about itself: counters, gauges, queues.
 
 use super::manager::Instance;
-use crate::dataplane::{Cause, Counters as LcoreCounters};
+use crate::dataplane::Counters as LcoreCounters;
 use dpdk::Port;
 use slim_core::nf::{Gauge, NetworkFunction};
 use slim_core::protocol::control::{Counters, QueueStatus};
+use slim_core::vei::lcore::Cause;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

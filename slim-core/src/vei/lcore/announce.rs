@@ -4,16 +4,26 @@
 //! lcore ── type, length, value ──► ring of bytes ──► statelet thread ── segments ──► statelet stream
 //! ```
 
-use super::counters::Counters;
-use slim_core::protocol::control::{StateletTotals, WorkloadTotals};
-use slim_core::statelet::{EncodeError, HEADER_LEN, encode_into};
-use slim_core::vei::LcoreTotals;
+use crate::protocol::control::{StateletTotals, WorkloadTotals};
+use crate::statelet::{HEADER_LEN, encode_into, header};
+use crate::vei::LcoreTotals;
 
 /// Statelets up to this length are written in one piece.
 const INLINE: usize = 128;
 
+/// How full `st_q_out` is, for status reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StQOut {
+    /// Bytes in it.
+    pub used_bytes: u64,
+    /// The most bytes that were found in it.
+    pub longest_bytes: u64,
+    /// What has been announced through it.
+    pub statelets: StateletTotals,
+}
+
 /// Announces statelets while `upd_enable` is set, and keeps account of them.
-pub struct Announce {
+pub(super) struct Announce {
     /// The paper's `upd_enable`, a plain field in the lcore's cache.
     upd_enable: bool,
     overflow: bool,
@@ -24,7 +34,7 @@ pub struct Announce {
 
 impl Announce {
     /// Announces nothing.
-    pub const fn off() -> Self {
+    pub(super) const fn off() -> Self {
         let statelets = StateletTotals { records: 0, value_bytes: 0, bytes: 0, segments: 0 };
         let workload = WorkloadTotals { packets: 0, bytes: 0 };
         let totals = LcoreTotals { statelets, workload };
@@ -32,27 +42,27 @@ impl Announce {
     }
 
     /// Sets `upd_enable`: from now on statelets go to `st_q_out`.
-    pub fn start(&mut self, st_q_out: rtrb::Producer<u8>) {
+    pub(super) fn start(&mut self, st_q_out: rtrb::Producer<u8>) {
         *self = Self { upd_enable: true, st_q_out: Some(st_q_out), ..Self::off() };
     }
 
     /// Clears `upd_enable` and lets go of `st_q_out`, whose reader then knows that nothing will follow.
-    pub fn stop(&mut self) -> LcoreTotals {
+    pub(super) fn stop(&mut self) -> LcoreTotals {
         self.upd_enable = false;
         self.overflow = false;
         self.st_q_out = None;
-        std::mem::take(&mut self.totals)
+        core::mem::take(&mut self.totals)
     }
 
     /// Whether statelets are announced.
     #[inline]
-    pub fn upd_enable(&self) -> bool {
+    pub(super) fn upd_enable(&self) -> bool {
         self.upd_enable
     }
 
     /// Writes one statelet. If there is no room, `upd_enable` is cleared and [`overflowed`](Self::overflowed) tells.
     #[inline]
-    pub fn announce(&mut self, statelet_type: u16, value: &[u8]) {
+    pub(super) fn announce(&mut self, statelet_type: u16, value: &[u8]) {
         if !self.upd_enable {
             return;
         }
@@ -74,7 +84,7 @@ impl Announce {
 
     /// Counts packets received while statelets are announced.
     #[inline]
-    pub fn count(&mut self, packets: u64, bytes: u64) {
+    pub(super) fn count(&mut self, packets: u64, bytes: u64) {
         if self.upd_enable {
             self.totals.workload.packets += packets;
             self.totals.workload.bytes += bytes;
@@ -83,19 +93,16 @@ impl Announce {
 
     /// Whether a statelet could not be announced; tells it once.
     #[inline]
-    pub fn overflowed(&mut self) -> bool {
-        std::mem::take(&mut self.overflow)
+    pub(super) fn overflowed(&mut self) -> bool {
+        core::mem::take(&mut self.overflow)
     }
 
-    /// Publishes what the counters show of it, once per pass of the loop.
-    pub fn publish(&mut self, counters: &Counters) {
-        let Some(st_q_out) = &self.st_q_out else { return };
-        let used = (st_q_out.buffer().capacity() - st_q_out.slots()) as u64;
-        self.longest_bytes = self.longest_bytes.max(used);
-        counters.st_q_out_bytes.set(used);
-        counters.st_q_out_bytes_max.set(self.longest_bytes);
-        counters.statelets.set(self.totals.statelets.records);
-        counters.statelet_bytes.set(self.totals.statelets.bytes);
+    /// How full `st_q_out` is and has been, and what went into it; `None` while there is none.
+    pub(super) fn status(&mut self) -> Option<StQOut> {
+        let st_q_out = self.st_q_out.as_ref()?;
+        let used_bytes = (st_q_out.buffer().capacity() - st_q_out.slots()) as u64;
+        self.longest_bytes = self.longest_bytes.max(used_bytes);
+        Some(StQOut { used_bytes, longest_bytes: self.longest_bytes, statelets: self.totals.statelets })
     }
 }
 
@@ -108,19 +115,19 @@ fn write_inline(st_q_out: &mut rtrb::Producer<u8>, statelet_type: u16, value: &[
 
 #[cold]
 fn write_long(st_q_out: &mut rtrb::Producer<u8>, statelet_type: u16, value: &[u8]) -> Option<()> {
-    let len = u16::try_from(value.len()).map_err(|_| EncodeError::TooLong(value.len())).ok()?;
+    let len = u16::try_from(value.len()).ok()?;
     if st_q_out.slots() < HEADER_LEN + value.len() {
         return None;
     }
     // The reader may see the header alone; it reads records only once they are complete.
-    st_q_out.push_entire_slice(&slim_core::statelet::header(statelet_type, len)).ok()?;
+    st_q_out.push_entire_slice(&header(statelet_type, len)).ok()?;
     st_q_out.push_entire_slice(value).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slim_core::statelet::{Decoder, Record};
+    use crate::statelet::{Decoder, Record};
 
     fn read(ring: &mut rtrb::Consumer<u8>) -> Vec<(u16, usize)> {
         let mut bytes = vec![0; ring.slots()];

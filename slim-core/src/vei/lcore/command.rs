@@ -1,0 +1,59 @@
+//! What the management side asks of an lcore, and what the lcore reports: [`LcoreCommand`](crate::vei::LcoreCommand)
+//! with the values that change hands.
+//!
+//! Ownership does the mutual exclusion of §IV-C: a network function belongs either to the management side, which
+//! installs statelets, or to the lcore, which processes packets, and it moves between them in these messages.
+
+use crate::nf::Gauge;
+use crate::protocol::MigrationId;
+use crate::table::FrozenItem;
+use crate::vei::LcoreEvent;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// The isolated state of one shard.
+pub type Frozen = Vec<Box<dyn FrozenItem>>;
+
+/// A command to an lcore, carried out between two bursts.
+pub enum Command<F> {
+    /// Process packets with this state.
+    Activate(Box<F>),
+    /// Freeze, and announce statelets into this `st_q_out` from the same step on.
+    Freeze(rtrb::Producer<u8>),
+    /// Process what has arrived, transmit it, and stop.
+    Stop,
+    /// Process packets as before the migration.
+    Resume,
+    /// Give the state away; hand back what still arrives.
+    Release(MigrationId),
+    /// Put packets into `pkt_q` from now on.
+    ArmPktQ,
+    /// Process `pkt_q` with this state, then packets.
+    TakeOver(Box<F>),
+    /// Hand `pkt_q` back to the switch.
+    HandBack(MigrationId),
+    /// Throw `pkt_q` away.
+    Discard,
+    /// Forget everything.
+    Reset,
+    /// Tell the network function's gauges.
+    Gauges,
+    /// Transmit what is queued and leave the loop.
+    End,
+}
+
+/// What an lcore reports.
+pub enum Report<F> {
+    /// An event for the state machines.
+    Event(LcoreEvent),
+    /// The state as it was frozen, for the snapshot. Followed by the event `Frozen`.
+    Snapshot(Frozen),
+    /// The state at the source's end or the destination's take-over, for the digest.
+    Digest(Frozen),
+    /// The network function's gauges; none without a network function.
+    Gauges(Vec<Gauge>),
+    /// A network function the lcore has no more use for, to be dropped where that takes no lcore's time.
+    Retired(Box<F>),
+    /// A command that cannot be carried out without a network function, which the state machines never give then.
+    Impossible(&'static str),
+}

@@ -1,0 +1,225 @@
+//! What an lcore does with packets, by the mode it is in.
+
+use super::announce::Announce;
+use super::{Burst, Cause, Counted, Io, Lcore, Mode, Report, Then};
+use crate::nf::{Environment, NetworkFunction, PortId, Verdict};
+use crate::packet::PacketBuf;
+use crate::protocol::MigrationId;
+use crate::protocol::control::PktQTotals;
+use crate::protocol::inband::is_inband;
+use crate::time::Instant;
+use crate::vei::LcoreEvent;
+
+/// Packets of `pkt_q` dealt with in one pass.
+const PKT_Q_BURST: usize = 64;
+
+/// What the network function sees of the lcore.
+struct Env<'a, I> {
+    now: Instant,
+    announce: &'a mut Announce,
+    io: &'a mut I,
+}
+
+impl<I: Io> Environment for Env<'_, I> {
+    #[inline]
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    #[inline]
+    fn upd_enable(&self) -> bool {
+        self.announce.upd_enable()
+    }
+
+    #[inline]
+    fn announce(&mut self, statelet_type: u16, value: &[u8]) {
+        self.announce.announce(statelet_type, value);
+    }
+
+    #[inline]
+    fn emit(&mut self, port: PortId, frame: &[u8]) {
+        self.io.transmit_copy(port, frame);
+    }
+}
+
+impl<F: NetworkFunction, I: Io> Lcore<F, I> {
+    /// Deals with packets that arrived on `port`.
+    #[inline]
+    pub(super) fn receive(&mut self, now: Instant, port: PortId, packets: Burst<I::Packet>) {
+        match self.mode {
+            Mode::Process(_) if self.pkt_q.is_empty() => {
+                for packet in packets {
+                    if is_inband(packet.bytes()) {
+                        self.receive_inband(now, port, packet);
+                    } else {
+                        self.process(now, port, packet);
+                    }
+                }
+            }
+            Mode::Enqueue | Mode::Process(_) | Mode::HandBack { .. } => {
+                for packet in packets {
+                    if is_inband(packet.bytes()) {
+                        self.receive_inband(now, port, packet);
+                    } else {
+                        self.enqueue(port, &packet);
+                    }
+                }
+            }
+            Mode::Drop(_) | Mode::Arming => {
+                let cause = if let Mode::Drop(cause) = self.mode { cause } else { Cause::Stale };
+                for packet in packets {
+                    if is_inband(packet.bytes()) {
+                        self.receive_inband(now, port, packet);
+                    } else {
+                        self.io.dropped(cause, 1);
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive_inband(&mut self, now: Instant, port: PortId, packet: I::Packet) {
+        if let Some(drain) = self.inband.receive(now, port, packet, &mut self.io) {
+            self.event(LcoreEvent::Drain(drain));
+        }
+    }
+
+    fn enqueue(&mut self, port: PortId, packet: &I::Packet) {
+        if self.pkt_q.push(port, packet.bytes()).is_err() {
+            self.io.dropped(Cause::PacketQueueFull, 1);
+            self.pkt_q_totals.dropped_packets += 1;
+        } else {
+            self.io.count(Counted::Enqueued);
+            self.pkt_q_totals.packets += 1;
+        }
+    }
+
+    /// One packet through the network function.
+    #[inline]
+    fn process(&mut self, now: Instant, port: PortId, mut packet: I::Packet) {
+        let Some(nf) = &mut self.nf else {
+            self.io.dropped(Cause::Idle, 1);
+            return;
+        };
+        self.announce.count(1, packet.bytes().len() as u64);
+        let mut env = Env { now, announce: &mut self.announce, io: &mut self.io };
+        match nf.process(&mut env, port, &mut packet) {
+            Verdict::Transmit(port) => self.io.transmit(port, packet),
+            Verdict::Consumed => self.io.count(Counted::Consumed),
+            Verdict::Drop(reason) => self.io.refused(reason),
+        }
+    }
+
+    /// Goes on with `pkt_q` and with what the mode leads to. `empty`: every receive queue has just been found empty.
+    #[inline]
+    pub(super) fn continue_with(&mut self, now: Instant, empty: bool) -> bool {
+        match self.mode {
+            Mode::Process(Then::GoOn) | Mode::Drop(_) | Mode::Enqueue => false,
+            Mode::Arming => {
+                if empty {
+                    self.mode = Mode::Enqueue;
+                    self.event(LcoreEvent::PktQArmed);
+                }
+                true
+            }
+            Mode::Process(then) => {
+                self.process_pkt_q(now);
+                if self.pkt_q.is_empty() {
+                    self.caught_up(then, empty);
+                }
+                true
+            }
+            Mode::HandBack { migration, end } => {
+                let busy = end.is_some() || !self.pkt_q.is_empty();
+                self.hand_back_pkt_q(migration);
+                if let Some(first) = end
+                    && self.pkt_q.is_empty()
+                {
+                    self.handed_back(migration, first);
+                }
+                busy
+            }
+        }
+    }
+
+    fn process_pkt_q(&mut self, now: Instant) {
+        for _ in 0..PKT_Q_BURST {
+            if self.pkt_q.is_empty() {
+                return;
+            }
+            // The buffer first: what has been taken out cannot be put back.
+            let Some(mut packet) = self.io.buffer() else { return };
+            let Some((port, frame)) = self.pkt_q.pop() else { return };
+            if packet.append(frame.len()).is_err() {
+                self.io.dropped(Cause::NoMbuf, 1);
+                continue;
+            }
+            packet.bytes_mut().copy_from_slice(frame);
+            self.process(now, port, packet);
+        }
+    }
+
+    #[cold]
+    fn caught_up(&mut self, then: Then, empty: bool) {
+        match then {
+            Then::GoOn => {}
+            Then::Resumed => {
+                self.mode = Mode::Process(Then::GoOn);
+                self.event(LcoreEvent::Resumed);
+            }
+            Then::TakenOver => {
+                self.mode = Mode::Process(Then::GoOn);
+                let totals = self.pkt_q_totals();
+                self.event(LcoreEvent::PktQDrained(totals));
+            }
+            Then::Stop if empty => {
+                self.io.flush();
+                let totals = self.announce.stop();
+                let frozen = self.freeze();
+                self.pkt_q.reset_longest();
+                self.pkt_q_totals = PktQTotals::default();
+                self.mode = Mode::Enqueue;
+                self.event(LcoreEvent::Stopped(totals));
+                // The digest comes after the event that it belongs to.
+                self.reports.extend(frozen.map(Report::Digest));
+            }
+            Then::Stop => {}
+        }
+    }
+
+    fn hand_back_pkt_q(&mut self, migration: MigrationId) {
+        for _ in 0..PKT_Q_BURST {
+            if self.pkt_q.is_empty() {
+                return;
+            }
+            let Some(packet) = self.io.buffer() else { return };
+            let Some((port, frame)) = self.pkt_q.pop() else { return };
+            if self.inband.hand_back(migration, port, frame, packet, &mut self.io) {
+                self.pkt_q_totals.handed_back_packets += 1;
+            } else {
+                self.pkt_q_totals.discarded_packets += 1;
+            }
+        }
+    }
+
+    /// Sends the ends of `first` and the ports after it, as far as there are buffers for them.
+    #[cold]
+    fn handed_back(&mut self, migration: MigrationId, first: PortId) {
+        for port in (first.0..F::PORTS.len() as u8).map(PortId) {
+            if self.inband.hand_back_end(migration, port, &mut self.io).is_err() {
+                self.mode = Mode::HandBack { migration, end: Some(port) };
+                return;
+            }
+        }
+        self.mode = Mode::HandBack { migration, end: None };
+        let totals = self.pkt_q_totals();
+        self.event(LcoreEvent::HandedBack(totals));
+    }
+
+    #[inline]
+    pub(super) fn tick(&mut self, now: Instant) {
+        if let (Mode::Process(_), Some(nf)) = (self.mode, &mut self.nf) {
+            nf.tick(&mut Env { now, announce: &mut self.announce, io: &mut self.io });
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The lcore command by command, over ports that are lists.
+
+use super::*;
+use crate::nf::source_counter::{Config, SourceCounter};
+use crate::packet::{MacAddr, OwnedPacket, emit};
+use crate::protocol::inband::{Drain, Frame};
+use crate::protocol::{Nonce, PathIndex, PathSet};
+use crate::statelet::{Decoder, Record};
+use crate::{nf::ShardId, snapshot};
+use core::net::{Ipv4Addr, SocketAddrV4};
+use std::collections::BTreeMap;
+
+const MIGRATION: MigrationId = MigrationId(7);
+
+/// Ports that are lists, and as many packet buffers as a test allows.
+struct Lists {
+    arrived: [VecDeque<Vec<u8>>; 2],
+    sent: Vec<(u8, Vec<u8>)>,
+    buffers: usize,
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+impl Io for Lists {
+    type Packet = OwnedPacket;
+
+    fn receive(&mut self, port: PortId, burst: &mut Burst<OwnedPacket>) -> usize {
+        let queue = &mut self.arrived[usize::from(port.0)];
+        let count = queue.len().min(BURST);
+        burst.extend(queue.drain(..count).map(OwnedPacket::new));
+        count
+    }
+
+    fn buffer(&mut self) -> Option<OwnedPacket> {
+        self.buffers = self.buffers.checked_sub(1)?;
+        Some(OwnedPacket::default())
+    }
+
+    fn transmit(&mut self, port: PortId, packet: OwnedPacket) {
+        self.sent.push((port.0, packet.into_inner()));
+    }
+
+    fn flush(&mut self) {}
+
+    fn dropped(&mut self, cause: Cause, packets: u64) {
+        *self.dropped.entry(cause.name()).or_default() += packets;
+    }
+
+    fn refused(&mut self, reason: u16) {
+        *self.dropped.entry(SourceCounter::DROP_REASONS[usize::from(reason)]).or_default() += 1;
+    }
+
+    fn count(&mut self, _what: Counted) {}
+}
+
+struct Rig {
+    lcore: Lcore<SourceCounter, Lists>,
+    now: Instant,
+    events: Vec<LcoreEvent>,
+    snapshots: Vec<Frozen>,
+    digests: Vec<u128>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let io = Lists { arrived: Default::default(), sent: Vec::new(), buffers: usize::MAX, dropped: BTreeMap::new() };
+        let shard = Shard { id: ShardId(1), count: 2 };
+        let lcore = Lcore::new(Instant::ZERO, shard, 1 << 20, io);
+        Self { lcore, now: Instant::ZERO, events: Vec::new(), snapshots: Vec::new(), digests: Vec::new() }
+    }
+
+    fn live() -> Self {
+        let mut rig = Self::new();
+        rig.pass(Some(Command::Activate(function())));
+        rig
+    }
+
+    fn arrive(&mut self, port: u8, frames: impl IntoIterator<Item = Vec<u8>>) {
+        self.lcore.io.arrived[usize::from(port)].extend(frames);
+    }
+
+    fn pass(&mut self, command: Option<Command<SourceCounter>>) -> Passed {
+        self.now += Duration::from_micros(100);
+        let passed = self.lcore.pass(self.now, command);
+        while let Some(report) = self.lcore.poll_report() {
+            match report {
+                Report::Event(event) => self.events.push(event),
+                Report::Snapshot(frozen) => self.snapshots.push(frozen),
+                Report::Digest(frozen) => self.digests.push(snapshot::digest(&frozen)),
+                Report::Gauges(_) | Report::Retired(_) => {}
+                Report::Impossible(command) => panic!("{command} is impossible"),
+            }
+        }
+        passed
+    }
+
+    fn settle(&mut self) {
+        while self.pass(None).busy {}
+    }
+
+    fn dropped(&self, cause: Cause) -> u64 {
+        self.lcore.io.dropped.get(cause.name()).copied().unwrap_or(0)
+    }
+
+    fn take_sent(&mut self) -> Vec<(u8, Vec<u8>)> {
+        core::mem::take(&mut self.lcore.io.sent)
+    }
+
+    fn digest(&mut self) -> u128 {
+        snapshot::digest(&self.lcore.freeze().unwrap())
+    }
+}
+
+fn function() -> Box<SourceCounter> {
+    Box::new(SourceCounter::new(&Config { sources_max: 600 }, Shard::ONLY, 1).unwrap())
+}
+
+fn frame(source: u16, number: u16) -> Vec<u8> {
+    let [high, low] = source.to_be_bytes();
+    let ends = emit::Ends {
+        source_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        destination_mac: MacAddr([2, 0, 0, 0, 0, 2]),
+        source: SocketAddrV4::new(Ipv4Addr::new(10, 1, high, low), 1000),
+        destination: SocketAddrV4::new(Ipv4Addr::new(10, 2, 0, 1), number),
+    };
+    let mut frame = vec![0; 60];
+    let len = emit::udp(&mut frame, &ends, &number.to_be_bytes()).unwrap();
+    frame.truncate(len);
+    frame
+}
+
+fn frames(sources: core::ops::Range<u16>) -> Vec<Vec<u8>> {
+    sources.map(|source| frame(source, source)).collect()
+}
+
+fn drain() -> (Drain, Vec<u8>) {
+    let paths = PathSet::first(4);
+    let drain = Drain { migration: MIGRATION, nonce: Nonce(9), path: PathIndex::new(3).unwrap(), paths };
+    (drain, encode(&Frame::Drain(drain)))
+}
+
+fn encode(frame: &Frame<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; frame.encoded_len()];
+    frame.encode(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn an_idle_lcore_drops_and_a_live_one_processes() {
+    let mut rig = Rig::new();
+    rig.arrive(0, frames(0..40));
+    rig.settle();
+    assert_eq!(rig.dropped(Cause::Idle), 40);
+    assert_eq!(rig.lcore.patience(), Patience::Forever);
+    rig.pass(Some(Command::Activate(function())));
+    rig.arrive(0, frames(0..40));
+    rig.settle();
+    assert_eq!(rig.take_sent(), frames(0..40).into_iter().map(|frame| (1, frame)).collect::<Vec<_>>());
+    assert_eq!(rig.lcore.patience(), Patience::Tick);
+}
+
+#[test]
+fn a_destination_processes_pkt_q_before_what_arrives_meanwhile() {
+    let mut rig = Rig::new();
+    rig.arrive(0, frames(500..510));
+    rig.pass(Some(Command::ArmPktQ));
+    assert_eq!(rig.events, [], "armed before the receive queues were found empty");
+    rig.settle();
+    assert_eq!(rig.events, [LcoreEvent::PktQArmed]);
+    assert_eq!(rig.dropped(Cause::Stale), 10);
+    rig.arrive(0, frames(0..200));
+    rig.settle();
+    assert_eq!(rig.lcore.pkt_q().records, 200);
+    let empty = snapshot::digest(&snapshot::freeze(function().as_mut()));
+    rig.pass(Some(Command::TakeOver(function())));
+    assert_eq!(rig.digests, [empty], "the digest is of the state before the first packet");
+    for round in 0..10 {
+        rig.arrive(0, frames(200 + 10 * round..210 + 10 * round));
+        rig.pass(None);
+    }
+    rig.settle();
+    assert_eq!(rig.take_sent(), frames(0..300).into_iter().map(|frame| (1, frame)).collect::<Vec<_>>());
+    let [LcoreEvent::PktQArmed, LcoreEvent::PktQDrained(totals)] = rig.events[..] else { panic!("{:?}", rig.events) };
+    assert_eq!(totals.longest_packets, 200);
+    assert!(totals.packets > 200);
+}
+
+#[test]
+fn snapshot_and_statelets_together_are_the_state() {
+    let mut rig = Rig::live();
+    rig.arrive(0, frames(0..50));
+    rig.settle();
+    rig.arrive(0, frames(0..20));
+    let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
+    rig.pass(Some(Command::Freeze(producer)));
+    assert_eq!(rig.events, [LcoreEvent::Frozen]);
+    rig.arrive(1, frames(10..60));
+    rig.settle();
+    let mut bytes = vec![0; consumer.slots()];
+    consumer.pop_entire_slice(&mut bytes).unwrap();
+    let mut writer = snapshot::SnapshotWriter::new(rig.snapshots.remove(0), 0);
+    let mut archive = Vec::new();
+    while writer.write_next(&mut archive).unwrap() {}
+    let mut copy = *function();
+    let mut reader = snapshot::SnapshotReader::new();
+    reader.receive(&archive, &mut copy).unwrap();
+    let mut records = 0;
+    let (mut decoder, mut input) = (Decoder::new(), &bytes[..]);
+    while let Some(Record::Statelet { statelet_type, value }) = decoder.decode(&mut input).unwrap() {
+        copy.install(statelet_type, value).unwrap();
+        records += 1;
+    }
+    assert_eq!(records, 70);
+    assert_eq!(snapshot::digest(&snapshot::freeze(&mut copy)), rig.digest());
+}
+
+#[test]
+fn a_source_stops_once_its_receive_queues_are_empty_and_hands_late_packets_back() {
+    let mut rig = Rig::live();
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0)));
+    rig.arrive(0, frames(0..100));
+    rig.pass(Some(Command::Stop));
+    assert_eq!(rig.lcore.patience(), Patience::None);
+    assert_eq!(rig.events, [LcoreEvent::Frozen], "stopped with packets in its receive queues");
+    rig.settle();
+    let LcoreEvent::Stopped(totals) = rig.events[1] else { panic!("{:?}", rig.events) };
+    assert_eq!((totals.workload.packets, totals.statelets.records), (100, 100));
+    let digest = rig.digest();
+    assert_eq!(rig.digests, [digest]);
+    assert_eq!(rig.take_sent().len(), 100);
+    rig.arrive(0, frames(100..101));
+    rig.settle();
+    rig.pass(Some(Command::Release(MIGRATION)));
+    rig.arrive(1, frames(101..102));
+    rig.settle();
+    let handed_back = [(0u8, frame(100, 100)), (1, frame(101, 101))].map(|(port, frame)| {
+        (port, encode(&Frame::HandBack { migration: MIGRATION, port: PortId(port), frame: &frame }))
+    });
+    assert_eq!(rig.take_sent(), handed_back);
+    assert_eq!(rig.lcore.patience(), Patience::Forever);
+}
+
+#[test]
+fn a_source_that_resumes_processes_what_waited_first() {
+    let mut rig = Rig::live();
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0)));
+    rig.pass(Some(Command::Stop));
+    rig.settle();
+    rig.arrive(0, frames(0..10));
+    rig.settle();
+    assert_eq!(rig.take_sent(), []);
+    rig.arrive(0, frames(10..20));
+    rig.pass(Some(Command::Resume));
+    rig.settle();
+    assert_eq!(rig.take_sent(), frames(0..20).into_iter().map(|frame| (1, frame)).collect::<Vec<_>>());
+    assert_eq!(rig.events.last(), Some(&LcoreEvent::Resumed));
+    assert_eq!(rig.lcore.st_q_out(), None, "upd_enable is clear again");
+}
+
+#[test]
+fn every_ports_end_is_handed_back_once_however_scarce_buffers_are() {
+    let mut rig = Rig::new();
+    rig.pass(Some(Command::ArmPktQ));
+    rig.arrive(0, frames(0..3));
+    rig.settle();
+    rig.lcore.io.buffers = 2;
+    rig.pass(Some(Command::HandBack(MIGRATION)));
+    assert_eq!(rig.lcore.pkt_q().records, 1);
+    rig.lcore.io.buffers = 2;
+    rig.pass(None);
+    assert_eq!(rig.events, [LcoreEvent::PktQArmed]);
+    rig.lcore.io.buffers = 1;
+    rig.settle();
+    let ends: Vec<_> = rig.take_sent().split_off(3);
+    let end = |port| {
+        let end = crate::protocol::inband::HandBackEnd {
+            migration: MIGRATION,
+            port: PortId(port),
+            shard: ShardId(1),
+            shards: 2,
+        };
+        (port, encode(&Frame::HandBackEnd(end)))
+    };
+    assert_eq!(ends, [end(0), end(1)]);
+    let Some(LcoreEvent::HandedBack(totals)) = rig.events.last() else { panic!("{:?}", rig.events) };
+    assert_eq!(totals.handed_back_packets, 3);
+}
+
+#[test]
+fn drain_packets_are_acknowledged_each_time_and_reported_at_times() {
+    let mut rig = Rig::live();
+    let (drain, bytes) = drain();
+    for _ in 0..3 {
+        rig.arrive(0, [bytes.clone()]);
+        rig.pass(None);
+    }
+    assert_eq!(rig.events, [LcoreEvent::Drain(drain)]);
+    assert_eq!(rig.take_sent(), vec![(0, encode(&Frame::DrainAck(drain))); 3]);
+    rig.now += Duration::from_millis(10);
+    rig.arrive(0, [bytes]);
+    rig.pass(None);
+    assert_eq!(rig.events, [LcoreEvent::Drain(drain); 2], "the first report may have come too early to count");
+}
+
+#[test]
+fn in_band_frames_never_reach_the_network_function() {
+    let mut rig = Rig::live();
+    let (drain, mut broken) = drain();
+    broken.truncate(20);
+    rig.arrive(0, [broken, encode(&Frame::DrainAck(drain))]);
+    rig.settle();
+    assert_eq!((rig.dropped(Cause::InbandMalformed), rig.dropped(Cause::InbandUnexpected)), (1, 1));
+    assert_eq!(rig.take_sent(), []);
+}
+
+#[test]
+fn a_full_st_q_out_is_told_and_stops_no_packet() {
+    let mut rig = Rig::live();
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(100).0)));
+    rig.arrive(0, frames(0..30));
+    rig.settle();
+    assert_eq!(rig.events, [LcoreEvent::Frozen, LcoreEvent::StateletOverflow]);
+    assert_eq!(rig.take_sent().len(), 30);
+}
+
+#[test]
+fn a_report_that_was_not_taken_comes_again_first() {
+    let mut rig = Rig::live();
+    rig.lcore.pass(rig.now, Some(Command::Discard));
+    rig.lcore.pass(rig.now, Some(Command::Gauges));
+    let first = rig.lcore.poll_report().unwrap();
+    assert!(matches!(first, Report::Event(LcoreEvent::Discarded(_))));
+    rig.lcore.return_report(first);
+    assert_eq!(rig.lcore.patience(), Patience::Tick);
+    rig.pass(None);
+    assert!(matches!(rig.events[..], [LcoreEvent::Discarded(_)]));
+}
+
+#[test]
+fn freezing_takes_a_network_function() {
+    let mut rig = Rig::new();
+    rig.lcore.pass(rig.now, Some(Command::Freeze(rtrb::RingBuffer::new(100).0)));
+    assert!(matches!(rig.lcore.poll_report(), Some(Report::Impossible("freeze"))));
+}
