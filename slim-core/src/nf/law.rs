@@ -8,6 +8,7 @@
 //! | source | packets, and announces statelets |
 //! | silent | packets, while no statelets are wanted |
 //! | follower | the source's statelets alone |
+//! | coalesced | the same, merged where the network function allows it; compared when a buffer of them has been applied |
 //! | restored | a snapshot of the source taken on the way, and the statelets since |
 //!
 //! Source and silent must besides send the same. The restored instance gets the snapshot as a migration does, through
@@ -20,7 +21,7 @@ use super::testing::{Statelet, TestEnvironment};
 use super::{ConfigError, InstallError, NetworkFunction, PortId, Shard, Verdict};
 use crate::packet::OwnedPacket;
 use crate::snapshot::{self, SnapshotError, SnapshotReader, SnapshotWriter, WriteError};
-use crate::statelet::Sigma;
+use crate::statelet::{Coalescer, Decoder, Record, Sigma};
 use crate::table::FrozenItem;
 use crate::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub enum Instance {
     Silent,
     /// Got statelets only.
     Follower,
+    /// Got statelets only, merged before.
+    Coalesced,
     /// Got a snapshot and the statelets since.
     Restored,
     /// As `Restored`, after its take-over.
@@ -98,6 +101,12 @@ pub enum Violation {
         /// Why.
         error: InstallError,
     },
+    /// A statelet's value is longer than one can be.
+    #[error("a statelet announced in step {step} is longer than 65,535 bytes")]
+    TooLong {
+        /// The step, from 0.
+        step: usize,
+    },
     /// The snapshot cannot be written.
     #[error("the snapshot before step {step} cannot be written: {error}")]
     Write {
@@ -123,6 +132,8 @@ pub struct Report {
     pub sigma: Sigma,
     /// Packets that were not dropped.
     pub packets_accepted: u64,
+    /// Statelets that were merged with others.
+    pub statelets_merged: u64,
 }
 
 /// What one step did.
@@ -131,6 +142,9 @@ struct Outcome {
     /// Name and digest of each item afterwards.
     state: Vec<(&'static str, u128)>,
 }
+
+/// Steps whose statelets are merged with one another.
+const COALESCED_STEPS: usize = 8;
 
 /// Runs `steps` and compares, with snapshots taken at a quarter, half and three quarters of them.
 ///
@@ -156,6 +170,7 @@ pub fn check_with_snapshots<N: NetworkFunction>(
     let (mut source, mut source_env) = (create(1)?, TestEnvironment::new(start));
     let (mut silent, mut silent_env) = (create(1)?, TestEnvironment::without_updates(start));
     let mut follower = create(2)?;
+    let (mut coalesced, mut coalescer) = (create(4)?, Coalescer::new());
     let mut frozen = Vec::new();
     let mut outcomes = Vec::new();
     let mut report = Report::default();
@@ -182,6 +197,14 @@ pub fn check_with_snapshots<N: NetworkFunction>(
         install(&mut follower, number, &outcome.statelets)?;
         compare(&mut silent, number, Instance::Silent, &outcome)?;
         compare(&mut follower, number, Instance::Follower, &outcome)?;
+        for Statelet { statelet_type, value } in &outcome.statelets {
+            coalescer.push::<N>(*statelet_type, value).map_err(|_| Violation::TooLong { step: number })?;
+        }
+        if number % COALESCED_STEPS == COALESCED_STEPS - 1 || number + 1 == steps.len() {
+            install(&mut coalesced, number, &decode(coalescer.bytes()))?;
+            compare(&mut coalesced, number, Instance::Coalesced, &outcome)?;
+            coalescer.clear();
+        }
         outcomes.push(outcome);
     }
 
@@ -196,7 +219,18 @@ pub fn check_with_snapshots<N: NetworkFunction>(
             compare(&mut restored, outcomes.len() - 1, Instance::TakenOver, outcome)?;
         }
     }
+    report.statelets_merged = coalescer.merged();
     Ok(report)
+}
+
+/// The statelets in a buffer of whole ones.
+fn decode(mut bytes: &[u8]) -> Vec<Statelet> {
+    let (mut decoder, mut statelets) = (Decoder::new(), Vec::new());
+    // What has been encoded here holds no reserved types and no end.
+    while let Ok(Some(Record::Statelet { statelet_type, value })) = decoder.decode(&mut bytes) {
+        statelets.push(Statelet { statelet_type, value: value.to_vec() });
+    }
+    statelets
 }
 
 /// What a step lets others see.

@@ -35,6 +35,7 @@ use slim_core::nf::{
     ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, TICK, Ticker, Verdict,
 };
 use slim_core::packet::PacketBuf;
+use slim_core::statelet::Coalescing;
 use slim_core::table::{ScanCursor, StateItem};
 use slim_core::time::Instant;
 use state::{Association, State};
@@ -191,6 +192,10 @@ impl NetworkFunction for Gateway {
 
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError> {
         self.state.install(statelet_type, &Statelet::decode(statelet_type, value)?)
+    }
+
+    fn coalescing(statelet_type: u16, _value: &[u8]) -> Coalescing {
+        statelet::coalescing(statelet_type)
     }
 
     fn take_over(&mut self, now: Instant) {

@@ -17,6 +17,7 @@
 use crate::state::Association;
 use core::net::Ipv4Addr;
 use slim_core::nf::InstallError;
+use slim_core::statelet::Coalescing;
 
 /// The length of an association's value.
 pub const ASSOCIATION_LEN: usize = 50;
@@ -113,6 +114,15 @@ impl Statelet {
             DETACH => <&[u8; DETACH_LEN]>::try_from(value).map(detach).map_err(|_| malformed),
             unknown => Err(InstallError::UnknownType(unknown)),
         }
+    }
+}
+
+/// What may be done with a statelet that waits to be sent (see [`Coalescing`]): where a subscriber is now is all that
+/// counts, as long as it has not been detached in between.
+pub fn coalescing(statelet_type: u16) -> Coalescing {
+    match statelet_type {
+        ASSOCIATION => Coalescing::Merge { key_len: 6 },
+        _ => Coalescing::Barrier,
     }
 }
 

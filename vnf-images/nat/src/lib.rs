@@ -38,6 +38,7 @@ use slim_core::nf::{
     ConfigError, Environment, Gauge, InstallError, InterfaceAddress, NetworkFunction, PortId, Shard, Ticker, Verdict,
 };
 use slim_core::packet::{Ethernet, MacAddr, PacketBuf, ether_type};
+use slim_core::statelet::Coalescing;
 use slim_core::table::StateItem;
 use slim_core::time::Instant;
 use state::State;
@@ -139,7 +140,7 @@ impl Nat {
 
 impl NetworkFunction for Nat {
     const KIND: &'static str = "nat";
-    const SCHEMA: u64 = 1;
+    const SCHEMA: u64 = 2;
     const PORTS: &'static [&'static str] = &["in", "out"];
     const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
 
@@ -178,6 +179,14 @@ impl NetworkFunction for Nat {
 
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError> {
         self.state.install(&Statelet::decode(statelet_type, value)?)
+    }
+
+    fn coalescing(statelet_type: u16, _value: &[u8]) -> Coalescing {
+        statelet::coalescing(statelet_type)
+    }
+
+    fn merge(statelet_type: u16, earlier: &mut [u8], later: &[u8]) -> bool {
+        statelet::merge(statelet_type, earlier, later)
     }
 
     fn take_over(&mut self, now: Instant) {

@@ -18,7 +18,7 @@
 use crate::config::{Config, is_unicast};
 use crate::ports::PortAllocator;
 use crate::settings::Settings;
-use crate::statelet::Statelet;
+use crate::statelet::{Statelet, TOTAL_MASK};
 use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, Session, SessionKey};
 use crate::tcp::TcpState;
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
@@ -133,7 +133,9 @@ impl State {
             Statelet::TcpState(id, state) => self.known(&id).map(|key| self.set_tcp_state(&key, state)),
             Statelet::Arp { side, address, mac } => self.confirm_neighbour(side, address, mac),
             Statelet::ArpGone { side, address } => self.forget_neighbour(&NeighbourKey::new(side, address)),
-            Statelet::Count { direction, address, total_bytes } => self.count_up_to(direction, address, total_bytes),
+            Statelet::Count { direction, address, packets, total_bytes } => {
+                self.count_up_to(direction, address, packets, total_bytes)
+            }
             Statelet::HostGone(address) => self.forget_host(address.to_bits()),
         };
         outcome.map_err(|refusal| match refusal {
@@ -295,29 +297,35 @@ impl State {
         }
     }
 
-    /// Counts a packet of `bytes` bytes and returns the host's new total. `None` without an entry for the host.
+    /// Counts packets of `bytes` bytes altogether and returns the host's new total. `None` without an entry for the host.
     #[inline(always)]
-    pub(crate) fn count(&mut self, direction: Direction, address: Ipv4Addr, bytes: u16) -> Option<u64> {
+    pub(crate) fn count(&mut self, direction: Direction, address: Ipv4Addr, packets: u16, bytes: u64) -> Option<u64> {
         let now = self.clock.get();
         let host = self.hosts.get_mut(&address.to_bits())?;
         host.last_seen = now;
-        let (packets, total) = host.counters_mut(direction);
-        *packets = packets.wrapping_add(1);
-        *total = total.wrapping_add(u64::from(bytes));
+        let (packets_so_far, total) = host.counters_mut(direction);
+        *packets_so_far = packets_so_far.wrapping_add(packets.into());
+        *total = total.wrapping_add(bytes);
         Some(*total)
     }
 
-    /// Counts the packet that brings a host's total to `total_bytes`.
+    /// Counts the packets that bring a host's total to `total_bytes`, modulo 2⁴⁸.
     ///
-    /// A total that one packet cannot have led to shows that statelets were lost or reordered (§VI-C).
-    fn count_up_to(&mut self, direction: Direction, address: Ipv4Addr, total_bytes: u64) -> Result<(), Refusal> {
+    /// A total that so many packets cannot have led to shows that statelets were lost or reordered (§VI-C).
+    fn count_up_to(
+        &mut self,
+        direction: Direction,
+        address: Ipv4Addr,
+        packets: u16,
+        total_bytes: u64,
+    ) -> Result<(), Refusal> {
         let host = self.hosts.get(&address.to_bits()).ok_or(Refusal::Inconsistent)?;
-        let bytes = total_bytes.wrapping_sub(host.bytes(direction));
-        let bytes = u16::try_from(bytes).map_err(|_| Refusal::Inconsistent)?;
-        if bytes == 0 {
+        let bytes = total_bytes.wrapping_sub(host.bytes(direction)) & TOTAL_MASK;
+        let (least, most) = (u64::from(packets), u64::from(packets) * u64::from(u16::MAX));
+        if !(least..=most).contains(&bytes) {
             return Err(Refusal::Inconsistent);
         }
-        self.count(direction, address, bytes).map(|_| ()).ok_or(Refusal::Inconsistent)
+        self.count(direction, address, packets, bytes).map(|_| ()).ok_or(Refusal::Inconsistent)
     }
 
     /// Removes a host that has no sessions.

@@ -16,22 +16,29 @@
 //! 0x0021  arp exterior    addr, MAC                                                              10
 //! 0x0022  arp interior gone  addr                                                                 4
 //! 0x0023  arp exterior gone  addr                                                                 4
-//! 0x0030  count outbound  interior addr, new total of bytes u64; one packet more                 12
+//! 0x0030  count outbound  interior addr, packets more u16, new total of bytes mod 2^48 u48       12
 //! 0x0031  count inbound   as above                                                               12
 //! 0x0032  host gone       interior addr                                                           4
 //! ```
 //!
 //! Sessions, ARP entries and counts are the paper's (§VI-C: 18, 10 and 12 bytes); the others are what closing and
-//! time-outs need beyond it. Every time in the state is the present clock, so no statelet but the first carries one.
+//! time-outs need beyond it. Counts of one host that wait to be sent are merged into one. Every time in the state is the present clock, so no statelet but the first carries one.
 
 use crate::tcp::TcpState;
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
 use core::net::Ipv4Addr;
 use slim_core::nf::InstallError;
 use slim_core::packet::MacAddr;
+use slim_core::statelet::Coalescing;
 
 /// The longest value.
 pub const VALUE_BYTES_MAX: usize = 18;
+
+/// The bits of a host's total of bytes that a count tells. No 65,535 packets have more bytes than that.
+pub const TOTAL_BITS: u32 = 48;
+
+/// The part of a total that a count tells.
+pub const TOTAL_MASK: u64 = (1 << TOTAL_BITS) - 1;
 
 /// One change of the NAT's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +74,15 @@ pub enum Statelet {
         /// Its address there.
         address: Ipv4Addr,
     },
-    /// One packet of an interior host has been translated, at the present time.
+    /// Packets of an interior host have been translated, at the present time.
     Count {
         /// Which of the host's counters.
         direction: Direction,
         /// The host.
         address: Ipv4Addr,
-        /// The bytes counted for it in this direction, the packet included.
+        /// How many packets: one, or more where counts were merged.
+        packets: u16,
+        /// The bytes counted for it in this direction, these packets included, modulo 2⁴⁸.
         total_bytes: u64,
     },
     /// An interior host without sessions has expired, with its counters.
@@ -177,7 +186,10 @@ impl Statelet {
             Self::TcpState(id, state) => encoded.put_id(id).put([state.code()]),
             Self::Arp { address, mac, .. } => encoded.put(address.octets()).put(mac.0),
             Self::ArpGone { address, .. } => encoded.put(address.octets()),
-            Self::Count { address, total_bytes, .. } => encoded.put(address.octets()).put(total_bytes.to_be_bytes()),
+            Self::Count { address, packets, total_bytes, .. } => {
+                let counts = u64::from(*packets) << TOTAL_BITS | total_bytes & TOTAL_MASK;
+                encoded.put(address.octets()).put(counts.to_be_bytes())
+            }
             Self::HostGone(address) => encoded.put(address.octets()),
         }
     }
@@ -211,6 +223,38 @@ impl Statelet {
         };
         statelet.filter(|_| reader.0.is_empty()).ok_or(malformed)
     }
+}
+
+/// What may be done with a statelet that waits to be sent (see [`Coalescing`]).
+pub fn coalescing(statelet_type: u16) -> Coalescing {
+    match statelet_type {
+        // The address. Counts only add up, and touch nothing that others between them read.
+        types::COUNT_OUTBOUND | types::COUNT_INBOUND => Coalescing::Merge { key_len: 4 },
+        // They leave the counters of hosts alone and do not end hosts.
+        types::SESSION_UDP..=types::TCP_STATE | types::ARP_INTERIOR..=types::ARP_EXTERIOR_GONE => Coalescing::Pass,
+        // Counts are made at the present time, and end with the host.
+        _ => Coalescing::Barrier,
+    }
+}
+
+/// Makes the earlier of two counts of a host say what both say. False if that is too many packets.
+pub fn merge(statelet_type: u16, earlier: &mut [u8], later: &[u8]) -> bool {
+    let count = |value: &[u8]| match Statelet::decode(statelet_type, value) {
+        Ok(Statelet::Count { direction, address, packets, total_bytes }) => {
+            Some((direction, address, packets, total_bytes))
+        }
+        _ => None,
+    };
+    let (Some((direction, address, first, _)), Some((_, _, more, total_bytes))) = (count(earlier), count(later)) else {
+        return false;
+    };
+    let Some(packets) = first.checked_add(more) else { return false };
+    let merged = Statelet::Count { direction, address, packets, total_bytes }.encode();
+    let same_len = merged.value().len() == earlier.len();
+    if same_len {
+        earlier.copy_from_slice(merged.value());
+    }
+    same_len
 }
 
 /// Takes fields off the front of a value.
@@ -261,7 +305,8 @@ impl Reader<'_> {
     }
 
     fn count(&mut self, direction: Direction) -> Option<Statelet> {
-        let (address, total) = (self.address()?, self.bytes()?);
-        Some(Statelet::Count { direction, address, total_bytes: u64::from_be_bytes(total) })
+        let (address, counts) = (self.address()?, u64::from_be_bytes(self.bytes()?));
+        let packets = (counts >> TOTAL_BITS) as u16;
+        (packets > 0).then_some(Statelet::Count { direction, address, packets, total_bytes: counts & TOTAL_MASK })
     }
 }

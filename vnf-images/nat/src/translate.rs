@@ -353,8 +353,8 @@ impl Nat {
         address: Ipv4Addr,
         bytes: u16,
     ) -> Result<(), Drop> {
-        let total_bytes = self.state.count(direction, address, bytes).ok_or(Drop::StateInconsistent)?;
-        announce(env, &Statelet::Count { direction, address, total_bytes });
+        let total_bytes = self.state.count(direction, address, 1, bytes.into()).ok_or(Drop::StateInconsistent)?;
+        announce(env, &Statelet::Count { direction, address, packets: 1, total_bytes });
         Ok(())
     }
 }

@@ -198,10 +198,9 @@ fn plausible() -> impl Strategy<Value = Statelet> {
         1 => (side(), address(), any::<[u8; 6]>())
             .prop_map(|(side, address, mac)| Statelet::Arp { side, address, mac: slim_core::packet::MacAddr(mac) }),
         1 => (side(), address()).prop_map(|(side, address)| Statelet::ArpGone { side, address }),
-        2 => (any::<bool>(), address(), 0u64..100_000).prop_map(|(out, address, total_bytes)| Statelet::Count {
-            direction: if out { Direction::Outbound } else { Direction::Inbound },
-            address,
-            total_bytes,
+        2 => (any::<bool>(), address(), 1u16..4, 0u64..100_000).prop_map(|(out, address, packets, total_bytes)| {
+            let direction = if out { Direction::Outbound } else { Direction::Inbound };
+            Statelet::Count { direction, address, packets, total_bytes }
         }),
         1 => address().prop_map(Statelet::HostGone),
     ]
@@ -209,22 +208,28 @@ fn plausible() -> impl Strategy<Value = Statelet> {
 
 #[test]
 fn counters_detect_lost_and_reordered_statelets() {
-    let count = |total: u64| {
+    let count = |packets: u16, total: u64| {
         let mut value = host(10).octets().to_vec();
-        value.extend_from_slice(&total.to_be_bytes());
+        value.extend_from_slice(&packets.to_be_bytes());
+        value.extend_from_slice(&total.to_be_bytes()[2..]);
         value
     };
     let mut lab = busy();
     let total = lab.nat.host(host(10)).unwrap().bytes_outbound;
-    let mut install = |total| lab.nat.install(0x0030, &count(total));
+    let mut install = |packets, total| lab.nat.install(0x0030, &count(packets, total));
     let inconsistent = Err(InstallError::Inconsistent(0x0030));
-    assert_eq!(install(total + 100), Ok(()));
-    assert_eq!(install(total + 100), inconsistent, "twice");
-    assert_eq!(install(total + 50), inconsistent, "backwards");
-    assert_eq!(install(total + 100 + 65_536), inconsistent, "more than a packet");
-    assert_eq!(install(total + 100 + 65_535), Ok(()));
-    assert_eq!(lab.nat.host(host(10)).unwrap().packets_outbound, 3);
-    let mut value = count(total);
+    assert_eq!(install(1, total + 100), Ok(()));
+    assert_eq!(install(1, total + 100), inconsistent, "twice");
+    assert_eq!(install(1, total + 50), inconsistent, "backwards");
+    assert_eq!(install(1, total + 100 + 65_536), inconsistent, "more than a packet");
+    assert_eq!(install(1, total + 100 + 65_535), Ok(()));
+    let total = total + 100 + 65_535;
+    assert_eq!(install(2, total + 1), inconsistent, "less than two packets");
+    assert_eq!(install(2, total + 2 * 65_535 + 1), inconsistent, "more than two packets");
+    assert_eq!(install(2, total + 2 * 65_535), Ok(()));
+    assert!(matches!(install(0, total + 3 * 65_535), Err(InstallError::Malformed { .. })), "no packet");
+    assert_eq!(lab.nat.host(host(10)).unwrap().packets_outbound, 5);
+    let mut value = count(1, total);
     value[3] = 99;
     assert_eq!(lab.nat.install(0x0030, &value), inconsistent, "unknown host");
 }

@@ -96,8 +96,8 @@ fn statelets_are_announced_in_their_formats() {
     lab.inbound(&UDP_IN).sent_to(IN);
     let expected: [(u16, &[u8]); 3] = [
         (0x0010, &[10, 1, 0, 10, 10, 2, 0, 1, 10, 2, 0, 10, 0x13, 0x88, 0x9c, 0x40, 0, 7]),
-        (0x0030, &[10, 1, 0, 10, 0, 0, 0, 0, 0, 0, 0, 36]),
-        (0x0031, &[10, 1, 0, 10, 0, 0, 0, 0, 0, 0, 0, 33]),
+        (0x0030, &[10, 1, 0, 10, 0, 1, 0, 0, 0, 0, 0, 36]),
+        (0x0031, &[10, 1, 0, 10, 0, 1, 0, 0, 0, 0, 0, 33]),
     ];
     let announced = lab.statelets();
     assert_eq!(announced.iter().map(|(t, v)| (*t, v.as_slice())).collect::<Vec<_>>(), expected);

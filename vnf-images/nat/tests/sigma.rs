@@ -3,9 +3,9 @@
 mod common;
 
 use common::*;
-use slim_core::statelet::{Sigma, WireCosts};
+use slim_core::statelet::{Coalescer, Sigma, WireCosts};
 use slim_core::time::Duration;
-use slim_nat::Config;
+use slim_nat::{Config, Nat};
 use std::collections::BTreeMap;
 
 /// Runs Table II's workload: 512-byte packets, every 15th of which opens a new socket, at `packets_per_s`.
@@ -85,4 +85,33 @@ fn statelets_have_the_papers_sizes() {
         (0x0032, 4),
     ];
     assert_eq!(sizes, BTreeMap::from(expected));
+}
+
+#[test]
+fn merged_counts_halve_the_stream_of_the_papers_workload() {
+    // 128 sockets of one host to four servers, as in §VII, 512-byte packets and their echoes.
+    let mut lab = Lab::resolved(&Config { sessions_max: 10_000, ..config() });
+    let sockets: Vec<_> =
+        (0..128u16).map(|n| (socket(host(10), 5000 + n), socket(server(10 + (n % 4) as u8), 7))).collect();
+    let exteriors: Vec<_> = sockets.iter().map(|&(source, server)| lab.udp_out(source, server)).collect();
+    lab.bench.upd_enable = true;
+    let (mut coalescer, mut announced, mut sent) = (Coalescer::new(), 0, 0);
+    for packet in 0..20_000 {
+        // 100 Mbit/s, the sum of both directions.
+        lab.bench.now += Duration::from_secs(2) / 24_400;
+        let (source, server) = sockets[packet % 128];
+        lab.outbound(&udp(IN, source, server, &[0; 512 - 42])).sent_to(OUT);
+        lab.inbound(&udp(OUT, server, exteriors[packet % 128], &[0; 512 - 42])).sent_to(IN);
+        for (statelet_type, value) in lab.statelets() {
+            announced += value.len() + 4;
+            coalescer.push::<Nat>(statelet_type, &value).unwrap();
+        }
+        // Sent after a millisecond at the latest.
+        if packet % 12 == 11 {
+            sent += coalescer.bytes().len();
+            coalescer.clear();
+        }
+    }
+    println!("{announced} bytes announced, {sent} sent, {} merged", coalescer.merged());
+    assert!(sent * 2 < announced);
 }

@@ -4,6 +4,7 @@ use super::super::source_counter::{Config, SourceCounter};
 use super::super::{Environment, Gauge};
 use super::*;
 use crate::packet::{MacAddr, PacketBuf, emit};
+use crate::statelet::Coalescing;
 use crate::table::{AdoptError, ArchiveError, ItemHeader, Register, StateItem};
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -70,6 +71,8 @@ mod flaw {
     pub const CHANGES_AT_TAKE_OVER: u8 = 6;
     /// Announces state that no snapshot has.
     pub const HIDES_STATE: u8 = 7;
+    /// Lets statelets of different sources be merged.
+    pub const MERGES_TOO_MUCH: u8 = 8;
 }
 
 /// A source counter with a flaw.
@@ -205,6 +208,13 @@ impl<const FLAW: u8> NetworkFunction for Flawed<FLAW> {
         self.inner.install(statelet_type, value)
     }
 
+    fn coalescing(statelet_type: u16, value: &[u8]) -> Coalescing {
+        match FLAW {
+            flaw::MERGES_TOO_MUCH => Coalescing::Merge { key_len: 0 },
+            _ => SourceCounter::coalescing(statelet_type, value),
+        }
+    }
+
     fn take_over(&mut self, _now: Instant) {
         if FLAW == flaw::CHANGES_AT_TAKE_OVER {
             let mut packet = OwnedPacket::new(frame_from(200));
@@ -252,6 +262,12 @@ fn snapshot_that_is_not_isolated_is_found() {
 fn state_beside_the_snapshot_is_found() {
     let error = InstallError::Inconsistent(1);
     assert_eq!(violation::<{ flaw::HIDES_STATE }>(), Violation::Install { step: 5, statelet_type: 1, error });
+}
+
+#[test]
+fn statelets_merged_wrongly_are_found() {
+    let expected = Violation::State { step: 5, instance: Instance::Coalesced, item: "sources" };
+    assert_eq!(violation::<{ flaw::MERGES_TOO_MUCH }>(), expected);
 }
 
 #[test]
