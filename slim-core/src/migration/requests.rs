@@ -2,7 +2,7 @@
 
 use super::coordinator::{Coordinator, Purpose, Redirect};
 use crate::protocol::Text;
-use crate::protocol::control::{InstanceRequest, MigrationRole, SwitchRequest};
+use crate::protocol::control::{InstanceRequest, MigrationRole, PrepareOptions, StartOptions, SwitchRequest};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// A request and whom it is for.
@@ -80,7 +80,7 @@ impl Coordinator {
             kind: source.map_or_else(|| parameters.source.clone(), |description| description.kind.clone()),
             schema: source.map_or(crate::protocol::Schema(0), |description| description.schema),
             shards: source.map_or(0, |description| description.shards),
-            options: parameters.prepare.clone(),
+            options: PrepareOptions { source: Some(parameters.source.clone()), ..parameters.prepare.clone() },
         }
     }
 
@@ -92,7 +92,7 @@ impl Coordinator {
             destination: self.known.destination_description.as_ref().map_or(nowhere, |known| known.state_address),
             paths: self.known.paths,
             nonce: parameters.nonce,
-            options: parameters.start.clone(),
+            options: StartOptions { destination: Some(parameters.destination.clone()), ..parameters.start.clone() },
         }
     }
 }

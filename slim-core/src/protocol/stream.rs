@@ -154,10 +154,13 @@ pub enum Rejection {
     /// The handshake could not be decoded.
     #[error("malformed handshake")]
     Malformed,
+    /// The peer is not the source that was announced.
+    #[error("not the source that was announced")]
+    Stranger,
 }
 
 impl Rejection {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Version,
         Self::Kind,
         Self::Schema,
@@ -166,6 +169,7 @@ impl Rejection {
         Self::Duplicate,
         Self::NotReady,
         Self::Malformed,
+        Self::Stranger,
     ];
 
     fn to_wire(self) -> u8 {
@@ -407,7 +411,7 @@ mod tests {
         }
         assert_eq!(decode_reply(b"HTTP\x00\x01\x00\x00"), Err(StreamError::Magic));
         assert_eq!(decode_reply(b"SLiM\x00\x09\x00\x00"), Err(StreamError::Version(9)));
-        assert_eq!(decode_reply(b"SLiM\x00\x01\x09\x00"), Err(StreamError::ReplyCode(9)));
+        assert_eq!(decode_reply(b"SLiM\x00\x01\x0a\x00"), Err(StreamError::ReplyCode(10)));
         assert_eq!(decode_reply(b"SLiM\x00\x01\x00\x01"), Err(StreamError::Reserved(1)));
     }
 

@@ -30,7 +30,8 @@ pub struct Identity {
 pub enum Handled {
     /// Answer with [`InstanceReply::Done`](crate::protocol::control::InstanceReply::Done).
     Done,
-    /// `describe`, `status` and `shutdown` are the driver's, which knows addresses, counters and the machine.
+    /// `describe`, `status`, `renew_identity` and `shutdown` are the driver's, which knows addresses, counters, keys and
+    /// the machine.
     ByDriver,
 }
 
@@ -128,9 +129,10 @@ impl Instance {
     /// The refusal to be sent back; nothing has changed then.
     pub fn request(&mut self, now: Instant, request: &InstanceRequest) -> Result<Handled, ControlError> {
         match request {
-            InstanceRequest::Describe {} | InstanceRequest::Status {} | InstanceRequest::Shutdown {} => {
-                return Ok(Handled::ByDriver);
-            }
+            InstanceRequest::Describe {}
+            | InstanceRequest::Status {}
+            | InstanceRequest::RenewIdentity { .. }
+            | InstanceRequest::Shutdown {} => return Ok(Handled::ByDriver),
             InstanceRequest::Activate {} => self.activate()?,
             InstanceRequest::Prepare { migration, kind, schema, shards, options } => {
                 let peer = Identity { kind: kind.clone(), schema: *schema, shards: *shards };

@@ -112,6 +112,7 @@ pub fn instance_request(input: &mut Input<'_>, usual_shards: u16) -> InstanceReq
             options: PrepareOptions {
                 underrun_records: input.one_of(&[0, 0, 10, u64::MAX]),
                 timeouts: destination_timeouts(input),
+                ..PrepareOptions::default()
             },
         },
         4 => InstanceRequest::Start {

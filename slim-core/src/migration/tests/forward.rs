@@ -9,7 +9,7 @@ fn everybody_is_asked_in_this_order() {
     bench.check(|_, _, _| {});
 
     let prepare = bench.answer(DESTINATION, is_prepare, Ok(InstanceReply::Done));
-    let options = PrepareOptions::default();
+    let options = PrepareOptions { source: Some(name("nat-a")), ..PrepareOptions::default() };
     let (kind, schema) = (name("nat"), Schema(1));
     assert_eq!(prepare, InstanceRequest::Prepare { migration: MIGRATION, kind, schema, shards: 1, options });
     assert_eq!(bench.coordinator.phase(), CoordinatorPhase::Preparing, "not armed yet");
@@ -21,7 +21,7 @@ fn everybody_is_asked_in_this_order() {
         destination: "10.3.0.12:7002".parse().unwrap(),
         paths: PathSet::first(2),
         nonce: NONCE,
-        options: StartOptions::default(),
+        options: StartOptions { destination: Some(name("nat-b")), ..StartOptions::default() },
     };
     assert_eq!(start, expected);
     for phase in [DestinationPhase::Installing, DestinationPhase::Synchronising] {

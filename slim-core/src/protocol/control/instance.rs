@@ -1,6 +1,6 @@
 //! Requests to an instance, its replies and its events.
 
-use super::{Counters, MigrationReport, PrepareOptions, StartOptions};
+use super::{Counters, MigrationReport, PrepareOptions, Secret, StartOptions};
 use crate::protocol::{Failure, MigrationId, MigrationPhase, Name, Nonce, PathSet, Schema, Text};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -71,6 +71,12 @@ pub enum InstanceRequest {
     Reset {},
     /// Answered by [`InstanceReply::Status`].
     Status {},
+    /// Show this identity from now on; the present one will expire. It must be of the same name and role, from the same
+    /// authority. An older one than the present is acknowledged and changes nothing.
+    RenewIdentity {
+        /// Certificate, key and the authority's certificate, in PEM.
+        identity: Secret,
+    },
     /// Stop and power off.
     Shutdown {},
 }

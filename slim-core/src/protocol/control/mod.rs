@@ -19,6 +19,7 @@ mod error;
 mod instance;
 mod options;
 mod report;
+mod secret;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use instance::{
 };
 pub use options::{DestinationTimeouts, PrepareOptions, SourceTimeouts, StartOptions};
 pub use report::{MigrationReport, PhaseDuration, PktQTotals, SnapshotTotals, StateletTotals, WorkloadTotals};
+pub use secret::Secret;
 pub use switch::{
     InstancePaths, LinkSettings, PathDrain, PathStatus, PortKind, PortStatus, RedirectState, SwitchEvent, SwitchReply,
     SwitchRequest, SwitchStatus,

@@ -1,5 +1,6 @@
 //! What a migration can be told beyond its two ends.
 
+use crate::protocol::Name;
 use serde::{Deserialize, Serialize};
 
 /// Options of `prepare`, for `dst_inst`.
@@ -8,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct PrepareOptions {
     /// The paper's *d*: the redirect is asked for at the first moment at most this many statelets are left in `st_q_in`.
     pub underrun_records: u64,
+    /// The name of `src_inst`. Where peers are authenticated, nobody else may open the streams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Name>,
     /// The longest each phase may take.
     pub timeouts: DestinationTimeouts,
 }
@@ -18,6 +22,9 @@ pub struct PrepareOptions {
 pub struct StartOptions {
     /// Incompressible bytes added to the snapshot, discarded at the destination: a bigger state for measurements.
     pub filler_bytes: u64,
+    /// The name of `dst_inst`. Where peers are authenticated, nobody else is given the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Name>,
     /// The longest a statelet waits for its segment to fill before it is sent.
     pub statelet_delay_us: u32,
     /// The snapshot stream's pace; without it, as fast as TCP goes.
@@ -31,6 +38,7 @@ impl Default for StartOptions {
     fn default() -> Self {
         Self {
             filler_bytes: 0,
+            destination: None,
             statelet_delay_us: 10_000,
             snapshot_rate_bytes_per_s: None,
             timeouts: SourceTimeouts::default(),

@@ -122,6 +122,7 @@ fn each_request_is_accepted_in_these_roles_only() {
     let done = Ok(Handled::Done);
     let no = Err(WrongRole);
     let unknown = Err(UnknownMigration);
+    let renew = InstanceRequest::RenewIdentity { identity: String::from("x").into() };
     // Roles:                     idle     live     source     released        destination  discarded
     let table = [
         (InstanceRequest::Activate {}, [done, done, no, no, no, no]),
@@ -136,6 +137,7 @@ fn each_request_is_accepted_in_these_roles_only() {
         (InstanceRequest::Reset {}, [done, no, no, done, no, done]),
         (InstanceRequest::Describe {}, [Ok(Handled::ByDriver); 6]),
         (InstanceRequest::Status {}, [Ok(Handled::ByDriver); 6]),
+        (renew, [Ok(Handled::ByDriver); 6]),
         (InstanceRequest::Shutdown {}, [Ok(Handled::ByDriver); 6]),
     ];
     for (request, expected) in table {

@@ -417,6 +417,7 @@ fn describe(request: &InstanceRequest) -> String {
         InstanceRequest::Reset {} => "reset".into(),
         InstanceRequest::Describe {} => "describe".into(),
         InstanceRequest::Status {} => "status".into(),
+        InstanceRequest::RenewIdentity { .. } => "renew identity".into(),
         InstanceRequest::Shutdown {} => "shutdown".into(),
     }
 }
