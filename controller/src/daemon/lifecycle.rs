@@ -40,18 +40,10 @@ impl Daemon {
         })?;
         self.settle(&entry, || {
             let Some(blueprint) = &entry.blueprint else { return Ok(()) };
-            let start = blueprint.start().map_err(from_launch)?;
-            // A guest connects to the switch, but the switch connects to a process.
-            let plugged_first = matches!(start, Start::Guest(_));
-            if plugged_first {
-                self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
-            }
-            let ready = self.start(&entry, start)?;
+            self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
+            let ready = self.start(&entry, blueprint)?;
             log::info!("{}: {} after {} ms", name.as_str(), ready.line, ready.after.as_millis());
             entry.state().ready = Some(ready);
-            if !plugged_first {
-                self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
-            }
             self.connect(&entry, CONNECT_LIMIT)?;
             self.check_ports(&entry, blueprint)?;
             if active { self.activate(&entry, &blueprint.externals()) } else { Ok(()) }
@@ -231,8 +223,8 @@ impl Daemon {
     }
 
     /// Starts the instance's guest or process and waits until it is ready.
-    fn start(&self, entry: &Entry, start: Start) -> Result<Ready, ControlError> {
-        let machine: Box<dyn Machine> = match start {
+    fn start(&self, entry: &Entry, blueprint: &Blueprint) -> Result<Ready, ControlError> {
+        let machine: Box<dyn Machine> = match blueprint.start().map_err(from_launch)? {
             Start::Guest(launch) => {
                 let qemu = Qemu::find().map_err(|error| from_launch(error.into()))?;
                 qemu.boot(&launch).map_err(from_launch)?

@@ -6,6 +6,7 @@
 //! - [`download`]: a TCP download through a NAT that moves;
 //! - [`standing`]: the testbed that stays up;
 //! - [`load`]: load generator, echo servers and recorder, the pure part of `slim-load`;
+//! - [`generator`]: `slim-load`, running;
 //! - [`topology`]: switch agent, daemon and two NAT instances, standing;
 //! - [`demo`]: the run behind `cargo xtask demo`.
 
@@ -14,6 +15,7 @@
 pub mod artifacts;
 pub mod demo;
 pub mod download;
+pub mod generator;
 pub mod load;
 pub mod process;
 pub mod sandbox;

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use slim_controller::process::{dying_with_us, spawn};
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -20,6 +20,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    program: PathBuf,
+    arguments: Vec<OsString>,
 }
 
 impl Process {
@@ -28,11 +30,31 @@ impl Process {
     /// # Errors
     /// The program, or `setpriv`, cannot be started, or `log` not be created.
     pub fn start(name: &str, program: &Path, arguments: &[OsString], log: &Path) -> Result<Self> {
-        let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
-        let mut command = dying_with_us(program)?;
-        command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = spawn(command).with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+        File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+        let child = spawn_logged(program, arguments, log)?;
+        let (program, arguments) = (program.to_owned(), arguments.to_vec());
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), program, arguments })
+    }
+
+    /// Starts it again after its end; its output follows that of before.
+    ///
+    /// # Errors
+    /// As for the first start.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.child = spawn_logged(&self.program, &self.arguments, &self.log)?;
+        Ok(())
+    }
+
+    /// The kernel's number for it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as `kill -9` does, and waits for that.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().with_context(|| format!("cannot kill {}", self.name))?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Fails, with the end of the log, if the process has ended.
@@ -108,6 +130,13 @@ impl Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn_logged(program: &Path, arguments: &[OsString], log: &Path) -> Result<Child> {
+    let file = OpenOptions::new().append(true).open(log).with_context(|| format!("cannot open {}", log.display()))?;
+    let mut command = dying_with_us(program)?;
+    command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    spawn(command).with_context(|| format!("cannot start {}", program.display()))
 }
 
 impl Drop for Process {

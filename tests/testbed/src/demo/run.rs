@@ -2,21 +2,14 @@
 
 use super::{AFTER, DURING, DemoSpec, Outcome};
 use crate::artifacts::Artifacts;
-use crate::load::Report;
-use crate::load::report::{Stage, Status};
-use crate::process::Process;
-use crate::topology::{Ends, FIRST, SECOND, Topology, load_socket};
-use anyhow::{Context, Result, bail, ensure};
+use crate::generator::Generator;
+use crate::load::report::Stage;
+use crate::topology::{Ends, FIRST, SECOND, Topology};
+use anyhow::Result;
 use slim_controller::api::{ApiEvent, InstanceInfo, MigrateOptions, MigrationOutcome, Runs};
 use slim_core::protocol::Name;
-use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// How long the load generator may take to start and to learn the addresses it sends to.
-const LOAD_START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the demo in the present network namespace; progress goes to standard error. Call it inside a sandbox.
 ///
@@ -40,7 +33,7 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
         "sending {} Mbit/s, the sum of both directions, in packets of {} bytes through {FIRST}",
         spec.load.rate_mbit, spec.load.packet_size_bytes
     ));
-    let mut load = Load::start(artifacts, spec, folder)?;
+    let mut load = Generator::start(artifacts, &spec.load, folder)?;
     load.wait_until_measuring()?;
     std::thread::sleep(Duration::from_secs_f64(spec.migrate_at));
     topology.check()?;
@@ -57,7 +50,7 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
         Some(failure) => format!("the migration failed: {failure}"),
     });
 
-    let report = load.finish(spec)?;
+    let report = load.finish()?;
     topology.check()?;
     say("comparing what was sent with what came back".into());
     Ok(Outcome::new(spec.clone(), instances, report, migration))
@@ -81,78 +74,4 @@ fn booted(instance: &InstanceInfo) -> String {
         _ => String::new(),
     };
     format!("{} is ready{ready}{runs}", instance.name.as_str())
-}
-
-/// The running load generator.
-struct Load {
-    process: Process,
-    control: PathBuf,
-    report: PathBuf,
-}
-
-impl Load {
-    fn start(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Self> {
-        let (control, report) = (folder.join("load.sock"), folder.join("load.json"));
-        let mut arguments: Vec<OsString> = spec.load.to_arguments().into_iter().map(OsString::from).collect();
-        arguments.extend([
-            "--inside".into(),
-            load_socket(folder, "inside").into(),
-            "--outside".into(),
-            load_socket(folder, "outside").into(),
-            "--control".into(),
-            control.clone().into(),
-            "--report".into(),
-            report.clone().into(),
-        ]);
-        // A report of an earlier run in this folder must not pass for this one's.
-        for stale in [&control, &report] {
-            if stale.exists() {
-                std::fs::remove_file(stale).with_context(|| format!("cannot remove {}", stale.display()))?;
-            }
-        }
-        let process = Process::start("slim-load", &artifacts.load, &arguments, &folder.join("load.log"))?;
-        Ok(Self { process, control, report })
-    }
-
-    fn wait_until_measuring(&mut self) -> Result<()> {
-        let control = self.control.clone();
-        let measuring = || stage(&control).is_ok_and(|stage| stage == Stage::Measuring);
-        self.process.wait_until("measuring", LOAD_START_LIMIT, measuring)
-    }
-
-    fn stage(&self) -> Result<Stage> {
-        // It ends by itself after the drain.
-        Ok(if self.report.exists() { Stage::Draining } else { stage(&self.control)? })
-    }
-
-    fn mark(&mut self, phase: &str) -> Result<()> {
-        self.process.check()?;
-        let answer = command(&self.control, &format!("mark {phase}"))?;
-        ensure!(answer.trim() == "ok", "the load generator refuses a mark: {}", answer.trim());
-        Ok(())
-    }
-
-    /// Waits for the end of the traffic and reads the report.
-    fn finish(mut self, spec: &DemoSpec) -> Result<Report> {
-        let status = self.process.wait_for(spec.load.duration() + spec.load.drain() + LOAD_START_LIMIT)?;
-        let Ok(text) = std::fs::read_to_string(&self.report) else {
-            bail!("the load generator ended ({status}) without a report:\n{}", self.process.log_tail());
-        };
-        serde_json::from_str(&text).context("the load generator's report cannot be understood")
-    }
-}
-
-/// What the load generator that listens on `socket` is doing.
-fn stage(socket: &Path) -> Result<Stage> {
-    let status: Status = serde_json::from_str(&command(socket, "status")?)?;
-    Ok(status.stage)
-}
-
-/// Says `line` to the load generator that listens on `socket` and returns its answer.
-fn command(socket: &Path, line: &str) -> Result<String> {
-    let mut stream = UnixStream::connect(socket).context("the load generator does not listen")?;
-    writeln!(stream, "{line}")?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer)?;
-    Ok(answer)
 }

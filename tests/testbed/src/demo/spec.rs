@@ -68,6 +68,7 @@ impl InstanceArguments {
             link_rate_mbit: self.link_rate,
             link_burst_ms: self.link_burst,
             link_delay_us: self.link_delay,
+            keep: false,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::stamp::Direction;
 use super::workload::{Next, Workload};
 use anyhow::{Result, bail};
 use core::time::Duration;
-use dpdk::{Clock, Eal, Mbuf, Mempool, PortConfig, RxQueue, Started, TxQueue};
+use dpdk::{Clock, Eal, Mbuf, Mempool, Port, PortConfig, RxQueue, Started, TxQueue};
 use slim_core::time::Instant;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +31,9 @@ const MBUFS: u32 = 8191;
 
 /// How often commands and progress are looked after.
 const CHORES: Duration = Duration::from_millis(5);
+
+/// How often the links are asked for: a port that listens takes a peer that comes back only then.
+const LINK_CHECK: Duration = Duration::from_millis(50);
 
 /// What a run needs beside its load.
 #[derive(Debug, Clone)]
@@ -91,6 +94,7 @@ fn device(text: &str, number: usize) -> String {
 
 /// One port, and what waits for room at it.
 struct End {
+    port: Port,
     rx: RxQueue,
     tx: TxQueue,
     pending: VecDeque<Mbuf>,
@@ -98,9 +102,16 @@ struct End {
 
 impl End {
     fn open(eal: &Eal, device: &str, pool: &Mempool) -> Result<Self> {
-        let Started { mut rx, mut tx, .. } = eal.attach(device)?.start(&PortConfig::default(), pool)?;
+        let Started { port, mut rx, mut tx } = eal.attach(device)?.start(&PortConfig::default(), pool)?;
         let (Some(rx), Some(tx)) = (rx.pop(), tx.pop()) else { bail!("{device} has no queues") };
-        Ok(Self { rx, tx, pending: VecDeque::with_capacity(PENDING_MAX) })
+        Ok(Self { port, rx, tx, pending: VecDeque::with_capacity(PENDING_MAX) })
+    }
+
+    /// Lets the driver look whether its peer has gone or come back.
+    fn check_link(&self) {
+        if let Err(error) = self.port.link_up() {
+            log::debug!("{error}");
+        }
     }
 
     fn flush(&mut self) {
@@ -132,6 +143,7 @@ impl Driver {
         interrupt: &AtomicBool,
     ) -> Result<Report> {
         let (mut chores_at, mut progress) = (self.clock.now(), Progress::new(options.progress, self.clock.now()));
+        let mut links_at = chores_at;
         loop {
             let busy = self.move_packets();
             let now = self.clock.now();
@@ -143,6 +155,11 @@ impl Driver {
                     self.stop(spec, now)?;
                 }
                 progress.show(now, || self.status(now));
+            }
+            if now >= links_at {
+                links_at = now + LINK_CHECK;
+                self.inside.check_link();
+                self.outside.check_link();
             }
             if self.stage == Stage::Resolving && self.workload.is_resolved() {
                 self.workload.begin(now);

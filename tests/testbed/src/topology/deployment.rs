@@ -47,6 +47,8 @@ pub struct Settings {
     pub link_burst_ms: u64,
     /// Per direction, in microseconds.
     pub link_delay_us: u64,
+    /// Whether instances go on when the daemon ends.
+    pub keep: bool,
 }
 
 /// The deployment as TOML, with sockets and logs in `folder`.
@@ -59,7 +61,8 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
     };
     let external = |name: &str, tap: &str| match ends {
         Ends::Load => {
-            let device = format!("net_vhost_{name},iface={},queues=1", load_socket(folder, name).display());
+            // The load generator listens: it is to survive a restart of the switch.
+            let device = format!("net_vhost_{name},iface={},queues=1,client=1", load_socket(folder, name).display());
             table(&[("name", text(name)), ("vdev", text(&device))])
         }
         Ends::Namespaces => table(&[("name", text(name)), ("tap", text(tap))]),
@@ -86,7 +89,14 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
         nat.push(("memory_mb", number(settings.memory_mb.into())));
     }
     let file: Table = [
-        ("daemon", table(&[("socket", path(&daemon_socket(folder))), ("run_dir", path(&folder.join("instances")))])),
+        (
+            "daemon",
+            table(&[
+                ("socket", path(&daemon_socket(folder))),
+                ("run_dir", path(&folder.join("instances"))),
+                ("keep", Value::Boolean(settings.keep)),
+            ]),
+        ),
         ("switch", table(&[("control", path(&switch_socket(folder)))])),
         (
             "management",
@@ -126,7 +136,15 @@ pub fn daemon_socket(folder: &Path) -> std::path::PathBuf {
     folder.join("slimctl.sock")
 }
 
-/// The vhost-user socket of the switch's external port `name`.
+/// The load generator's device behind the switch's external port `name`.
+pub fn load_device(folder: &Path, name: &str) -> String {
+    // Only its kind is told by the number; the MAC address is nobody's destination, but DPDK wants one.
+    let number = u8::from(name == "outside");
+    let socket = load_socket(folder, name);
+    format!("net_virtio_user{number},path={},server=1,queue_size=1024,mac=02:51:1a:03:00:0{number}", socket.display())
+}
+
+/// The vhost-user socket between the load generator and the switch's external port `name`.
 pub fn load_socket(folder: &Path, name: &str) -> std::path::PathBuf {
     folder.join(format!("{name}.sock"))
 }

@@ -15,7 +15,7 @@ mod namespaces;
 
 pub use deployment::{
     Ends, INSIDE_TAP, MANAGEMENT_TAP, NAT, NAT_EXTERIOR, NAT_INTERIOR, OUTSIDE_TAP, Settings, daemon_socket,
-    load_socket,
+    load_device, load_socket, switch_socket,
 };
 pub use namespaces::{INSIDE, INSIDE_HOST, MANAGEMENT, Namespaces, OUTSIDE, OUTSIDE_SERVERS, command_in};
 
@@ -23,10 +23,11 @@ use crate::artifacts::Artifacts;
 use crate::process::Process;
 use crate::sandbox::ip;
 use anyhow::{Context, Result};
-use deployment::{CONTROLLER_ADDRESS, deployment, switch_socket};
+use deployment::{CONTROLLER_ADDRESS, deployment};
 use slim_controller::api::InstanceInfo;
 use slim_controller::client::Client;
 use slim_core::protocol::Name;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,19 +59,39 @@ impl Topology {
         std::fs::write(&file, deployment(artifacts, settings, ends, folder))
             .with_context(|| format!("cannot write {}", file.display()))?;
 
-        let control = switch_socket(folder);
-        let arguments = ["--control".into(), control.clone().into()];
+        let arguments = ["--control".into(), switch_socket(folder).into()];
         let mut switch = Process::start("slim-switch", &artifacts.switch, &arguments, &folder.join("switch.log"))?;
-        switch.wait_until("listening on its control socket", START_LIMIT, || control.exists())?;
+        wait_for_switch(&mut switch, folder)?;
 
         let arguments = ["daemon".into(), "--config".into(), file.into()];
         let mut daemon = Process::start("slimctl daemon", &artifacts.slimctl, &arguments, &folder.join("daemon.log"))?;
-        let socket = daemon_socket(folder);
-        daemon.wait_until("listening for slimctl", START_LIMIT, || Client::connect(&socket).is_ok())?;
+        wait_for_daemon(&mut daemon, folder)?;
 
         let mut topology = Self { daemon, switch, folder: folder.to_owned() };
         topology.connect_management()?;
         Ok(topology)
+    }
+
+    /// The switch agent's process.
+    pub fn switch(&mut self) -> &mut Process {
+        &mut self.switch
+    }
+
+    /// The daemon's process.
+    pub fn daemon(&mut self) -> &mut Process {
+        &mut self.daemon
+    }
+
+    /// Starts a switch agent that has ended again, and waits until it takes commands.
+    pub fn restart_switch(&mut self) -> Result<()> {
+        self.switch.start_again()?;
+        wait_for_switch(&mut self.switch, &self.folder)
+    }
+
+    /// Starts a daemon that has ended again, and waits until it takes commands.
+    pub fn restart_daemon(&mut self) -> Result<()> {
+        self.daemon.start_again()?;
+        wait_for_daemon(&mut self.daemon, &self.folder)
     }
 
     /// Gives the controller its address on the management network.
@@ -98,4 +119,15 @@ impl Topology {
         self.switch.check()?;
         self.daemon.check()
     }
+}
+
+fn wait_for_switch(switch: &mut Process, folder: &Path) -> Result<()> {
+    let control = switch_socket(folder);
+    // One that was killed has left its socket, so that its being there says nothing.
+    switch.wait_until("listening on its control socket", START_LIMIT, || UnixStream::connect(&control).is_ok())
+}
+
+fn wait_for_daemon(daemon: &mut Process, folder: &Path) -> Result<()> {
+    let socket = daemon_socket(folder);
+    daemon.wait_until("listening for slimctl", START_LIMIT, || Client::connect(&socket).is_ok())
 }
