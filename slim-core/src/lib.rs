@@ -9,6 +9,8 @@
 //! 3. **Migration**: [`protocol`] (control messages, stream framing, drain packets), [`vei`] (source and destination)
 //!    and [`migration`] (the controller's coordinator), all sans-I/O state machines, and [`model`] (§V's equations).
 //!
+//! [`mutant`] lets the simulation prove that it would find a mistake in any of them.
+//!
 //! Nothing here opens a socket, starts a thread or reads a clock: drivers pass events and the time in and carry the
 //! resulting actions out. The simulator, the runtime of the images and the controller are three such drivers.
 //!
@@ -28,6 +30,7 @@ pub use rkyv;
 mod crc;
 pub mod migration;
 pub mod model;
+pub mod mutant;
 pub mod nf;
 pub mod packet;
 pub mod protocol;

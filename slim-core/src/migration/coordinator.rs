@@ -6,11 +6,14 @@ use super::types::{
     Call, CallError, CoordinatorAction, CoordinatorEvent, CoordinatorParameters, CoordinatorPhase,
     CoordinatorPhaseDuration, Outcome, Party, Progress,
 };
+use crate::mutant::{self, Mutant};
 use crate::protocol::control::{
     Description, InstanceEvent, InstancePaths, InstanceStatus, MigrationReport, MigrationRole, ResolveOutcome,
     SwitchEvent,
 };
-use crate::protocol::{DestinationPhase, Failure, FailureCode, MigrationPhase, Name, PathSet, SourcePhase, Text};
+use crate::protocol::{
+    DestinationPhase, Failure, FailureCode, MigrationId, MigrationPhase, Name, PathSet, SourcePhase, Text,
+};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -327,25 +330,24 @@ impl Coordinator {
     }
 
     fn learn_from_event(&mut self, role: MigrationRole, event: InstanceEvent) {
-        let ours = self.parameters.migration;
+        let ours = migration_of(&event) == Some(self.parameters.migration);
+        if !(ours || mutant::is_active(Mutant::StaleEventAccepted)) {
+            return;
+        }
         match event {
-            InstanceEvent::PhaseChanged { migration, phase, .. } if migration == ours => self.learn_phase(role, phase),
-            InstanceEvent::RedirectWanted { migration } if migration == ours && role == MigrationRole::Destination => {
+            InstanceEvent::PhaseChanged { phase, .. } => self.learn_phase(role, phase),
+            InstanceEvent::RedirectWanted { .. } => {
                 self.learn_phase(role, MigrationPhase::Destination(DestinationPhase::Redirecting));
             }
-            InstanceEvent::MigrationFinished { migration, report, .. } if migration == ours => match role {
+            InstanceEvent::MigrationFinished { report, .. } => match role {
                 MigrationRole::Source => self.known.source.finish(report),
                 MigrationRole::Destination => self.known.destination.finish(report),
             },
-            InstanceEvent::MigrationFailed { migration, failure, .. } if migration == ours => match role {
+            InstanceEvent::MigrationFailed { failure, .. } => match role {
                 MigrationRole::Source => self.known.source.failure = Some(failure),
                 MigrationRole::Destination => self.known.destination.failure = Some(failure),
             },
-            InstanceEvent::Ready { .. }
-            | InstanceEvent::PhaseChanged { .. }
-            | InstanceEvent::RedirectWanted { .. }
-            | InstanceEvent::MigrationFinished { .. }
-            | InstanceEvent::MigrationFailed { .. } => {}
+            InstanceEvent::Ready { .. } => {}
         }
     }
 
@@ -493,6 +495,17 @@ impl<P> Side<P> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the destination has already taken over")]
 pub struct TooLate;
+
+/// The migration that an event belongs to.
+fn migration_of(event: &InstanceEvent) -> Option<MigrationId> {
+    match event {
+        InstanceEvent::Ready { .. } => None,
+        InstanceEvent::PhaseChanged { migration, .. }
+        | InstanceEvent::RedirectWanted { migration }
+        | InstanceEvent::MigrationFinished { migration, .. }
+        | InstanceEvent::MigrationFailed { migration, .. } => Some(*migration),
+    }
+}
 
 fn interval(interval_ms: u32) -> Option<Duration> {
     (interval_ms > 0).then(|| Duration::from_millis(u64::from(interval_ms)))

@@ -17,6 +17,7 @@
 
 use super::coordinator::{Coordinator, Purpose, Redirect, SourceAfter};
 use super::types::{CoordinatorPhase, Outcome};
+use crate::mutant::{self, Mutant};
 use crate::protocol::control::{
     ControlError, ErrorCode, InstanceRole, InstanceStatus, MigrationRole, RedirectState, ResolveOutcome,
 };
@@ -46,6 +47,7 @@ impl Coordinator {
     fn redirect_back(&mut self, now: Instant) {
         match self.known.redirect {
             Redirect::NotAsked => self.abort_destination(now),
+            _ if mutant::is_active(Mutant::RedirectBackForgotten) => self.abort_destination(now),
             Redirect::Unknown => {
                 self.enter(now, CoordinatorPhase::RedirectingBack);
                 self.ask(Purpose::RedirectStatus);
@@ -197,6 +199,10 @@ impl Coordinator {
     /// The destination cannot be asked to give up.
     fn lose_destination(&mut self, now: Instant) {
         match self.phase {
+            CoordinatorPhase::Resolving if mutant::is_active(Mutant::UnreachableTakenForUndone) => {
+                self.known.destination.phase = Some(DestinationPhase::Discarded);
+                self.handle_destination_aborted(now);
+            }
             CoordinatorPhase::AbortingDestination => {
                 let message = format!("{} could not be told to give up; retire it", self.parameters.destination);
                 self.remark = Some(Text::from(message));

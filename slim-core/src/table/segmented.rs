@@ -6,6 +6,7 @@ use super::pod::{Pod, mix_layout, name_layout};
 use super::segment::{SEGMENT_SLOTS, Segment, Slot};
 use super::state::{AdoptError, ArchiveError, FrozenItem, ItemHeader, StateItem};
 use super::{FrozenTable, Full, ScanCursor, Table};
+use crate::mutant::{self, Mutant};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -126,6 +127,11 @@ impl<K: Pod, V: Pod> SegmentedTable<K, V> {
         self.capacity
     }
 
+    /// Whether a snapshot still reads the segment.
+    fn is_shared(&self, index: usize) -> bool {
+        self.root.get(index / DIRECTORY_SEGMENTS).is_some_and(|directory| Arc::strong_count(directory) > 1)
+    }
+
     #[inline(always)]
     fn segment_mut(&mut self, index: usize) -> Option<&mut Option<Segment<K, V>>> {
         let directory = Arc::make_mut(self.root.get_mut(index / DIRECTORY_SEGMENTS)?);
@@ -185,6 +191,9 @@ impl<K: Pod, V: Pod> SegmentedTable<K, V> {
         let index = segment_index(hash, self.segments);
         let segment = segment_in(&self.root, index)?;
         let (place, &Slot { value, .. }) = segment.find(hash, key)?;
+        if mutant::is_active(Mutant::RemovalDuringFreezeLost) && self.is_shared(index) {
+            return Some(value);
+        }
         self.segment_mut(index)?.as_mut()?.vacate(place, hash);
         self.len -= 1;
         Some(value)

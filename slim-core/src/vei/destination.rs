@@ -6,6 +6,7 @@ use self::stage::{Committed, Failed, Reversible, Shard, Stage};
 use super::action::{Action, Event, LcoreCommand, LcoreEvent, StreamCommand, StreamEvent, VeiError};
 use super::parameters::DestinationParameters;
 use super::proceedings::Proceedings;
+use crate::mutant::{self, Mutant};
 use crate::nf::ShardId;
 use crate::protocol::control::{Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationStatus};
 use crate::protocol::inband::Drain;
@@ -103,6 +104,9 @@ impl Destination {
             return Err(Rejection::NotReady);
         }
         *accepted = true;
+        if mutant::is_active(Mutant::StateletsBeforeSnapshot) && handshake.role == StreamRole::Statelets {
+            self.proceedings.stream(handshake.shard, StreamCommand::ApplyStatelets);
+        }
         self.advance(now);
         Ok(version)
     }

@@ -6,6 +6,7 @@ use self::stage::{Back, Committed, Reversible, Shard, Stage};
 use super::action::{Action, Event, LcoreCommand, LcoreEvent, StreamCommand, StreamEvent, VeiError};
 use super::parameters::SourceParameters;
 use super::proceedings::Proceedings;
+use crate::mutant::{self, Mutant};
 use crate::nf::ShardId;
 use crate::protocol::control::{Holder, InstanceRole, MigrationReport, MigrationStatus, ResolveOutcome};
 use crate::protocol::inband::Drain;
@@ -76,7 +77,11 @@ impl Source {
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
             role,
-            shard,
+            shard: if mutant::is_active(Mutant::ShardsMixed) && role == StreamRole::Snapshot {
+                ShardId(self.parameters.shards - 1 - shard.0)
+            } else {
+                shard
+            },
             shards: self.parameters.shards,
             schema: self.parameters.schema,
             migration: self.parameters.migration,
@@ -169,6 +174,10 @@ impl Source {
                 self.roll_back(now, step, Failure::new(FailureCode::Aborted, reason.clone()));
                 Ok(())
             }
+            Stage::Committed(_) if mutant::is_active(Mutant::AbortAfterCommit) => {
+                self.resume(now);
+                Ok(())
+            }
             Stage::Committed(_) => Err(VeiError::Committed),
             Stage::Back(_) => Ok(()),
         }
@@ -236,6 +245,7 @@ impl Source {
         let ours = drain.migration == parameters.migration
             && drain.nonce == parameters.nonce
             && drain.paths == parameters.paths;
+        let ours = ours || mutant::is_active(Mutant::DrainUnchecked);
         if ours && self.drained.insert(drain.path) {
             self.advance(now);
         }
@@ -378,9 +388,12 @@ impl Source {
                 Stage::Reversible(Reversible::Transferring) if self.all(|shard| shard.snapshot.is_some()) => {
                     self.enter(now, Stage::Reversible(Reversible::Draining));
                 }
-                Stage::Reversible(Reversible::Draining) if self.drained.covers(self.parameters.paths) => {
+                Stage::Reversible(Reversible::Draining) if self.is_drained() => {
                     self.enter(now, Stage::Reversible(Reversible::Stopping));
                     self.proceedings.lcores(LcoreCommand::Stop);
+                    if mutant::is_active(Mutant::FlushBeforeStop) {
+                        self.proceedings.streams(StreamCommand::Flush);
+                    }
                 }
                 Stage::Reversible(Reversible::Stopping) if self.all(|shard| shard.stopped.is_some()) => {
                     self.enter(now, Stage::Reversible(Reversible::Flushing));
@@ -396,6 +409,13 @@ impl Source {
                 Stage::Reversible(_) | Stage::Committed(_) | Stage::Back(_) => return,
             }
         }
+    }
+
+    /// Whether a drain packet has come on every path.
+    fn is_drained(&self) -> bool {
+        self.drained.covers(self.parameters.paths)
+            || mutant::is_active(Mutant::DrainIgnored)
+            || mutant::is_active(Mutant::FirstDrainSuffices) && !self.drained.is_empty()
     }
 
     /// The commit point: from here on only the destination can go on by itself.

@@ -22,6 +22,7 @@ use crate::counters::DropCause;
 use crate::error::TopologyError;
 use crate::limits::Limits;
 use crate::{Buffers, PortIndex};
+use slim_core::mutant::{self, Mutant};
 use slim_core::packet::PacketBuf;
 use slim_core::protocol::control::{PathDrain, RedirectState, SwitchEvent};
 use slim_core::protocol::inband::{Drain, FRAME_LEN, Frame, HandBackEnd};
@@ -113,7 +114,8 @@ impl<B: Buffers> Switch<B> {
         }
         let holding = moves && request.rollback && !request.hold_max.is_zero();
         if holding && let Some(instance) = slot(&mut self.instances, to.0) {
-            let deadline = now + request.hold_max;
+            let early = mutant::is_active(Mutant::HoldReleasedEarly);
+            let deadline = if early { now } else { now + request.hold_max };
             let ports = instance.ports.len();
             let hold = Hold::new(request.migration, request.nonce, from, deadline, ports, self.limits.hold);
             instance.hold = Some(hold);
@@ -207,11 +209,7 @@ impl<B: Buffers> Switch<B> {
     }
 
     fn move_paths(&mut self, from: InstanceIndex, to: InstanceIndex) {
-        for rule in self.ports.iter_mut().flatten().flat_map(|port| &mut port.rules) {
-            if rule.instance == from {
-                rule.instance = to;
-            }
-        }
+        self.move_rules(from, to, |number| number == 0 || !mutant::is_active(Mutant::RedirectNotAtomic));
         let Some(source) = slot(&mut self.instances, from.0) else { return };
         source.bound = false;
         let ends: Vec<_> = source.paths.iter().map(|path| (path.external, path.flow_space)).collect();
@@ -219,6 +217,22 @@ impl<B: Buffers> Switch<B> {
         target.bound = true;
         for (path, (external, flow_space)) in target.paths.iter_mut().zip(ends) {
             (path.external, path.flow_space) = (external, flow_space);
+        }
+    }
+
+    fn move_rules(&mut self, from: InstanceIndex, to: InstanceIndex, moves: impl Fn(PortNumber) -> bool) {
+        for rule in self.ports.iter_mut().flatten().flat_map(|port| &mut port.rules) {
+            if rule.instance == from && moves(rule.number) {
+                rule.instance = to;
+            }
+        }
+    }
+
+    /// What a redirect that is not atomic has left behind.
+    fn move_rest(&mut self, from: InstanceIndex) {
+        let last = self.redirects.iter().rev().find(|record| record.from_index == Some(from));
+        if let Some(to) = last.and_then(|record| self.instance_named(&record.request.to).ok()) {
+            self.move_rules(from, to, |_| true);
         }
     }
 
@@ -262,11 +276,20 @@ impl<B: Buffers> Switch<B> {
             self.counts.created += 1;
             self.counts.drains_sent += 1;
             drain.sent += 1;
+            if mutant::is_active(Mutant::DrainOvertakes)
+                && let Some(port) = slot(&mut self.ports, drain.port.0)
+            {
+                port.enqueue(packet, true);
+                continue;
+            }
             instance.to.delay.push_unbounded(now, Hop { port: drain.port, drain: true }, packet);
         }
     }
 
     pub(super) fn drain_acked(&mut self, from: InstanceIndex, drain: &Drain) {
+        if mutant::is_active(Mutant::RedirectNotAtomic) {
+            self.move_rest(from);
+        }
         let record = self.redirects.iter_mut().find(|record| {
             let request = &record.request;
             (request.migration, request.nonce) == (drain.migration, drain.nonce) && record.from_index == Some(from)

@@ -10,6 +10,7 @@ use crate::tables::{Host, Neighbour, NeighbourKey, Session, SessionKey};
 use crate::tcp::TcpState;
 use crate::types::Side;
 use core::net::Ipv4Addr;
+use slim_core::mutant::{self, Mutant};
 use slim_core::table::ScanCursor;
 
 /// The most slots looked at in one call.
@@ -116,7 +117,9 @@ impl Sweep {
         let mut slots = SLOTS_PER_CALL;
         for _ in 0..REMOVALS_PER_CALL {
             let Some(expired) = self.find(state, timeouts, &mut slots) else { return };
-            if let Some(statelet) = remove(state, &expired) {
+            if let Some(statelet) = remove(state, &expired)
+                && !mutant::is_active(Mutant::RemovalUnannounced)
+            {
                 announce(&statelet);
             }
         }

@@ -4,6 +4,7 @@
 //! lcore ── type, length, value ──► ring of bytes ──► statelet thread ── segments ──► statelet stream
 //! ```
 
+use crate::mutant::{self, Mutant};
 use crate::protocol::control::{StateletTotals, WorkloadTotals};
 use crate::statelet::{HEADER_LEN, encode_into, header};
 use crate::vei::LcoreTotals;
@@ -66,12 +67,18 @@ impl Announce {
         if !self.upd_enable {
             return;
         }
+        if mutant::is_active(Mutant::AnnounceLate) && self.totals.workload.packets <= 1 {
+            return;
+        }
         let Some(st_q_out) = &mut self.st_q_out else { return };
         let written = if value.len() <= INLINE {
             write_inline(st_q_out, statelet_type, value)
         } else {
             write_long(st_q_out, statelet_type, value)
         };
+        if written.is_none() && mutant::is_active(Mutant::StateletLost) {
+            return;
+        }
         if written.is_none() {
             self.upd_enable = false;
             self.overflow = true;
@@ -89,6 +96,12 @@ impl Announce {
             self.totals.workload.packets += packets;
             self.totals.workload.bytes += bytes;
         }
+    }
+
+    /// Whether exactly one packet has been processed since [`start`](Self::start).
+    #[inline]
+    pub(super) fn has_just_begun(&self) -> bool {
+        self.upd_enable && self.totals.workload.packets == 1
     }
 
     /// Whether a statelet could not be announced; tells it once.

@@ -27,6 +27,7 @@ pub use command::{Command, Frozen, Report};
 pub use io::{BURST, Burst, Cause, Counted, Io};
 
 use super::{LcoreEvent, PacketQueue};
+use crate::mutant::{self, Mutant};
 use crate::nf::{NetworkFunction, PortId, Shard};
 use crate::protocol::MigrationId;
 use crate::protocol::control::{PktQTotals, QueueStatus};
@@ -219,16 +220,18 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.mode = Mode::Process(Then::GoOn);
             }
             Command::Freeze(st_q_out) => match self.freeze() {
+                Some(_) if mutant::is_active(Mutant::FreezeLate) => self.announce.start(st_q_out),
                 Some(frozen) => {
                     self.announce.start(st_q_out);
-                    self.reports.push_back(Report::Snapshot(frozen));
-                    self.event(LcoreEvent::Frozen);
+                    self.frozen(frozen);
                 }
                 None => self.reports.push_back(Report::Impossible("freeze")),
             },
             Command::Stop => self.mode = Mode::Process(Then::Stop),
             Command::Resume => {
-                self.announce.stop();
+                if !mutant::is_active(Mutant::UpdEnableLeftSet) {
+                    self.announce.stop();
+                }
                 self.mode = Mode::Process(Then::Resumed);
             }
             Command::Release(migration) => {
@@ -248,7 +251,12 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.reports.extend(frozen.map(Report::Digest));
                 self.mode = Mode::Process(Then::TakenOver);
             }
-            Command::HandBack(migration) => self.mode = Mode::HandBack { migration, end: Some(PortId(0)) },
+            Command::HandBack(migration) => {
+                if mutant::is_active(Mutant::HandBackDropped) {
+                    self.pkt_q.clear();
+                }
+                self.mode = Mode::HandBack { migration, end: Some(PortId(0)) };
+            }
             Command::Discard => {
                 let discarded = self.pkt_q.clear();
                 self.pkt_q_totals.discarded_packets += discarded;
@@ -268,6 +276,11 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             }
             Command::End => self.ended = true,
         }
+    }
+
+    fn frozen(&mut self, frozen: Frozen) {
+        self.reports.push_back(Report::Snapshot(frozen));
+        self.event(LcoreEvent::Frozen);
     }
 
     /// Isolates the present state.

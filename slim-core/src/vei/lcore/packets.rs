@@ -2,6 +2,7 @@
 
 use super::announce::Announce;
 use super::{Burst, Cause, Counted, Io, Lcore, Mode, Report, Then};
+use crate::mutant::{self, Mutant};
 use crate::nf::{Environment, NetworkFunction, PortId, Verdict};
 use crate::packet::PacketBuf;
 use crate::protocol::MigrationId;
@@ -47,7 +48,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     #[inline]
     pub(super) fn receive(&mut self, now: Instant, port: PortId, packets: Burst<I::Packet>) {
         match self.mode {
-            Mode::Process(_) if self.pkt_q.is_empty() => {
+            Mode::Process(_) if self.pkt_q.is_empty() || mutant::is_active(Mutant::PktQOvertaken) => {
                 for packet in packets {
                     if is_inband(packet.bytes()) {
                         self.receive_inband(now, port, packet);
@@ -107,6 +108,10 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             Verdict::Transmit(port) => self.io.transmit(port, packet),
             Verdict::Consumed => self.io.count(Counted::Consumed),
             Verdict::Drop(reason) => self.io.refused(reason),
+        }
+        if mutant::is_active(Mutant::FreezeLate) && self.announce.has_just_begun() {
+            let frozen = self.freeze();
+            frozen.into_iter().for_each(|frozen| self.frozen(frozen));
         }
     }
 
@@ -172,7 +177,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 let totals = self.pkt_q_totals();
                 self.event(LcoreEvent::PktQDrained(totals));
             }
-            Then::Stop if empty => {
+            Then::Stop if empty || mutant::is_active(Mutant::StopEarly) => {
                 self.io.flush();
                 let totals = self.announce.stop();
                 let frozen = self.freeze();
