@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use slim_core::packet::PacketBuf;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -61,6 +62,7 @@ impl Tap {
             Errno::EPERM => TapError::NotAllowed(interface.into()),
             errno => TapError::Refused(interface.into(), errno),
         })?;
+        keep_address(&file, interface).map_err(|errno| TapError::Refused(interface.into(), errno))?;
         Ok(Self { file, spare: None, rx_no_mbuf: 0, tx_errors: 0 })
     }
 
@@ -112,6 +114,20 @@ impl Tap {
     }
 }
 
+nix::ioctl_read_bad!(
+    /// Asks for name and flags of a descriptor's interface.
+    tun_get_iff,
+    libc::TUNGETIFF,
+    libc::ifreq
+);
+
+nix::ioctl_write_ptr_bad!(
+    /// Sets the MAC address of a descriptor's interface.
+    set_hardware_address,
+    libc::SIOCSIFHWADDR,
+    libc::ifreq
+);
+
 nix::ioctl_write_ptr_bad!(
     /// Attaches a descriptor of /dev/net/tun to an interface.
     tun_set_iff,
@@ -119,8 +135,51 @@ nix::ioctl_write_ptr_bad!(
     libc::ifreq
 );
 
+/// Gives an interface that has just been made the address it had in an earlier run: its neighbours remember that one,
+/// and what they send to another would be lost until they ask again. An interface of somebody else's keeps its own.
+fn keep_address(file: &File, interface: &str) -> Result<(), Errno> {
+    let mut request = named(interface, 0)?;
+    // SAFETY: the descriptor is open for the duration of the call, and `request` is an `ifreq` to write to.
+    #[allow(unsafe_code)]
+    unsafe { tun_get_iff(file.as_raw_fd(), &mut request) }?;
+    // SAFETY: TUNGETIFF has filled in the flags.
+    #[allow(unsafe_code)]
+    let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    if flags & libc::IFF_PERSIST != 0 {
+        return Ok(());
+    }
+    let mut address = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: [0; 14] };
+    for (to, from) in address.sa_data.iter_mut().zip(address_of(interface)) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_hwaddr: address };
+    // SAFETY: as above; SIOCSIFHWADDR reads the family and six bytes of the address.
+    #[allow(unsafe_code)]
+    unsafe { set_hardware_address(file.as_raw_fd(), &request) }.map(drop)
+}
+
+/// The same for an interface's name on this host at all times; most likely different for any other name or host.
+fn address_of(interface: &str) -> [u8; 6] {
+    let mut hasher = DefaultHasher::new();
+    // Not every host has one; then the names alone tell interfaces apart.
+    std::fs::read("/etc/machine-id").unwrap_or_default().hash(&mut hasher);
+    interface.hash(&mut hasher);
+    let [a, b, c, d, e, ..] = hasher.finish().to_be_bytes();
+    // Locally administered, and not a group's.
+    [0x02, a, b, c, d, e]
+}
+
 /// Makes `interface`, or attaches to it, as a TAP without packet information.
 fn attach(file: &File, interface: &str) -> Result<(), Errno> {
+    let request = named(interface, (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short)?;
+    // SAFETY: the descriptor is open for the duration of the call, and `request` is the `ifreq` with NUL-terminated
+    // name and flags that TUNSETIFF reads.
+    #[allow(unsafe_code)]
+    unsafe { tun_set_iff(file.as_raw_fd(), &request) }.map(drop)
+}
+
+/// A request about the interface of that name.
+fn named(interface: &str, flags: libc::c_short) -> Result<libc::ifreq, Errno> {
     let mut ifr_name = [0; libc::IFNAMSIZ];
     let bytes = interface.as_bytes();
     // One byte less, for the closing NUL.
@@ -130,10 +189,5 @@ fn attach(file: &File, interface: &str) -> Result<(), Errno> {
     for (to, &from) in ifr_name.iter_mut().zip(bytes) {
         *to = from as libc::c_char;
     }
-    let flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
-    let request = libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
-    // SAFETY: the descriptor is open for the duration of the call, and `request` is the `ifreq` with NUL-terminated
-    // name and flags that TUNSETIFF reads.
-    #[allow(unsafe_code)]
-    unsafe { tun_set_iff(file.as_raw_fd(), &request) }.map(drop)
+    Ok(libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } })
 }

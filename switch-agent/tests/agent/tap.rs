@@ -25,6 +25,13 @@ fn kernel_received(pid: u32, interface: &str) -> u64 {
     links[0]["stats64"]["rx"]["packets"].as_u64().expect("a count")
 }
 
+/// The MAC address of `interface`.
+fn address(pid: u32, interface: &str) -> String {
+    let links: serde_json::Value =
+        serde_json::from_str(&inside_ok(pid, &["ip", "-j", "link", "show", "dev", interface])).expect("JSON");
+    links[0]["address"].as_str().expect("an address").to_owned()
+}
+
 /// A process that does nothing in a network namespace of its own, below the agent's.
 struct Elsewhere(Child);
 
@@ -110,9 +117,12 @@ fn frames_pass_a_tap_interface_wherever_it_goes_and_it_vanishes_with_the_switch(
     assert!(error.message.as_str().contains("lo exists and is not a TAP interface"), "{error}");
     assert!(agent.control.refused(tap("t-outside")).message.as_str().contains("is port outside's already"));
     agent.control.done(tap("t-more"));
+    let first = address(pid, "t-more");
     agent.control.done(SwitchRequest::PortRemove { name: name("more") });
     assert!(!inside(pid, &["ip", "link", "show", "dev", "t-more"]).status.success());
     agent.control.done(tap("t-more"));
+    assert_eq!(address(pid, "t-more"), first, "neighbours remember an interface's address");
+    assert_ne!(address(pid, "t-outside"), first);
 
     // Seen from below: the agent's own namespace goes with it.
     agent.signal(Signal::SIGTERM);
