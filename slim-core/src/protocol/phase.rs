@@ -104,6 +104,8 @@ pub enum FailureCode {
     StateletOverflow,
     /// `st_q_in` was full before the snapshot had been installed.
     StateletBacklog,
+    /// `pkt_q` was nearly full before the take-over.
+    PacketBacklog,
     /// A record or chunk could not be decoded, or its checksum was wrong.
     StreamCorrupt,
     /// The snapshot did not fit or did not validate.

@@ -49,7 +49,9 @@ pub enum Action {
 /// | `Reset` | drops the network function, forgets the migration, drops what arrives | |
 ///
 /// In every role an lcore answers a drain packet with its acknowledgement on the same port at once, and reports it with
-/// `Drain`; the machines decide whether it counts.
+/// `Drain`; the machines decide whether it counts. Whenever `pkt_q` is nearly full it says so, once, with `PktQNearlyFull`:
+/// before the commit point that undoes the migration while there is room for what arrives until then; after it the
+/// rest of `pkt_q` is used, and what does not fit is dropped and counted, as by any network function under overload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LcoreCommand {
     /// Process packets with empty state.
@@ -142,6 +144,8 @@ pub enum LcoreEvent {
     Resumed,
     /// Stale packets are gone; what arrives goes to `pkt_q`.
     PktQArmed,
+    /// Three quarters of `pkt_q` are used; told once per migration.
+    PktQNearlyFull,
     /// All of `pkt_q` has been processed; packets are processed as they arrive.
     PktQDrained(PktQTotals),
     /// All of `pkt_q` has been handed back and every port's end sent.
@@ -240,6 +244,7 @@ impl LcoreEvent {
             Self::Stopped(_) => "stopped",
             Self::Resumed => "resumed",
             Self::PktQArmed => "pkt_q armed",
+            Self::PktQNearlyFull => "pkt_q nearly full",
             Self::PktQDrained(_) => "pkt_q drained",
             Self::HandedBack(_) => "handed back",
             Self::Discarded(_) => "discarded",

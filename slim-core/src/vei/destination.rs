@@ -276,6 +276,12 @@ impl Destination {
                 shard.discarded = true;
                 shard.pkt_q = totals;
             }
+            (LcoreEvent::PktQNearlyFull, Stage::Reversible(_)) => {
+                let message = format!("pkt_q of shard {} is nearly full", id.0);
+                self.fail(now, Failure::new(FailureCode::PacketBacklog, message));
+            }
+            // Nobody could take the packets any more.
+            (LcoreEvent::PktQNearlyFull, Stage::Committed(_) | Stage::Failed(_)) => {}
             // Was under way when the migration failed.
             (LcoreEvent::PktQArmed | LcoreEvent::HandedBack(_), Stage::Failed(_)) => {}
             _ => return Err(unexpected),

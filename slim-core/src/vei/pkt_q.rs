@@ -114,6 +114,13 @@ impl PacketQueue {
         self.status.records == 0
     }
 
+    /// Whether three quarters of it are used.
+    #[inline]
+    pub fn is_nearly_full(&self) -> bool {
+        let used = self.status.bytes + self.status.records * HEADER_LEN as u64;
+        !self.is_empty() && used >= self.status.capacity_bytes / 4 * 3
+    }
+
     /// The number of frames waiting.
     pub fn len(&self) -> u64 {
         self.status.records
@@ -180,6 +187,20 @@ mod tests {
         assert_eq!(queue.status().longest_records, 1);
         assert_eq!(queue.clear(), 1);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_quarter_is_left_when_it_is_nearly_full() {
+        let mut queue = PacketQueue::new(1000);
+        while !queue.is_nearly_full() {
+            queue.push(PortId(0), &[0; 93]).unwrap();
+        }
+        assert_eq!(queue.len(), 8);
+        assert!(queue.push(PortId(0), &[0; 93]).is_ok());
+        queue.pop();
+        queue.pop();
+        assert!(!queue.is_nearly_full());
+        assert!(!PacketQueue::new(0).is_nearly_full());
     }
 
     proptest! {

@@ -273,6 +273,12 @@ impl Source {
                 shard.resumed = true;
                 self.proceedings.stream(id, StreamCommand::Close);
             }
+            (LcoreEvent::PktQNearlyFull, Stage::Reversible(step)) => {
+                let message = format!("pkt_q of shard {} is nearly full", id.0);
+                self.roll_back(now, step, Failure::new(FailureCode::PacketBacklog, message));
+            }
+            // It is processed, or handed back, as soon as it is known who goes on.
+            (LcoreEvent::PktQNearlyFull, Stage::Committed(_) | Stage::Back(_)) => {}
             // Was under way when the migration was undone.
             (LcoreEvent::Frozen | LcoreEvent::StateletOverflow | LcoreEvent::Stopped(_), Stage::Back(_)) => {}
             _ => return Err(unexpected),

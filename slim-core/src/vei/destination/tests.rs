@@ -477,3 +477,18 @@ fn events_out_of_order_are_errors_and_change_nothing() {
     synchronising.stream(SHARDS[0], ended(9, 9)).unwrap();
     assert!(synchronising.stream(SHARDS[0], ended(9, 9)).is_err(), "a second end record");
 }
+
+#[test]
+fn a_pkt_q_that_fills_undoes_the_migration_until_it_has_taken_over() {
+    for phase in [DestinationPhase::Armed, DestinationPhase::Synchronising, DestinationPhase::Redirecting] {
+        let mut bench = Bench::new(2).reach(phase);
+        bench.lcore(SHARDS[1], LcoreEvent::PktQNearlyFull).unwrap();
+        assert_failed(&mut bench, FailureCode::PacketBacklog, Holder::Source);
+        bench.lcore(SHARDS[0], LcoreEvent::PktQNearlyFull).unwrap();
+    }
+    for phase in [DestinationPhase::TakingOver, DestinationPhase::Live] {
+        let mut bench = Bench::new(2).reach(phase);
+        bench.lcore(SHARDS[1], LcoreEvent::PktQNearlyFull).unwrap();
+        assert_eq!(bench.destination.phase(), phase);
+    }
+}

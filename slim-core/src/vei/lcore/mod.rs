@@ -101,6 +101,8 @@ pub struct Lcore<F, I> {
     inband: Inband,
     pkt_q: PacketQueue,
     pkt_q_totals: PktQTotals,
+    /// It has been told that `pkt_q` is nearly full.
+    pkt_q_told: bool,
     last_tick: Instant,
     ended: bool,
     reports: VecDeque<Report<F>>,
@@ -117,6 +119,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             inband: Inband::new(shard),
             pkt_q: PacketQueue::new(pkt_q_bytes),
             pkt_q_totals: PktQTotals::default(),
+            pkt_q_told: false,
             last_tick: now,
             ended: false,
             reports: VecDeque::new(),
@@ -240,8 +243,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             }
             Command::ArmPktQ => {
                 self.pkt_q.clear();
-                self.pkt_q.reset_longest();
-                self.pkt_q_totals = PktQTotals::default();
+                self.renew_pkt_q();
                 self.mode = Mode::Arming;
             }
             Command::TakeOver(mut nf) => {
@@ -286,6 +288,13 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     /// Isolates the present state.
     fn freeze(&mut self) -> Option<Frozen> {
         self.nf.as_deref_mut().map(crate::snapshot::freeze)
+    }
+
+    /// A migration begins to fill `pkt_q`.
+    fn renew_pkt_q(&mut self) {
+        self.pkt_q.reset_longest();
+        self.pkt_q_totals = PktQTotals::default();
+        self.pkt_q_told = false;
     }
 
     fn replace(&mut self, nf: Option<Box<F>>) {

@@ -6,7 +6,6 @@ use crate::mutant::{self, Mutant};
 use crate::nf::{Environment, NetworkFunction, PortId, Verdict};
 use crate::packet::PacketBuf;
 use crate::protocol::MigrationId;
-use crate::protocol::control::PktQTotals;
 use crate::protocol::inband::is_inband;
 use crate::time::Instant;
 use crate::vei::LcoreEvent;
@@ -92,6 +91,10 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
         } else {
             self.io.count(Counted::Enqueued);
             self.pkt_q_totals.packets += 1;
+        }
+        // What is left has to last until the redirect has been undone.
+        if self.pkt_q.is_nearly_full() && !core::mem::replace(&mut self.pkt_q_told, true) {
+            self.event(LcoreEvent::PktQNearlyFull);
         }
     }
 
@@ -181,8 +184,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.io.flush();
                 let totals = self.announce.stop();
                 let frozen = self.freeze();
-                self.pkt_q.reset_longest();
-                self.pkt_q_totals = PktQTotals::default();
+                self.renew_pkt_q();
                 self.mode = Mode::Enqueue;
                 self.event(LcoreEvent::Stopped(totals));
                 // The digest comes after the event that it belongs to.

@@ -323,6 +323,29 @@ fn a_full_st_q_out_is_told_and_stops_no_packet() {
 }
 
 #[test]
+fn a_pkt_q_that_fills_is_told_once_while_there_is_room_left() {
+    let mut rig = Rig::new();
+    for _ in 0..2 {
+        rig.pass(Some(Command::ArmPktQ));
+        rig.settle();
+        for round in 0..10 {
+            let before = rig.lcore.pkt_q().records;
+            rig.arrive(0, vec![vec![0; 1500]; 120]);
+            rig.settle();
+            let told = rig.events.iter().filter(|event| **event == LcoreEvent::PktQNearlyFull).count();
+            // A MiB holds 697 such frames.
+            assert_eq!(told, usize::from(round >= 4), "round {round}");
+            if told == 0 {
+                assert_eq!(rig.lcore.pkt_q().records, before + 120);
+            }
+        }
+        assert!(rig.dropped(Cause::PacketQueueFull) > 0);
+        rig.pass(Some(Command::Discard));
+        rig.events.clear();
+    }
+}
+
+#[test]
 fn a_report_that_was_not_taken_comes_again_first() {
     let mut rig = Rig::live();
     rig.lcore.pass(rig.now, Some(Command::Discard));

@@ -345,6 +345,18 @@ fn a_full_st_q_out_undoes_the_migration_while_the_lcore_still_announces() {
 }
 
 #[test]
+fn a_pkt_q_that_fills_undoes_the_migration_until_it_is_committed() {
+    for phase in [SourcePhase::Stopping, SourcePhase::Flushing] {
+        let mut bench = Bench::new(2).reach(phase);
+        bench.lcore(SHARDS[0], LcoreEvent::PktQNearlyFull).unwrap();
+        assert_rolls_back(&mut bench, FailureCode::PacketBacklog);
+    }
+    let mut bench = Bench::new(2).reach(SourcePhase::Committed);
+    bench.lcore(SHARDS[0], LcoreEvent::PktQNearlyFull).unwrap();
+    assert_eq!(bench.source.phase(), SourcePhase::Committed);
+}
+
+#[test]
 fn the_commit_point_cannot_be_passed_backwards() {
     for phase in [SourcePhase::Committed, SourcePhase::Released] {
         let mut bench = Bench::new(1).reach(phase);
