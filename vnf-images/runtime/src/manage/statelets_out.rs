@@ -5,18 +5,16 @@
 
 use super::net;
 use super::outgoing::{StateletTask, StreamOptions};
+use super::pump::{Pump, PumpError, Step};
 use super::session::Session;
 use slim_core::protocol::control::StateletTotals;
 use slim_core::protocol::stream::{StreamRole, TAKEN_OVER_LEN, check_taken_over};
-use slim_core::statelet::{Decoder, Record};
+use slim_core::statelet::End;
 use slim_core::vei::StreamEvent;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
-
-/// The most bytes written at a time.
-const WRITE_MAX: usize = 32 << 10;
 
 /// How often a thread with nothing to send looks whether the peer is still there.
 const LOOK: Duration = Duration::from_millis(20);
@@ -31,6 +29,8 @@ enum Ended {
     Io(#[from] io::Error),
     #[error("closed by dst_inst")]
     ClosedByPeer,
+    #[error(transparent)]
+    Pump(#[from] PumpError),
     #[error("{0}")]
     Malformed(String),
 }
@@ -56,10 +56,10 @@ fn statelets<F: Send + 'static>(
     tasks: &Receiver<StateletTask>,
     options: &StreamOptions,
 ) -> Result<(), Ended> {
-    let StateletTask::Pump(mut st_q_out) = next_task(stream, tasks)? else {
+    let StateletTask::Pump(st_q_out) = next_task(stream, tasks)? else {
         return Err(Ended::Malformed("told to end before the begin".into()));
     };
-    let (end, totals) = pump(stream, tasks, &mut st_q_out, options)?;
+    let (end, totals) = pump(stream, tasks, st_q_out, options)?;
     session.event(StreamEvent::Flushed { end, totals });
     let StateletTask::End(end) = next_task(stream, tasks)? else {
         return Err(Ended::Malformed("told to go on after the end".into()));
@@ -85,51 +85,26 @@ fn next_task(stream: &TcpStream, tasks: &Receiver<StateletTask>) -> Result<State
 fn pump(
     stream: &mut TcpStream,
     tasks: &Receiver<StateletTask>,
-    st_q_out: &mut rtrb::Consumer<u8>,
+    st_q_out: rtrb::Consumer<u8>,
     options: &StreamOptions,
-) -> Result<(slim_core::statelet::End, StateletTotals), Ended> {
+) -> Result<(End, StateletTotals), Ended> {
     let pause = (options.delay / 2).clamp(Duration::from_micros(50), Duration::from_millis(1));
-    let mut decoder = Decoder::new();
-    let mut segments = 0;
-    let mut buffer = Vec::with_capacity(WRITE_MAX);
-    let mut flushing = false;
+    let mut pump = Pump::new(st_q_out, options.segment_bytes);
     let mut waiting_since: Option<Instant> = None;
     let mut looked = Instant::now();
     loop {
-        match tasks.try_recv() {
-            Ok(StateletTask::Flush) => flushing = true,
-            Ok(StateletTask::Pump(_) | StateletTask::End(_)) => {
-                return Err(Ended::Malformed("told to end before the flush".into()));
+        let due = waiting_since.is_some_and(|since| since.elapsed() >= options.delay);
+        match pump.step(|| is_to_flush(tasks), due)? {
+            Step::Send(bytes, more) => {
+                stream.write_all(bytes)?;
+                waiting_since = more.then(Instant::now);
+                continue;
             }
-            Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => return Err(Ended::Cancelled),
-        }
-        // The lcore had stopped before the flush was asked for, so what is there now is all there will be.
-        let there = st_q_out.slots();
-        let due = flushing || waiting_since.is_some_and(|since| since.elapsed() >= options.delay);
-        let send = if due { there } else { there - there % options.segment_bytes };
-        if send > 0 {
-            let send = send.min(WRITE_MAX);
-            buffer.resize(send, 0);
-            st_q_out.pop_entire_slice(&mut buffer).map_err(|error| Ended::Malformed(error.to_string()))?;
-            count(&mut decoder, &buffer)?;
-            stream.write_all(&buffer)?;
-            segments += send.div_ceil(options.segment_bytes) as u64;
-            waiting_since = (there > send).then(Instant::now);
-            continue;
-        }
-        if flushing {
-            let tally = decoder.tally();
-            let totals = StateletTotals {
-                records: tally.records(),
-                value_bytes: tally.value_bytes(),
-                bytes: tally.bytes(),
-                segments,
-            };
-            return Ok((tally.end(), totals));
-        }
-        if there > 0 {
-            waiting_since.get_or_insert_with(Instant::now);
+            Step::Flushed(end, totals) => return Ok((end, totals)),
+            Step::Wait(false) => {}
+            Step::Wait(true) => {
+                waiting_since.get_or_insert_with(Instant::now);
+            }
         }
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
@@ -141,12 +116,13 @@ fn pump(
     }
 }
 
-/// Counts the statelets in `bytes`, the next piece of the stream.
-fn count(decoder: &mut Decoder, mut bytes: &[u8]) -> Result<(), Ended> {
-    while let Some(record) = decoder.decode(&mut bytes).map_err(|error| Ended::Malformed(error.to_string()))? {
-        if let Record::End(_) = record {
-            return Err(Ended::Malformed("the network function announced an end record".into()));
+fn is_to_flush(tasks: &Receiver<StateletTask>) -> Result<bool, Ended> {
+    match tasks.try_recv() {
+        Ok(StateletTask::Flush) => Ok(true),
+        Ok(StateletTask::Pump(_) | StateletTask::End(_)) => {
+            Err(Ended::Malformed("told to end before the flush".into()))
         }
+        Err(TryRecvError::Empty) => Ok(false),
+        Err(TryRecvError::Disconnected) => Err(Ended::Cancelled),
     }
-    Ok(())
 }
