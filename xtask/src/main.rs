@@ -9,6 +9,7 @@ mod artifacts;
 mod bench;
 mod cargo;
 mod command;
+mod fuzz;
 mod git;
 mod hash;
 mod image;
@@ -21,6 +22,7 @@ mod standalone;
 mod tally;
 mod task_bench;
 mod task_demo;
+mod task_fuzz;
 mod task_image;
 mod task_kernel;
 mod task_run;
@@ -53,6 +55,7 @@ Examples:
   cargo xtask demo                 see a live NAT move, packet by packet
   cargo xtask image nat            build the NAT's image
   cargo xtask test --only lint     what a reviewer would complain about first
+  cargo xtask fuzz --minutes 10 --target snapshot_stream
 ";
 
 #[derive(Debug, Subcommand)]
@@ -89,6 +92,12 @@ enum Task {
     ///
     /// Goes on after a failure and reports all of them at the end. The first run also builds the kernel and an image.
     Test(task_test::Arguments),
+    /// Feed streams, messages, packets and machines with inputs that a fuzzer makes up, and print what it found.
+    ///
+    /// Builds the targets of `fuzz/` with libFuzzer and the address sanitizer, which takes a nightly toolchain and
+    /// cargo-fuzz; both are installed if they can be. New inputs are kept in `target/fuzz/corpus/`, findings in
+    /// `target/fuzz/findings/`. Exits with 0 only if there is none.
+    Fuzz(task_fuzz::Arguments),
     /// Measure something beside what it is to be compared with.
     Bench(task_bench::Arguments),
 }
@@ -104,6 +113,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => task_bench::run(&arguments, policy),
         Task::Demo(arguments) => task_demo::run(&arguments, policy),
         Task::Testbed(action) => task_testbed::run(&action, policy),
+        Task::Fuzz(arguments) => task_fuzz::run(&arguments, policy),
         Task::Test(arguments) => task_test::run(&arguments, policy),
     };
     match result {

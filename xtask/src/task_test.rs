@@ -4,7 +4,7 @@ use crate::progress::Step;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::tally::Tally;
-use crate::{artifacts, cargo, command, paths};
+use crate::{artifacts, cargo, command, paths, task_fuzz};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use slim_testbed::artifacts::ARTIFACTS_ENV;
@@ -25,8 +25,10 @@ pub struct Arguments {
 enum Group {
     /// Format, clippy and documentation without warnings; slim-core without std.
     Lint,
-    /// The tests of all crates, with every feature.
+    /// The tests of all crates, with every feature; the fuzzer's corpora are replayed and the models checked among them.
     Unit,
+    /// Each fuzz target for some seconds.
+    Fuzz,
     /// Booted images, and a migration between them under load.
     E2e,
 }
@@ -36,6 +38,7 @@ impl Group {
         match self {
             Self::Lint => &[Need::Dpdk, Need::Lint],
             Self::Unit => &[Need::Dpdk, Need::Testbed],
+            Self::Fuzz => &[Need::Fuzz],
             Self::E2e => &artifacts::NEEDS,
         }
     }
@@ -53,7 +56,7 @@ struct Outcome {
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let selected = |group| arguments.only.is_empty() || arguments.only.contains(&group);
     let mut needs = Vec::new();
-    for group in [Group::Lint, Group::Unit, Group::E2e].into_iter().filter(|group| selected(*group)) {
+    for group in [Group::Lint, Group::Unit, Group::Fuzz, Group::E2e].into_iter().filter(|group| selected(*group)) {
         needs.extend_from_slice(group.needs());
     }
     setup::ensure(&needs, policy)?;
@@ -63,6 +66,11 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     }
     if selected(Group::Unit) {
         outcomes.push(tests("unit", None, &["--workspace", "--all-features", "--no-fail-fast"], &[]));
+    }
+    if selected(Group::Fuzz) {
+        let started = Instant::now();
+        let error = task_fuzz::check(policy).err();
+        outcomes.push(Outcome { name: "fuzz", error, tally: None, duration: started.elapsed() });
     }
     if selected(Group::E2e) {
         e2e(&mut outcomes, policy);

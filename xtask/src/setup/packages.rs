@@ -13,11 +13,13 @@ pub enum Need {
     Testbed,
     /// Formatting and linting the sources.
     Lint,
+    /// Linking libFuzzer.
+    Fuzz,
 }
 
 impl Need {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Dpdk, Self::Kernel, Self::Qemu, Self::Testbed, Self::Lint];
+    pub const ALL: [Self; 6] = [Self::Dpdk, Self::Kernel, Self::Qemu, Self::Testbed, Self::Lint, Self::Fuzz];
 }
 
 /// A package of Debian.
@@ -80,6 +82,7 @@ pub const PACKAGES: &[Package] = &[
     package(Need::Testbed, "iputils-ping", "ping through the NAT"),
     package(Need::Testbed, "iperf3", "TCP through the NAT"),
     package(Need::Testbed, "curl", "downloads through the NAT"),
+    package(Need::Fuzz, "g++", "compiles libFuzzer and links it"),
 ];
 
 /// The parts of the Rust toolchain that are not always installed with it.
