@@ -38,17 +38,3 @@ impl<T> Agenda<T> {
         self.entries.remove(&entry).map(|happening| (at, happening))
     }
 }
-
-/// A channel with random delays that keeps the order: nothing overtakes.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Fifo {
-    last: Instant,
-}
-
-impl Fifo {
-    /// When something sent to arrive at `at` does arrive.
-    pub fn arrival(&mut self, at: Instant) -> Instant {
-        self.last = self.last.max(at);
-        self.last
-    }
-}

@@ -1,108 +1,141 @@
-//! What may go wrong during a migration.
+//! What may go wrong, and when.
 
-use super::Workload;
-use super::node::Node;
-use super::world::{Happening, World};
-use slim_core::migration::{Coordinator, Party, ReadBack};
-use slim_core::nf::NetworkFunction;
-use slim_core::protocol::MigrationId;
-use slim_core::protocol::control::{SwitchReply, SwitchRequest};
+use crate::Random;
 use slim_core::time::Duration;
 
-/// Something that goes wrong during a migration.
+/// Something that goes wrong once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The operator gives up.
     Abort,
-    /// One of the streams that are open breaks; the number chooses which.
-    BreakStream(u64),
-    /// The control connection to a party is gone for a while, with all that is under way on it.
-    ControlOutage(Party, Duration),
-    /// The controller dies, and another one starts later.
+    /// A second migration of the same instance is asked for, by somebody who does not know of the first.
+    SecondMigration,
+    /// A stream between the instances is reset after so many more bytes.
+    ResetStream {
+        /// Which of those open, and how many bytes later.
+        choice: u64,
+    },
+    /// The control connection of an instance is reset after so many more bytes.
+    ResetControl {
+        /// The instance.
+        node: usize,
+        /// How many bytes later.
+        bytes: u64,
+    },
+    /// The control connection of the switch breaks, and nobody gets through for a while.
+    SwitchOutage(Duration),
+    /// No management frame gets to or from a host for a while: 0 and 1 are instances, 2 the controller.
+    Partition {
+        /// The host.
+        host: usize,
+        /// How long.
+        time: Duration,
+    },
+    /// An instance's management side does not run for a while: it reads nothing.
+    StalledReader {
+        /// The instance.
+        node: usize,
+        /// How long.
+        time: Duration,
+    },
+    /// An instance's lcores do not run for a while, as on a crowded host: its rings fill.
+    StalledLcores {
+        /// The instance.
+        node: usize,
+        /// How long.
+        time: Duration,
+    },
+    /// An instance dies with all it holds, and another one comes up in its place.
+    Crash {
+        /// The instance.
+        node: usize,
+        /// How long it takes; none comes if this is zero.
+        restart: Duration,
+    },
+    /// The switch dies with all it holds, and another one comes up in its place.
+    SwitchCrash(Duration),
+    /// The controller dies and another one is started.
     ControllerCrash(Duration),
-    /// The destination is gone, with everything it held.
-    DestinationCrash,
-    /// The source is gone, with everything it held.
-    SourceCrash,
+    /// A control message arrives a second time, so much later.
+    LateDuplicate(Duration),
 }
 
-impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
-    pub(super) fn strike(&mut self, migration: MigrationId, fault: Fault) {
-        match fault {
-            Fault::Abort => {
-                if let Some(coordinator) = &mut self.coordinator {
-                    // Being too late is one of the things that can happen.
-                    let _ = coordinator.abort(self.now, "operator");
-                    self.coordinate();
-                }
-            }
-            Fault::BreakStream(choice) => {
-                self.break_stream(choice);
-            }
-            Fault::ControlOutage(party, duration) => self.disconnect(self.peer(party), Some(duration)),
-            Fault::ControllerCrash(duration) => {
-                self.coordinator = None;
-                self.controllers += 1;
-                for peer in 0..3 {
-                    self.disconnect(peer, None);
-                }
-                self.agenda.enter(self.now + duration, Happening::ControllerStarts { migration });
-            }
-            Fault::DestinationCrash => self.crash(1 - self.source),
-            Fault::SourceCrash => self.crash(self.source),
-        }
+/// When a fault strikes, counted from the begin of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// After a time.
+    After(Duration),
+    /// Right behind a step: the n-th event of the trace.
+    Step(u64),
+}
+
+impl Fault {
+    /// The kinds of faults that strike once.
+    pub const KINDS: [&'static str; 12] = [
+        "abort",
+        "second migration",
+        "stream reset",
+        "control reset",
+        "switch outage",
+        "partition",
+        "stalled reader",
+        "stalled lcores",
+        "instance crash",
+        "switch crash",
+        "controller crash",
+        "late duplicate",
+    ];
+
+    /// Its kind.
+    pub fn kind(&self) -> &'static str {
+        Self::KINDS[match self {
+            Self::Abort => 0,
+            Self::SecondMigration => 1,
+            Self::ResetStream { .. } => 2,
+            Self::ResetControl { .. } => 3,
+            Self::SwitchOutage(_) => 4,
+            Self::Partition { .. } => 5,
+            Self::StalledReader { .. } => 6,
+            Self::StalledLcores { .. } => 7,
+            Self::Crash { .. } => 8,
+            Self::SwitchCrash(_) => 9,
+            Self::ControllerCrash(_) => 10,
+            Self::LateDuplicate(_) => 11,
+        }]
     }
 
-    fn disconnect(&mut self, peer: usize, duration: Option<Duration>) {
-        let control = &mut self.controls[peer];
-        control.up = false;
-        control.epoch += 1;
-        let epoch = control.epoch;
-        let controller = self.controllers;
-        for call in core::mem::take(&mut control.calls) {
-            self.agenda.enter(self.now, Happening::Unreachable { controller, peer, call });
-        }
-        if let Some(duration) = duration {
-            self.agenda.enter(self.now + duration, Happening::LinkUp { peer, epoch });
+    /// One of a kind, by its number in [`KINDS`](Self::KINDS).
+    pub(crate) fn of_kind(kind: usize, random: &mut Random) -> Self {
+        let node = random.below(2) as usize;
+        let short = log_uniform(random, 1, 300);
+        let long = log_uniform(random, 5, 4_000);
+        match kind {
+            0 => Self::Abort,
+            1 => Self::SecondMigration,
+            2 => Self::ResetStream { choice: random.number() },
+            3 => Self::ResetControl { node, bytes: random.below(600) },
+            4 => Self::SwitchOutage(short),
+            5 => Self::Partition { host: random.below(3) as usize, time: long },
+            6 => Self::StalledReader { node, time: long },
+            7 => Self::StalledLcores { node, time: short },
+            8 => Self::Crash { node, restart: if random.chance(500) { Duration::ZERO } else { long } },
+            9 => Self::SwitchCrash(short),
+            10 => Self::ControllerCrash(short),
+            _ => Self::LateDuplicate(short),
         }
     }
+}
 
-    /// A new controller reads back what the parties know, and goes on from there.
-    pub(super) fn recover(&mut self, migration: MigrationId) {
-        if self.coordinator.is_some() {
-            return;
-        }
-        for control in &mut self.controls {
-            control.up = true;
-        }
-        let status = SwitchRequest::RedirectStatus { migration };
-        let redirect = match self.switch.request(&status) {
-            Ok(SwitchReply::Redirect { state }) => Some(state),
-            Ok(_) | Err(_) => None,
-        };
-        let status = |node: usize| Some(self.nodes[node].status(self.now));
-        let read = ReadBack {
-            migration,
-            source: self.nodes[self.source].name.clone(),
-            destination: self.nodes[1 - self.source].name.clone(),
-            source_status: status(self.source),
-            destination_status: status(1 - self.source),
-            redirect,
-            timeouts: self.scenario.timeouts,
-        };
-        self.coordinator = Some(Coordinator::recover(self.now, read));
-        self.coordinate();
+impl When {
+    pub(crate) fn random(random: &mut Random) -> Self {
+        if random.chance(650) { Self::Step(random.below(130)) } else { Self::After(log_uniform(random, 1, 2_000)) }
     }
+}
 
-    /// An instance is gone for good: its connections break, its control connection does not come back.
-    fn crash(&mut self, node: usize) {
-        self.oracle.loss_allowed = true;
-        self.lives[node] += 1;
-        self.disconnect(node, None);
-        while self.break_stream(0) {}
-        self.forget_connections(node);
-        let (pkt_q, st_q_out) = (self.scenario.pkt_q_bytes, self.scenario.st_q_out_bytes);
-        let (name, shards) = (self.nodes[node].name.clone(), self.scenario.shards);
-        self.nodes[node] = Node::new(name, &self.workload, shards, pkt_q, st_q_out, 0);
-    }
+/// A time between both, short ones as likely as long ones.
+pub(crate) fn log_uniform(random: &mut Random, low_ms: u64, high_ms: u64) -> Duration {
+    let (low, high) = ((low_ms * 1000).ilog2(), (high_ms * 1000).ilog2());
+    let bits = random.between(u64::from(low), u64::from(high));
+    let micros = (1u64 << bits) + random.below(1 << bits);
+    Duration::from_micros(micros.clamp(low_ms * 1000, high_ms * 1000))
 }

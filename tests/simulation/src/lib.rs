@@ -1,59 +1,50 @@
-//! A small world in virtual time: two instances, a switch, a controller, and traffic that never stops.
+//! Whole migrations in virtual time, with faults, from one seed.
 //!
-//! [`World`] runs the real state machines ([`vei`](slim_core::vei), [`migration`](slim_core::migration)), a real network
-//! function, the real statelet and snapshot codecs and the real control messages on one thread. Only lcores, stream
-//! threads and the switch are stand-ins, small enough to be read. Everything random comes from one seed, so a run that
-//! fails can be repeated exactly. [`Oracle`] judges every packet from outside: none lost, doubled or overtaken within
-//! its flow, each treated as by a reference that never migrated, state equal at every take-over.
+//! A world of two instances, a switch and a controller runs on one thread. What decides is the code that the images, the
+//! switch agent and the controller run: the lcores and the VEI ([`slim_core::vei`]), the coordinator
+//! ([`slim_core::migration`]), the codecs, the network functions ([`slim_nat`] and a [toy](FlowChain)) and the switch
+//! ([`slim_switch::Switch`]). What has threads, sockets or devices in reality is a stand-in that takes turns: stream
+//! threads, control server, daemon, rings.
 //!
 //! ```text
-//!                        Coordinator
-//!                     control │ lines, with delays and outages
-//!        ┌────────────────────┼───────────────────┐
-//!        ▼                    ▼                   ▼
-//!   instance 0 ═ streams ═ Switch ═ streams ═ instance 1
-//!        ▲ ▼   through the    ▲ ▼  same links     ▲ ▼
-//!        └─┴──────────────────┘ └─────────────────┴─┘
-//!                        external ports
+//!                  outside: hosts and servers                       controller ── TCP ──┐
+//!                      │ ▲ packets                                      │ pipe          │
+//!                ┌─────▼─┴──────────────────────────────────────────────▼───────────────▼─┐
+//!                │ Switch: paths, meters, delay lines, redirect, drain, hold, bridge      │
+//!                └──▲─▲───────────────────────────────────────────────────────────▲─▲─────┘
+//!          rings, TCP │ │ ══════════ statelet and snapshot streams over TCP ══════════ │ │ rings, TCP
+//!                instance 0                                                   instance 1
 //! ```
 //!
-//! What it leaves out: capacity of links, more than one source and destination, clocks that differ.
+//! Everything random comes from one seed and time is virtual, so a run can be repeated exactly. A judge follows every
+//! packet and knows, from a reference that never migrates, what has to become of it; at the end it looks whether
+//! anything is left behind and whether the caller was told the truth. `docs/simulation.md` says more.
 
 #![forbid(unsafe_code)]
 
 mod agenda;
-mod control;
+mod controller;
+mod fabric;
 mod faults;
-mod lcore;
-mod node;
+mod instance;
+mod net;
 mod oracle;
+mod pipe;
 mod random;
+mod run;
 mod scenario;
-mod streams;
-mod switch;
-#[cfg(test)]
-mod tests;
-mod toy;
+mod stats;
+mod trace;
+mod watch;
+mod workload;
 mod world;
 
-pub use agenda::{Agenda, Fifo};
-pub use faults::Fault;
-pub use oracle::{Oracle, PacketId};
+pub use agenda::Agenda;
+pub use faults::{Fault, When};
+pub use oracle::PacketId;
 pub use random::Random;
-pub use scenario::Scenario;
-pub use toy::{ChainWorkload, FlowChain};
-pub use world::World;
-
-use slim_core::nf::NetworkFunction;
-
-/// Traffic for a network function, made so that every packet can be told from every other after processing too.
-pub trait Workload<N: NetworkFunction> {
-    /// How the network function is configured.
-    fn config(&self) -> N::Config;
-
-    /// The packet to be sent into `id.port`.
-    fn frame(&self, id: PacketId) -> Vec<u8>;
-
-    /// Which packet this is, before or after processing; `None` for frames that are not of this traffic.
-    fn identify(&self, frame: &[u8]) -> Option<PacketId>;
-}
+pub use run::{Run, Violation, run_scenario, run_seed};
+pub use scenario::{Function, Noise, PlannedMigration, Scenario};
+pub use stats::Stats;
+pub use trace::Trace;
+pub use workload::{ChainWorkload, FlowChain, NatPressure, NatWorkload, Workload};

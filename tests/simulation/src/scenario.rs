@@ -1,32 +1,267 @@
-//! How a world is made.
+//! What a seed decides before anything happens.
 
+use crate::faults::log_uniform;
+use crate::workload::NatPressure;
+use crate::{Fault, Random, When};
 use slim_core::migration::CoordinatorTimeouts;
-use slim_core::protocol::control::{PrepareOptions, StartOptions};
+use slim_core::protocol::control::{DestinationTimeouts, LinkSettings, PrepareOptions, SourceTimeouts, StartOptions};
 use slim_core::time::Duration;
+
+/// The network function of a run, and how many flows there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// The NAT, with tables of this size.
+    Nat {
+        /// Sizes of its tables.
+        pressure: NatPressure,
+        /// Interior hosts.
+        hosts: u8,
+        /// Servers.
+        servers: u8,
+    },
+    /// The toy that chains every packet of a flow to those before.
+    FlowChain {
+        /// Flows per port.
+        flows: u32,
+        /// The most flows its table takes.
+        flows_max: usize,
+    },
+}
 
 /// How the world is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scenario {
-    /// Decides everything random.
+    /// The seed it comes from.
     pub seed: u64,
+    /// The network function.
+    pub function: Function,
     /// Shards of each instance.
     pub shards: u16,
-    /// Flows per port.
-    pub flows: u32,
-    /// Mean time between two packets into one port.
+    /// Packets that are sent at most.
+    pub packets_max: u64,
+    /// Mean time between two packets.
     pub packet_interval: Duration,
-    /// The shortest and longest time a link takes; nothing overtakes on a link.
-    pub link_delay: (Duration, Duration),
-    /// Drain packets and acknowledgements that get lost, of a thousand.
-    pub drain_loss_per_mille: u64,
+    /// The link of each instance.
+    pub link: LinkSettings,
+    /// Frames that a ring from the switch to a receive queue holds.
+    pub ring_frames: usize,
+    /// Bytes and packets that an egress queue of the switch holds.
+    pub egress: (u64, usize),
+    /// Bytes and packets that a hold of the switch holds.
+    pub hold: (u64, usize),
     /// The size of each `pkt_q`.
     pub pkt_q_bytes: usize,
     /// The size of each `st_q_out`.
     pub st_q_out_bytes: usize,
+    /// The size of each `st_q_in`.
+    pub st_q_in_bytes: usize,
+    /// What a connection buffers in each direction.
+    pub stream_buffer_bytes: usize,
+    /// How long sent data may stay unacknowledged before a connection is given up.
+    pub patience: Duration,
     /// Options for destinations.
     pub prepare: PrepareOptions,
     /// Options for sources.
     pub start: StartOptions,
     /// The coordinator's time-outs.
     pub timeouts: CoordinatorTimeouts,
+    /// What goes wrong all the time.
+    pub noise: Noise,
+    /// The migrations, one after the other.
+    pub migrations: Vec<PlannedMigration>,
+    /// Everything is sized so, and so little goes wrong, that every migration has to be completed.
+    pub calm: bool,
+}
+
+/// Faults by rate, of a thousand each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Noise {
+    /// Management frames that get lost.
+    pub mgmt_loss: u64,
+    /// Management frames that arrive twice.
+    pub mgmt_duplicate: u64,
+    /// Management frames take up to so much longer, and overtake each other.
+    pub mgmt_jitter: Duration,
+    /// Packets that get lost between switch and instance, either way.
+    pub data_loss: u64,
+    /// Drain packets, acknowledgements and ends of handing back that get lost.
+    pub inband_loss: u64,
+    /// Drain packets and acknowledgements that arrive twice.
+    pub inband_duplicate: u64,
+    /// Control messages that are sent twice.
+    pub control_duplicate: u64,
+}
+
+/// A migration to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedMigration {
+    /// How long the operator waits before.
+    pub pause: Duration,
+    /// Whether the operator first makes the other instance ready for it.
+    pub recycle: bool,
+    /// What goes wrong once.
+    pub faults: Vec<(When, Fault)>,
+}
+
+impl Scenario {
+    /// What this seed decides.
+    pub fn of_seed(seed: u64) -> Self {
+        let random = &mut Random::new(seed);
+        // A share of the runs has no faults at all, so that nothing hides behind them.
+        let calm = random.chance(150);
+        let shards = if random.chance(300) { 2 } else { 1 };
+        let function = if random.chance(600) { nat(random, shards) } else { chain(random, calm) };
+        let tight = |random: &mut Random| !calm && random.chance(120);
+        let delay_us = random.between(20, 2_500) as u32;
+        let rate_bps = match random.below(3) {
+            0 => 0,
+            1 => 1_000_000_000,
+            _ => random.between(20, 100) * 1_000_000,
+        };
+        // So tight that TCP meets the meter, and traffic does too.
+        let rate_bps = if tight(random) { random.between(2, 8) * 1_000_000 } else { rate_bps };
+        let burst_bytes = if tight(random) { random.between(1_600, 8_000) } else { random.between(50_000, 500_000) };
+        let pick = |random: &mut Random, small: (u64, u64), large: u64| {
+            if tight(random) { random.between(small.0, small.1) } else { large }
+        };
+        let hold_packets = pick(random, (0, 6), 8192) as usize;
+        // Long time-outs mostly, or nothing would get far.
+        let scale = if calm || random.chance(600) { 1.0 } else { random.between(1, 40) as f64 / 100.0 };
+        Self {
+            seed,
+            function,
+            shards,
+            packets_max: random.between(150, 900),
+            packet_interval: Duration::from_micros(random.between(60, 600)),
+            link: LinkSettings { rate_bps, burst_bytes, delay_us },
+            ring_frames: pick(random, (4, 12), 256) as usize,
+            egress: (8 << 20, pick(random, (2, 20), 8192) as usize),
+            hold: (8 << 20, hold_packets),
+            pkt_q_bytes: pick(random, (0, 2_000), 1 << 18) as usize,
+            st_q_out_bytes: pick(random, (40, 800), 1 << 17) as usize,
+            st_q_in_bytes: pick(random, (40, 800), 1 << 17) as usize,
+            stream_buffer_bytes: pick(random, (300, 2_000), 16_384) as usize,
+            patience: Duration::from_millis(if random.chance(700) { 10_000 } else { random.between(300, 2_000) }),
+            prepare: PrepareOptions {
+                underrun_records: random.below(4),
+                timeouts: destination_timeouts(scale),
+                ..PrepareOptions::default()
+            },
+            start: StartOptions {
+                filler_bytes: if random.chance(300) { random.below(60_000) } else { 0 },
+                statelet_delay_us: random.between(0, 10_000) as u32,
+                snapshot_rate_bytes_per_s: random.chance(200).then(|| random.between(100_000, 5_000_000)),
+                timeouts: source_timeouts(scale),
+                ..StartOptions::default()
+            },
+            timeouts: coordinator_timeouts(scale),
+            noise: if calm { Noise::default() } else { noise(random) },
+            migrations: migrations(random, calm),
+            calm,
+        }
+    }
+}
+
+fn nat(random: &mut Random, shards: u16) -> Function {
+    let small = random.chance(400);
+    let size = |random: &mut Random, low, high| if small { random.between(low, high) as u32 } else { 4096 };
+    let pressure = NatPressure {
+        sessions_max: size(random, 4, 40),
+        sessions_per_host_max: size(random, 2, 12),
+        hosts_max: size(random, 2, 16).min(64),
+        ports: size(random, u64::from(shards) + 1, 40) as u16,
+    };
+    Function::Nat { pressure, hosts: random.between(2, 12) as u8, servers: random.between(2, 6) as u8 }
+}
+
+fn chain(random: &mut Random, calm: bool) -> Function {
+    let flows = 1 << random.between(0, 8);
+    let flows_max = if !calm && random.chance(200) { (flows as usize / 2).max(1) } else { 1024 };
+    Function::FlowChain { flows, flows_max }
+}
+
+fn noise(random: &mut Random) -> Noise {
+    // Each kind is left out of most runs entirely: uniform noise finds less.
+    let mut rate = |share, high| if random.chance(share) { random.between(1, high) } else { 0 };
+    let mut noise = Noise {
+        mgmt_loss: rate(200, 60),
+        mgmt_duplicate: rate(100, 60),
+        mgmt_jitter: Duration::ZERO,
+        data_loss: rate(120, 40),
+        inband_loss: rate(200, 500),
+        inband_duplicate: rate(150, 500),
+        control_duplicate: rate(150, 200),
+    };
+    noise.mgmt_jitter = Duration::from_micros(rate(250, 3_000));
+    noise
+}
+
+fn migrations(random: &mut Random, calm: bool) -> Vec<PlannedMigration> {
+    let kinds = Fault::KINDS.len() as u64;
+    // Some kinds only, and of those some more than others.
+    let allowed: Vec<usize> = (0..random.between(0, 4)).map(|_| random.below(kinds) as usize).collect();
+    let count = match random.below(10) {
+        0..5 => 1,
+        5..8 => 2,
+        _ => 3,
+    };
+    let planned = |index: u64| {
+        let strikes = if calm || allowed.is_empty() { 0 } else { random.below(4) };
+        let mut fault = || {
+            let kind = allowed[random.below(allowed.len() as u64) as usize];
+            (When::random(random), Fault::of_kind(kind, random))
+        };
+        let faults = (0..strikes).map(|_| fault()).collect();
+        PlannedMigration {
+            pause: if index > 0 && random.chance(400) { Duration::ZERO } else { log_uniform(random, 1, 60) },
+            // Without, the next migration is refused, and that must do no harm.
+            recycle: calm || random.chance(850),
+            faults,
+        }
+    };
+    (0..count).map(planned).collect()
+}
+
+fn scaled(ms: u32, scale: f64) -> u32 {
+    (f64::from(ms) * scale) as u32
+}
+
+fn source_timeouts(scale: f64) -> SourceTimeouts {
+    let all = SourceTimeouts::default();
+    SourceTimeouts {
+        connect_ms: scaled(all.connect_ms, scale),
+        freeze_ms: scaled(all.freeze_ms, scale),
+        snapshot_ms: scaled(all.snapshot_ms / 10, scale),
+        drain_ms: scaled(all.drain_ms, scale),
+        stop_ms: scaled(all.stop_ms, scale),
+        flush_ms: scaled(all.flush_ms, scale),
+        take_over_ms: scaled(all.take_over_ms, scale),
+        digest_ms: scaled(all.digest_ms, scale),
+    }
+}
+
+fn destination_timeouts(scale: f64) -> DestinationTimeouts {
+    let all = DestinationTimeouts::default();
+    DestinationTimeouts {
+        arm_ms: scaled(all.arm_ms, scale),
+        connect_ms: scaled(all.connect_ms, scale),
+        install_ms: scaled(all.install_ms / 10, scale),
+        synchronise_ms: scaled(all.synchronise_ms, scale),
+        redirect_ms: scaled(all.redirect_ms, scale),
+        hand_back_ms: all.hand_back_ms,
+        digest_ms: scaled(all.digest_ms, scale),
+    }
+}
+
+fn coordinator_timeouts(scale: f64) -> CoordinatorTimeouts {
+    let all = CoordinatorTimeouts::default();
+    CoordinatorTimeouts {
+        check_ms: scaled(all.check_ms, scale),
+        prepare_ms: scaled(all.prepare_ms, scale),
+        transfer_ms: scaled(all.transfer_ms / 10, scale),
+        redirect_ms: scaled(all.redirect_ms, scale),
+        drain_ms: scaled(all.drain_ms, scale),
+        finish_ms: scaled(all.finish_ms, scale),
+        ..all
+    }
 }

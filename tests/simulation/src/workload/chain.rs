@@ -1,6 +1,7 @@
 //! A network function whose output shows its whole history: it chains every packet of a flow to those before.
 
-use super::{PacketId, Workload};
+use super::Workload;
+use crate::{PacketId, Random};
 use slim_core::nf::{ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, Verdict};
 use slim_core::packet::PacketBuf;
 use slim_core::table::{SegmentedTable, StateItem};
@@ -89,6 +90,8 @@ fn read<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 pub struct ChainWorkload {
     /// The most flows its table takes.
     pub flows_max: usize,
+    /// Flows per port.
+    pub flows: u32,
 }
 
 impl Workload<FlowChain> for ChainWorkload {
@@ -96,7 +99,11 @@ impl Workload<FlowChain> for ChainWorkload {
         self.flows_max
     }
 
-    fn frame(&self, id: PacketId) -> Vec<u8> {
+    fn choose(&mut self, random: &mut Random) -> (PortId, u32) {
+        (PortId(random.below(2) as u8), random.below(u64::from(self.flows)) as u32)
+    }
+
+    fn frame(&mut self, id: PacketId, _random: &mut Random) -> Vec<u8> {
         let mut frame = vec![0; FRAME_LEN];
         // EtherType 0x88b6 is the second one for local experiments.
         frame[12..14].copy_from_slice(&[0x88, 0xb6]);
@@ -107,10 +114,18 @@ impl Workload<FlowChain> for ChainWorkload {
     }
 
     fn identify(&self, frame: &[u8]) -> Option<PacketId> {
-        (frame.len() == FRAME_LEN).then(|| PacketId {
+        (frame.len() == FRAME_LEN && frame[12..14] == [0x88, 0xb6]).then(|| PacketId {
             port: PortId(frame[PORT_AT]),
             flow: u32::from_be_bytes(read(frame, FLOW_AT)),
             sequence: u64::from_be_bytes(read(frame, SEQUENCE_AT)),
         })
+    }
+
+    fn react(&mut self, _port: PortId, _frame: &[u8]) -> Option<(PortId, u32)> {
+        None
+    }
+
+    fn shard(&self, id: PacketId, shards: u16) -> u16 {
+        (id.flow % u32::from(shards)) as u16
     }
 }

@@ -1,0 +1,44 @@
+//! The command line.
+
+use clap::Parser;
+
+/// Runs whole migrations in virtual time, with faults, and checks each.
+///
+/// A seed decides everything: network function, traffic, links, sizes of queues and tables, time-outs, and what goes
+/// wrong when. The same seed gives the same run on every machine. A seed that fails is printed with the line that
+/// repeats it; with --trace that run is told event by event.
+#[derive(Debug, Parser)]
+#[command(name = "slim-sim", after_help = EXAMPLES)]
+pub struct Args {
+    /// How many seeds to run, one after the other from the base seed on.
+    #[arg(long, default_value_t = 2_000)]
+    pub seeds: u64,
+    /// The base seed. Without, a fresh one, which is printed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Tell what happens in the run of the base seed, event by event, and run no other.
+    #[arg(long)]
+    pub trace: bool,
+    /// Threads; one per CPU without.
+    #[arg(long)]
+    pub jobs: Option<usize>,
+    /// Go on after a seed that fails, and count.
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Print the totals as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  slim-sim                           2000 fresh seeds
+  slim-sim --seeds 100000 --seed 1   a long run that can be repeated
+  slim-sim --seed 123 --trace        what happens in seed 123";
+
+impl Args {
+    /// How many threads to use.
+    pub fn jobs(&self) -> usize {
+        let cpus = || std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+        self.jobs.unwrap_or_else(cpus).max(1)
+    }
+}

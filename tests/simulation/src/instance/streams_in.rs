@@ -1,0 +1,277 @@
+//! The destination's stream threads, as something that runs now and then instead of waiting.
+
+use super::streams_out::totals;
+use super::{News, Turn};
+use crate::net::Conn;
+use crate::watch::Watched;
+use slim_core::nf::NetworkFunction;
+use slim_core::protocol::FailureCode;
+use slim_core::protocol::control::StateletTotals;
+use slim_core::protocol::stream::StreamRole;
+use slim_core::snapshot::{SnapshotError, SnapshotReader};
+use slim_core::statelet::{DecodeError, Decoder, End, Record, encode};
+use slim_core::time::Instant;
+use slim_core::vei::StreamEvent;
+use std::collections::VecDeque;
+
+/// The destination's streams of one shard.
+pub(crate) struct Incoming<N> {
+    pub(crate) statelets: Option<StateletsIn>,
+    pub(crate) snapshot: Option<SnapshotIn<N>>,
+    st_q_in: StQIn,
+}
+
+/// Statelets that have arrived and are not applied yet.
+struct StQIn {
+    bytes: VecDeque<u8>,
+    records: u64,
+    capacity: usize,
+    applying: bool,
+    end: Option<(End, End, StateletTotals)>,
+}
+
+/// The statelet thread.
+pub(crate) struct StateletsIn {
+    pub(crate) conn: Conn,
+    decoder: Decoder,
+    /// Statelets that wait for room, and how many they are.
+    whole: (u64, Vec<u8>),
+    end: Option<End>,
+    over: bool,
+}
+
+/// The synchronisation thread.
+pub(crate) struct SnapshotIn<N> {
+    pub(crate) conn: Conn,
+    nf: Option<Box<Watched<N>>>,
+    reader: SnapshotReader,
+    bytes: u64,
+    installed: bool,
+    apply: bool,
+    decoder: Decoder,
+    records: u64,
+    /// What was last reported to have been applied.
+    reported: Option<u64>,
+    over: bool,
+}
+
+impl<N: NetworkFunction> Incoming<N> {
+    pub(crate) fn new(st_q_in_bytes: usize) -> Self {
+        let bytes = VecDeque::new();
+        let st_q_in = StQIn { bytes, records: 0, capacity: st_q_in_bytes, applying: false, end: None };
+        Self { statelets: None, snapshot: None, st_q_in }
+    }
+
+    pub(crate) fn accept_statelets(&mut self, conn: Conn) {
+        let whole = (0, Vec::new());
+        self.statelets = Some(StateletsIn { conn, decoder: Decoder::new(), whole, end: None, over: false });
+    }
+
+    pub(crate) fn accept_snapshot(&mut self, conn: Conn, nf: Box<Watched<N>>) {
+        self.snapshot = Some(SnapshotIn {
+            conn,
+            nf: Some(nf),
+            reader: SnapshotReader::new(),
+            bytes: 0,
+            installed: false,
+            apply: false,
+            decoder: Decoder::new(),
+            records: 0,
+            reported: None,
+            over: false,
+        });
+    }
+
+    /// Has `st_q_in` applied.
+    pub(crate) fn apply(&mut self) {
+        self.st_q_in.applying = true;
+        if let Some(thread) = &mut self.snapshot {
+            thread.apply = true;
+        }
+    }
+
+    /// The connections in use.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = Conn> {
+        let snapshot = self.snapshot.as_ref().filter(|thread| !thread.installed).map(|thread| thread.conn);
+        self.statelets.as_ref().map(|thread| thread.conn).into_iter().chain(snapshot)
+    }
+
+    /// Both threads run. Returns when they want to again, if nothing happens on their connections before.
+    pub(crate) fn run(&mut self, turn: &mut Turn<'_, N>) -> Option<Instant> {
+        let statelets = self.statelets.as_mut().is_some_and(|thread| thread.run(turn, &mut self.st_q_in));
+        let snapshot = self.snapshot.as_mut().is_some_and(|thread| thread.run(turn, &mut self.st_q_in));
+        (statelets || snapshot).then_some(turn.now)
+    }
+}
+
+impl StateletsIn {
+    /// Whether there is more to do at once.
+    fn run<N>(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn) -> bool {
+        if self.over {
+            return false;
+        }
+        let (records, bytes) = &mut self.whole;
+        if !bytes.is_empty() {
+            if st_q_in.capacity - st_q_in.bytes.len() < bytes.len() {
+                if !st_q_in.applying || bytes.len() > st_q_in.capacity {
+                    self.reject(turn, FailureCode::StateletBacklog, "st_q_in is full");
+                }
+                return false;
+            }
+            st_q_in.bytes.extend(bytes.drain(..));
+            st_q_in.records += std::mem::take(records);
+        }
+        if let Some(end) = self.end {
+            let tally = self.decoder.tally();
+            let totals = StateletTotals {
+                records: tally.records(),
+                value_bytes: tally.value_bytes(),
+                bytes: tally.bytes(),
+                segments: 0,
+            };
+            st_q_in.end = Some((end, tally.end(), totals));
+            self.over = true;
+            return true;
+        }
+        let input = turn.host.receive(self.conn, 1 + turn.random.below(4_000) as usize);
+        if input.is_empty() {
+            if turn.host.is_dead(self.conn) {
+                self.lose(turn, "reset");
+            } else if turn.host.is_finished(self.conn) {
+                match self.decoder.finish() {
+                    Err(error) => self.lose(turn, &error.to_string()),
+                    Ok(_) => self.over = true,
+                }
+            }
+            return false;
+        }
+        if let Err(error) = self.decode(&input) {
+            let code = match error {
+                DecodeError::NoEnd(_) => {
+                    self.lose(turn, &error.to_string());
+                    return false;
+                }
+                DecodeError::Count { .. } | DecodeError::Checksum { .. } => FailureCode::EndMismatch,
+                DecodeError::Reserved(_) | DecodeError::EndLength(_) | DecodeError::AfterEnd => {
+                    FailureCode::StreamCorrupt
+                }
+            };
+            self.reject(turn, code, &error.to_string());
+        }
+        true
+    }
+
+    fn decode(&mut self, mut input: &[u8]) -> Result<(), DecodeError> {
+        while let Some(record) = self.decoder.decode(&mut input)? {
+            match record {
+                Record::Statelet { statelet_type, value } => {
+                    // Both came out of a record, so they fit into one.
+                    if encode(statelet_type, value, &mut self.whole.1).is_ok() {
+                        self.whole.0 += 1;
+                    }
+                }
+                Record::End(end) => self.end = Some(end),
+            }
+        }
+        Ok(())
+    }
+
+    fn lose<N>(&mut self, turn: &mut Turn<'_, N>, reason: &str) {
+        self.over = true;
+        turn.news.push(News::Event(StreamEvent::Lost(StreamRole::Statelets, reason.into())));
+    }
+
+    fn reject<N>(&mut self, turn: &mut Turn<'_, N>, code: FailureCode, reason: &str) {
+        self.over = true;
+        turn.news.push(News::Event(StreamEvent::Rejected(code, reason.into())));
+    }
+}
+
+impl<N: NetworkFunction> SnapshotIn<N> {
+    /// Whether there is more to do at once.
+    fn run(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn) -> bool {
+        match (self.over, self.installed, self.apply) {
+            (true, ..) | (false, true, false) => false,
+            (false, false, _) => self.install(turn),
+            (false, true, true) => self.synchronise(turn, st_q_in),
+        }
+    }
+
+    fn install(&mut self, turn: &mut Turn<'_, N>) -> bool {
+        let input = turn.host.receive(self.conn, 1 + turn.random.below(8_000) as usize);
+        if input.is_empty() {
+            if turn.host.is_dead(self.conn) || turn.host.is_finished(self.conn) {
+                self.over = true;
+                let reason = "ended before it was complete".into();
+                turn.news.push(News::Event(StreamEvent::Lost(StreamRole::Snapshot, reason)));
+            }
+            return false;
+        }
+        let Some(nf) = &mut self.nf else { return false };
+        self.bytes += input.len() as u64;
+        if let Err(error) = self.reader.receive(&input, nf.as_mut()) {
+            let code = match error {
+                SnapshotError::Checksum { .. } => FailureCode::StreamCorrupt,
+                _ => FailureCode::SnapshotRejected,
+            };
+            self.reject(turn, code, &error.to_string());
+            return false;
+        }
+        if self.reader.is_complete() {
+            self.installed = true;
+            turn.host.close(self.conn);
+            let totals = totals(self.reader.totals(), self.bytes);
+            turn.news.push(News::Event(StreamEvent::SnapshotInstalled(totals)));
+        }
+        true
+    }
+
+    fn synchronise(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn) -> bool {
+        let Some(mut nf) = self.nf.take() else { return false };
+        if self.reported != Some(self.records) {
+            self.reported = Some(self.records);
+            let event = StreamEvent::Applied { records: self.records, left: st_q_in.records };
+            turn.news.push(News::Event(event));
+            self.nf = Some(nf);
+            return true;
+        }
+        if st_q_in.bytes.is_empty() {
+            let Some((end, received, totals)) = st_q_in.end else {
+                self.nf = Some(nf);
+                return false;
+            };
+            self.over = true;
+            turn.news.push(News::Synchronised(nf));
+            turn.news.push(News::Event(StreamEvent::EndReceived { end, received, totals }));
+            return false;
+        }
+        let len = (1 + turn.random.below(600) as usize).min(st_q_in.bytes.len());
+        let bytes: Vec<u8> = st_q_in.bytes.drain(..len).collect();
+        let mut input = &bytes[..];
+        loop {
+            match self.decoder.decode(&mut input) {
+                Ok(Some(Record::Statelet { statelet_type, value })) => {
+                    self.records += 1;
+                    st_q_in.records = st_q_in.records.saturating_sub(1);
+                    if let Err(error) = nf.install(statelet_type, value) {
+                        let reason = format!("statelet {}: {error}", self.records);
+                        self.reject(turn, FailureCode::StateletRejected, &reason);
+                        return false;
+                    }
+                }
+                Ok(Some(Record::End(_)) | None) => break,
+                Err(error) => {
+                    self.reject(turn, FailureCode::StreamCorrupt, &error.to_string());
+                    return false;
+                }
+            }
+        }
+        self.nf = Some(nf);
+        true
+    }
+
+    fn reject(&mut self, turn: &mut Turn<'_, N>, code: FailureCode, reason: &str) {
+        self.over = true;
+        turn.news.push(News::Event(StreamEvent::Rejected(code, reason.into())));
+    }
+}

@@ -1,0 +1,88 @@
+//! `slim-sim`: runs seeds, and shows how to repeat those that fail.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod report;
+
+use args::Args;
+use clap::Parser;
+use slim_simulation::{Run, Stats, run_seed};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Seeds that fail are kept up to this number; more would not be read.
+const FAILURES_MAX: usize = 20;
+
+/// What many seeds came to.
+#[derive(Default)]
+struct Totals {
+    stats: Stats,
+    /// The first of a kind, with the number of others.
+    failures: Vec<Run>,
+    failed: u64,
+    /// Seeds whose second run differed from the first.
+    strayed: Vec<u64>,
+    runs: u64,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // Panics inside a run become findings, told with their seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    let base = args.seed.unwrap_or_else(report::fresh_seed);
+    if args.trace {
+        return report::trace(base);
+    }
+    let began = Instant::now();
+    eprintln!("{} seeds from base seed {base} on {} threads", args.seeds, args.jobs());
+    let totals = run_seeds(base, args.seeds, args.jobs(), args.keep_going);
+    report::print(&args, base, &totals, began.elapsed())
+}
+
+/// Runs `count` seeds from `base` on; stops early at the first failure unless told to keep going.
+fn run_seeds(base: u64, count: u64, jobs: usize, keep_going: bool) -> Totals {
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let totals = Mutex::new(Totals::default());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        return;
+                    }
+                    let seed = base.wrapping_add(index);
+                    let run = run_seed(seed, false);
+                    // Every so often, and whenever one fails, the seed is run once more: nothing may depend on chance.
+                    let again = run.violation.is_some() || index % 64 == 0;
+                    let strayed = again && run_seed(seed, false).hash != run.hash;
+                    let mut totals = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    totals.add(run, strayed);
+                    if totals.failed > 0 && !keep_going {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Totals {
+    fn add(&mut self, run: Run, strayed: bool) {
+        self.runs += 1;
+        self.stats.add(&run.stats);
+        if strayed {
+            self.strayed.push(run.seed);
+        }
+        if run.violation.is_some() {
+            self.failed += 1;
+            if self.failures.len() < FAILURES_MAX {
+                self.failures.push(run);
+            }
+        }
+    }
+}

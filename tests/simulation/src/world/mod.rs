@@ -1,0 +1,297 @@
+//! The world: time, links, traffic, and whoever gets to run when.
+
+mod check;
+mod faults;
+mod migrations;
+mod moves;
+
+use crate::controller::Controller;
+use crate::fabric::{Behind, Fabric, Names};
+use crate::instance::Node;
+use crate::oracle::Oracle;
+use crate::pipe::Pipe;
+use crate::{Agenda, Fault, Random, Scenario, Stats, Trace, Workload};
+use slim_core::nf::{NetworkFunction, PortId};
+use slim_core::protocol::MigrationId;
+use slim_core::protocol::control::LineBuffer;
+use slim_core::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whoever gets to run now and then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Actor {
+    Switch,
+    /// The TCP/IP stack of an instance, or of the controller.
+    Host(usize),
+    /// The management side of an instance.
+    Node(usize),
+    Lcore(usize, usize),
+    Controller,
+}
+
+/// What will happen.
+enum Happening {
+    Wake(Actor),
+    /// A management frame arrives at the switch, or at a host that has the same life as when it was sent.
+    FrameToSwitch {
+        host: usize,
+        frame: Vec<u8>,
+    },
+    FrameToHost {
+        host: usize,
+        life: u32,
+        frame: Vec<u8>,
+    },
+    Generate,
+    React {
+        port: PortId,
+        flow: u32,
+    },
+    Strike {
+        round: u64,
+        fault: Fault,
+    },
+    InstanceStarts {
+        node: usize,
+    },
+    SwitchStarts,
+    ControllerStarts,
+    Resend {
+        peer: usize,
+        line: Vec<u8>,
+    },
+}
+
+/// The number of the controller among the hosts.
+pub(crate) const CONTROLLER: usize = 2;
+
+/// What has gone wrong so far, and thereby excuses what would be a mistake otherwise.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Excuses {
+    /// An instance died: packets in it are lost, and paths may lead to nobody.
+    pub(crate) instance_crash: bool,
+    /// The switch died: packets in it are lost, and so is what it knew.
+    pub(crate) switch_crash: bool,
+    /// Somebody could not be reached for a while, or was late.
+    pub(crate) unreachable: bool,
+    /// A hold of the switch ended by its time-out.
+    pub(crate) hold_timeout: bool,
+    /// Two migrations were under way at a time, or one was begun while another was unresolved.
+    pub(crate) contested: bool,
+}
+
+/// Two instances of `N`, a switch, a controller, and traffic by `W`.
+pub(crate) struct World<N: NetworkFunction, W: Workload<N>> {
+    pub(crate) scenario: Scenario,
+    pub(crate) now: Instant,
+    pub(crate) trace: Trace,
+    pub(crate) stats: Stats,
+    agenda: Agenda<Happening>,
+    /// When each actor runs next.
+    wakes: BTreeMap<Actor, Instant>,
+    random: Random,
+    names: Names,
+    nodes: [Option<Node<N>>; 2],
+    /// Counts instances in each place, and controllers.
+    lives: [u32; 3],
+    fabric: Option<Fabric>,
+    pipe: Pipe,
+    /// The switch's end of its control connection.
+    switch_lines: (u64, LineBuffer),
+    controller: Option<Controller>,
+    workload: W,
+    oracle: Oracle<N>,
+    /// Who processes packets of each shard, and which life of it.
+    holder: Vec<Option<(usize, u32)>>,
+    generating: bool,
+    partitioned_until: [Instant; 3],
+    lcores_stalled_until: [Instant; 2],
+    excuses: Excuses,
+    /// Packets dropped by lcores that are no more, by cause.
+    dropped: BTreeMap<&'static str, u64>,
+    /// Packets in `pkt_q` when it was emptied.
+    discarded: u64,
+    /// Which migration of the plan it is, and its faults that wait for a step.
+    round: u64,
+    armed: Vec<(u64, Fault)>,
+    known_migrations: BTreeSet<MigrationId>,
+}
+
+/// A violation, in words.
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
+    /// Instance 0 is live, instance 1 idle, and traffic is about to flow.
+    pub(crate) fn new(scenario: Scenario, workload: W, in_words: bool) -> Outcome<Self> {
+        let mut random = Random::new(!scenario.seed);
+        let names = Names::new(N::PORTS)?;
+        let config = workload.config();
+        let mut node = |index: usize| {
+            let name = names.instances[index].clone();
+            Node::new(Instant::ZERO, index, name, config.clone(), &scenario, &mut random)
+        };
+        let nodes = [Some(node(0)?), Some(node(1)?)];
+        let mut fabric = Fabric::new(names.clone(), &scenario, [true, true]);
+        fabric.set_up(Instant::ZERO, scenario.link, 0)?;
+        let controller = Controller::new(Instant::ZERO, names.clone(), &scenario, &mut random);
+        let mut world = Self {
+            oracle: Oracle::new(&config),
+            holder: vec![None; usize::from(scenario.shards)],
+            now: Instant::from_nanos(1),
+            trace: Trace::new(in_words),
+            stats: Stats::default(),
+            agenda: Agenda::default(),
+            wakes: BTreeMap::new(),
+            random,
+            names,
+            nodes,
+            lives: [0; 3],
+            fabric: Some(fabric),
+            pipe: Pipe::default(),
+            switch_lines: (0, LineBuffer::new()),
+            controller: Some(controller),
+            workload,
+            generating: true,
+            partitioned_until: [Instant::ZERO; 3],
+            lcores_stalled_until: [Instant::ZERO; 2],
+            excuses: Excuses::default(),
+            dropped: BTreeMap::new(),
+            discarded: 0,
+            round: 0,
+            armed: Vec::new(),
+            known_migrations: BTreeSet::new(),
+            scenario,
+        };
+        let scenario = format!("{:?}", world.scenario);
+        world.trace.event(world.now, "seed", format_args!("{scenario}"));
+        if let Some(node) = &mut world.nodes[0] {
+            node.activate(world.now, &mut world.random, &mut world.trace)?;
+        }
+        world.after_management(0)?;
+        for host in 0..3 {
+            world.wake(Actor::Host(host), world.now);
+        }
+        for actor in [Actor::Node(0), Actor::Node(1), Actor::Controller, Actor::Switch] {
+            world.wake(actor, world.now);
+        }
+        world.agenda.enter(world.now, Happening::Generate);
+        Ok(world)
+    }
+
+    /// Has an actor run at `at`, or earlier if it is to already.
+    pub(crate) fn wake(&mut self, actor: Actor, at: Instant) {
+        let at = at.max(self.now);
+        if self.wakes.get(&actor).is_none_or(|&known| at < known) {
+            self.wakes.insert(actor, at);
+            self.agenda.enter(at, Happening::Wake(actor));
+        }
+    }
+
+    /// Has an actor run soon.
+    fn wake_soon(&mut self, actor: Actor, within: Duration) {
+        let at = self.now + self.random.time(Duration::from_micros(1), within);
+        self.wake(actor, at);
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run_for(&mut self, duration: Duration) -> Outcome {
+        let end = self.now + duration;
+        self.run_until(end, |_| false)?;
+        self.now = self.now.max(end);
+        Ok(())
+    }
+
+    /// Lets time pass until something is the case, or until `end`; says which.
+    pub(crate) fn run_until(&mut self, end: Instant, done: impl Fn(&mut Self) -> bool) -> Outcome<bool> {
+        loop {
+            if done(self) {
+                return Ok(true);
+            }
+            if self.agenda.next_at().is_none_or(|at| at > end) {
+                self.now = self.now.max(end);
+                return Ok(false);
+            }
+            let Some((at, happening)) = self.agenda.take() else { return Ok(false) };
+            self.now = self.now.max(at);
+            self.happen(happening)?;
+            self.strike_at_steps()?;
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) -> Outcome {
+        match happening {
+            Happening::Wake(actor) => {
+                if self.wakes.get(&actor).is_some_and(|&at| at <= self.now) {
+                    self.wakes.remove(&actor);
+                    return self.act(actor);
+                }
+            }
+            Happening::FrameToSwitch { host, frame } => {
+                let behind = if host == CONTROLLER { Behind::Management } else { Behind::InstanceManagement(host) };
+                if let Some(fabric) = &mut self.fabric {
+                    fabric.incoming.push_back((behind, frame));
+                    self.wake_soon(Actor::Switch, Duration::from_micros(30));
+                }
+            }
+            Happening::FrameToHost { host, life, frame } => {
+                if life == self.lives[host]
+                    && let Some(stack) = self.host(host)
+                {
+                    stack.deliver(frame);
+                    self.wake(Actor::Host(host), self.now);
+                }
+            }
+            Happening::Generate => self.generate()?,
+            Happening::React { port, flow } => self.send_in(port, flow),
+            Happening::Strike { round, fault } => {
+                // What was meant for a migration that is over already does nothing.
+                if round == self.round {
+                    self.strike(fault)?;
+                }
+            }
+            Happening::InstanceStarts { node } => self.start_instance(node)?,
+            Happening::SwitchStarts => self.start_switch(),
+            Happening::ControllerStarts => self.start_controller(),
+            Happening::Resend { peer, line } => {
+                self.trace.event(self.now, "network", format_args!("a control message arrives a second time"));
+                self.with_controller(|controller, surroundings| controller.resend(surroundings, peer, &line));
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, actor: Actor) -> Outcome {
+        match actor {
+            Actor::Switch => self.run_switch()?,
+            Actor::Host(host) => self.run_host(host),
+            Actor::Node(node) => self.run_management(node)?,
+            Actor::Lcore(node, shard) => self.run_lcore(node, shard)?,
+            Actor::Controller => self.run_controller(),
+        }
+        Ok(())
+    }
+
+    fn generate(&mut self) -> Outcome {
+        if !self.generating {
+            return Ok(());
+        }
+        let (generated, max) = (self.oracle.generated(), self.scenario.packets_max);
+        let mean = self.scenario.packet_interval.as_nanos() as u64;
+        // Ever more slowly, so that a run that takes long is not a run of many packets.
+        let slower = 1 + 60 * generated * generated / (max * max);
+        // Now and then a burst.
+        let burst = self.random.chance(300);
+        let pause = if burst { self.random.below(mean / 20) } else { self.random.below(mean * 3 * slower) };
+        self.agenda.enter(self.now + Duration::from_nanos(pause), Happening::Generate);
+        let (port, flow) = self.workload.choose(&mut self.random);
+        self.send_in(port, flow);
+        Ok(())
+    }
+}
+
+impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
+    /// Packets generated, processed and lost.
+    pub(crate) fn totals(&self) -> (u64, u64, u64) {
+        (self.oracle.generated(), self.oracle.processed(), self.oracle.lost())
+    }
+}
