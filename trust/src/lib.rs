@@ -46,3 +46,4 @@ pub use identity::{Identity, IdentityError};
 pub use keyring::{Keyring, RenewError};
 pub use principal::{Expected, Principal, Role};
 pub use refused::Refused;
+pub use zeroize::Zeroizing;

@@ -115,7 +115,8 @@ impl Refused {
         }
     }
 
-    pub(crate) fn from_io(error: io::Error) -> Self {
+    /// What a failed read or write means.
+    pub fn from_io(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Slow,
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Closed,

@@ -44,7 +44,7 @@ pub fn launch(
     let mut launch = Launch::new(&name, Image::in_folder(folder)?, run_dir);
     let mut config = format!(
         "name = \"{name}\"\n\n[management]\nmac = \"{MANAGEMENT_MAC}\"\naddress = \"{MANAGEMENT_ADDRESS}\"\n\
-         control_port = {CONTROL_PORT}\n\n"
+         control_port = {CONTROL_PORT}\nplaintext = true\n\n"
     );
     for (index, port) in vnf.ports.iter().enumerate() {
         let number = u8::try_from(index + 1).context("too many interfaces")?;

@@ -162,6 +162,7 @@ impl Blueprint {
         management.insert("address".into(), self.address.to_string().into());
         management.insert("control_port".into(), i64::from(CONTROL_PORT).into());
         management.insert("state_port".into(), i64::from(STATE_PORT).into());
+        management.insert("plaintext".into(), true.into());
 
         let ports: Vec<toml::Value> = self
             .vnf

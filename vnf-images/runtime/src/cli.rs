@@ -38,6 +38,7 @@ The configuration is one TOML file:
       name = \"KIND-a\"
       [management]
       address = \"127.0.0.1/8\"         # control connection on port 7001, state streams on 7002
+      identity = \"KIND-a.pem\"         # who it is; an image is handed this through fw_cfg
       [[port]]                        # in this order: PORTS
       name = \"PORT\"
       device = \"net_tap0\"             # an EAL device: net_tap0, net_virtio_user0,path=SOCKET, net_null0 …
@@ -47,7 +48,8 @@ The configuration is one TOML file:
 In an image, ports and management have a `mac` instead of a `device`.
 
 Signals: SIGTERM and SIGINT end it gracefully. Log level: SLIM_LOG=error|warn|info|debug|trace.
-Control and state streams are not encrypted yet: use them on a network you trust.";
+Who may command an instance and exchange state with it is decided by identities: `slimctl identity KIND-a` makes one.
+With plaintext = true in [management] anybody may.";
 
 /// The command line of the network function `kind` with the dataplane ports `ports`.
 pub fn command(kind: &'static str, ports: &[&str]) -> Command {

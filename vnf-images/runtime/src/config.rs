@@ -8,6 +8,8 @@
 //! address = "10.3.0.11/24"
 //! control_port = 7001
 //! state_port = 7002
+//! identity = "nat-a.pem"         # --process: who it is; an image is told through fw_cfg
+//! plaintext = false              # true: without identity and encryption, for reproducing the paper
 //!
 //! [[port]]                       # in the order of the network function's ports
 //! name = "in"
@@ -30,6 +32,7 @@ use slim_core::nf::NetworkFunction;
 use slim_core::packet::MacAddr;
 use slim_core::protocol::Name;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 /// The longest configuration read, in bytes.
 pub const CONFIG_SIZE_MAX_BYTES: usize = 64 * 1024;
@@ -79,6 +82,11 @@ pub struct Management {
     /// TCP port on which a destination accepts statelet and snapshot streams.
     #[serde(default = "Management::default_state_port")]
     pub state_port: u16,
+    /// The file with the instance's identity. Process only: an image is handed it by its launcher.
+    pub identity: Option<PathBuf>,
+    /// Whether connections are neither encrypted nor authenticated.
+    #[serde(default)]
+    pub plaintext: bool,
 }
 
 impl Management {
@@ -248,6 +256,14 @@ impl Management {
         if self.control_port == self.state_port && self.control_port != 0 {
             return Err(Invalid("management.control_port and management.state_port must differ".into()));
         }
+        match (host, self.plaintext, &self.identity) {
+            (_, true, Some(_)) => Err(Invalid("management: there is no use for an identity in plaintext".into())),
+            (Host::Image, _, Some(_)) => Err(Invalid("management.identity: images are handed theirs by fw_cfg".into())),
+            (Host::Process, false, None) => Err(Invalid(
+                "management.identity is missing: `slimctl identity NAME` makes one (or plaintext = true)".into(),
+            )),
+            _ => Ok(()),
+        }?;
         Ok(())
     }
 }
@@ -328,6 +344,7 @@ mod tests {
         [management]
         mac = "52:54:00:03:00:0b"
         address = "10.3.0.11/24"
+        plaintext = true
         [[port]]
         name = "in"
         mac = "52:54:00:01:00:0b"
@@ -382,6 +399,14 @@ mod tests {
             let error = parse(&GOOD.replacen(from, to, 1), Host::Image).unwrap_err();
             assert!(error.contains(want), "{to:?}: {error}");
         }
+        let secure = GOOD.replace("plaintext = true", "");
+        assert!(parse(&secure, Host::Image).is_ok());
+        assert!(parse(&secure, Host::Process).unwrap_err().contains("management.identity is missing"));
+        let named = GOOD.replace("plaintext = true", "identity = 'a.pem'");
+        assert!(parse(&named, Host::Process).is_ok());
+        assert!(parse(&named, Host::Image).unwrap_err().contains("fw_cfg"));
+        let both = GOOD.replace("plaintext = true", "plaintext = true\nidentity = 'a.pem'");
+        assert!(parse(&both, Host::Process).unwrap_err().contains("no use for an identity"));
         let error = parse(&GOOD.replace("device", "# device"), Host::Process).unwrap_err();
         assert!(error.contains("port \"in\" has no \"device\""), "{error}");
         assert!(parse(&"#".repeat(CONFIG_SIZE_MAX_BYTES + 1), Host::Image).unwrap_err().contains("at most"));

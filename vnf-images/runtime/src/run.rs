@@ -8,6 +8,7 @@ use crate::logging;
 use crate::manage::{self, End, Instance, ManagedShard, Manager, Message, Ready, Sender, Sources};
 use slim_core::nf::{ConfigError, NetworkFunction, Shard};
 use slim_core::vei::lcore::Report;
+use slim_trust::{Identity, IdentityError, Keyring, Role, Security};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,16 @@ enum Error {
     Listen { address: SocketAddr, error: io::Error },
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
+    #[error("{place}: {error}")]
+    Identity { place: String, error: IdentityError },
+    #[error(
+        "no identity: start QEMU with -fw_cfg name={},file=PATH, as slimctl does, or say plaintext = true in \
+         [management]",
+        guest::fw_cfg::IDENTITY
+    )]
+    NoIdentity,
+    #[error("the identity {found} is not for {name}")]
+    SomebodyElse { found: String, name: String },
     #[error("{0}")]
     Internal(&'static str),
 }
@@ -48,7 +59,12 @@ enum Error {
 impl Error {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::ConfigFile { .. } | Self::Config(_) | Self::NetworkFunction { .. } => EXIT_USAGE.into(),
+            Self::ConfigFile { .. }
+            | Self::Config(_)
+            | Self::NetworkFunction { .. }
+            | Self::Identity { .. }
+            | Self::NoIdentity
+            | Self::SomebodyElse { .. } => EXIT_USAGE.into(),
             Self::Guest(_) | Self::Dataplane(_) | Self::Listen { .. } | Self::Thread(_) | Self::Internal(_) => {
                 ExitCode::FAILURE
             }
@@ -106,6 +122,15 @@ fn parse<F: NetworkFunction>(text: &str, host: Host) -> Result<Config<F::Config>
 fn process<F: NetworkFunction>(path: &Path, eal: Vec<String>) -> Result<(), Error> {
     let began = Instant::now();
     let config = check_config::<F>(path)?;
+    let security = match &config.management.identity {
+        Some(file) => {
+            let place = || file.display().to_string();
+            let identity = Identity::read(file).map_err(|error| Error::Identity { place: place(), error })?;
+            as_instance(identity, config.name.as_str())?
+        }
+        // The configuration was checked for the wish.
+        None => Security::Plaintext,
+    };
     let mbufs = config.limits.mbufs_for(config.ports.len());
     let mut arguments = dpdk::process_arguments(config.limits.dpdk_memory_mb_for(mbufs, Host::Process));
     arguments.extend(eal);
@@ -113,7 +138,27 @@ fn process<F: NetworkFunction>(path: &Path, eal: Vec<String>) -> Result<(), Erro
     let ports =
         config.ports.iter().map(|port| (port.name.clone(), Which::Attach(port.device.clone().unwrap_or_default())));
     let plan = Plan { eal: arguments, ports: ports.collect(), limits: config.limits.clone(), mbufs };
-    instance::<F>(config, plan, || began.elapsed().as_millis() as u64, || Ok(()))
+    instance::<F>(config, security, plan, || began.elapsed().as_millis() as u64, || Ok(()))
+}
+
+/// How the instance `name` speaks to others with `identity`.
+fn as_instance(identity: Identity, name: &str) -> Result<Security, Error> {
+    let principal = identity.principal();
+    if principal.role != Role::Instance || principal.name.as_str() != name {
+        return Err(Error::SomebodyElse { found: principal.to_string(), name: name.into() });
+    }
+    Ok(Security::Tls(Keyring::new(identity)))
+}
+
+/// What an image's launcher has handed over.
+fn handed_over(plaintext: bool, name: &str) -> Result<Security, Error> {
+    if plaintext {
+        return Ok(Security::Plaintext);
+    }
+    let pem = guest::fw_cfg::identity()?.ok_or(Error::NoIdentity)?;
+    let identity = Identity::from_pem(&pem);
+    let identity = identity.map_err(|error| Error::Identity { place: guest::fw_cfg::IDENTITY.into(), error })?;
+    as_instance(identity, name)
 }
 
 /// PID 1: never returns.
@@ -138,6 +183,7 @@ fn image<F: NetworkFunction>() -> ExitCode {
 fn boot<F: NetworkFunction>() -> Result<(), Error> {
     power::catch_ctrl_alt_del();
     let config = parse::<F>(&guest::fw_cfg::configuration()?, Host::Image)?;
+    let security = handed_over(config.management.plaintext, config.name.as_str())?;
     log::debug!("configured");
     // The configuration was checked for both.
     let management = config.management.mac.unwrap_or_default();
@@ -167,12 +213,13 @@ fn boot<F: NetworkFunction>() -> Result<(), Error> {
     });
     let plan = Plan { eal, ports: which.collect(), limits: config.limits.clone(), mbufs };
     let network = config.management.clone();
-    instance::<F>(config, plan, guest::uptime_ms, move || guest::management::bring_up(network))
+    instance::<F>(config, security, plan, guest::uptime_ms, move || guest::management::bring_up(network))
 }
 
 /// Runs the instance until it is to end. `manage` is called once the dataplane is being started.
 fn instance<F: NetworkFunction>(
     config: Config<F::Config>,
+    security: Security,
     plan: Plan,
     boot_ms: impl Fn() -> u64,
     manage: impl FnOnce() -> Result<(), guest::Error>,
@@ -196,22 +243,27 @@ fn instance<F: NetworkFunction>(
     let (control_address, control) = listen(management.control_port)?;
     let (state_address, state) = listen(management.state_port)?;
     let clients = sender.clone();
-    manage::control::serve(control, move |event| clients.send(Message::Client(event)))?;
-    manage::serve_streams(state, sender.clone(), config.limits.stream_buffer_bytes)?;
-    log::warn!(
-        "control ({control_address}) and state streams ({state_address}) are plaintext and unauthenticated: \
-         keep them on a network you trust"
-    );
+    let doors = vec![
+        manage::control::serve(control, security.clone(), move |event| clients.send(Message::Client(event)))?,
+        manage::serve_streams(state, security.clone(), sender.clone(), config.limits.stream_buffer_bytes)?,
+    ];
+    match &security {
+        Security::Tls(keyring) => log::info!("identity {}", keyring.identity().principal()),
+        Security::Plaintext => log::warn!(
+            "PLAINTEXT: control ({control_address}) and state streams ({state_address}) are neither encrypted nor \
+             authenticated; whoever reaches them can end this instance or take its state"
+        ),
+    }
 
     let Started { running, ended } = started.recv().map_err(|_| Error::Internal("the lcore ended at its start"))??;
     let boot_ms = boot_ms();
     let (name, kind) = (config.name.clone(), F::KIND);
     let (idle, drivers) = (running.idle, running.drivers.join(","));
     let manager = Manager::new(Ready {
-        instance: Instance { name: config.name, limits: config.limits, state_address, boot_ms },
+        instance: Instance { name: config.name, limits: config.limits, state_address, boot_ms, security },
         config: config.nf,
         shards: vec![ManagedShard::new(Shard::ONLY, running.lcore)],
-        sources: Sources { lcores: vec![running.counters], ports: running.ports },
+        sources: Sources { lcores: vec![running.counters], ports: running.ports, doors },
         inbox: sender,
     });
     let manager = manager.map_err(|_| Error::Internal("the network function's kind is not a name"))?;

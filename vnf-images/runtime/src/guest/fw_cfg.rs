@@ -1,34 +1,50 @@
-//! The configuration from QEMU's firmware configuration device.
+//! Configuration and identity from QEMU's firmware configuration device.
 
 use super::Error;
 use crate::config::CONFIG_SIZE_MAX_BYTES;
+use slim_trust::Zeroizing;
+use slim_trust::identity::IDENTITY_SIZE_MAX_BYTES;
 use std::io::Read;
 use std::path::Path;
 
 /// The name under which the launcher hands over the configuration.
-pub const NAME: &str = "opt/slim/config";
+pub const CONFIG: &str = "opt/slim/config";
+
+/// The name under which the launcher hands over the identity.
+pub const IDENTITY: &str = "opt/slim/identity";
 
 /// The TOML text that the launcher handed over.
 pub fn configuration() -> Result<String, Error> {
-    read_bounded(&Path::new("/sys/firmware/qemu_fw_cfg/by_name").join(NAME).join("raw"))
+    let text = read_bounded(&file(CONFIG), CONFIG_SIZE_MAX_BYTES)?.ok_or(Error::NoConfiguration)?;
+    Ok(text.to_string())
 }
 
-fn read_bounded(path: &Path) -> Result<String, Error> {
+/// The PEM text of the identity that the launcher handed over, if it did.
+pub fn identity() -> Result<Option<Zeroizing<String>>, Error> {
+    read_bounded(&file(IDENTITY), IDENTITY_SIZE_MAX_BYTES)
+}
+
+fn file(name: &str) -> std::path::PathBuf {
+    Path::new("/sys/firmware/qemu_fw_cfg/by_name").join(name).join("raw")
+}
+
+fn read_bounded(path: &Path, limit_bytes: usize) -> Result<Option<Zeroizing<String>>, Error> {
     let failed = |source| Error::File { operation: "read", path: path.into(), source };
     let file = match std::fs::File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NoConfiguration),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         result => result.map_err(failed)?,
     };
-    let mut bytes = Vec::new();
-    file.take(CONFIG_SIZE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() > CONFIG_SIZE_MAX_BYTES {
-        return Err(Error::Configuration(format!("it is longer than {CONFIG_SIZE_MAX_BYTES} bytes")));
+    // One piece from the begin: one that grows would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(limit_bytes + 1));
+    file.take(limit_bytes as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() > limit_bytes {
+        return Err(Error::Configuration(format!("{} is longer than {limit_bytes} bytes", path.display())));
     }
     // QEMU's `string=` form ends with a NUL byte.
-    while bytes.last() == Some(&0) {
-        bytes.pop();
+    while text.ends_with('\0') {
+        text.pop();
     }
-    String::from_utf8(bytes).map_err(|_| Error::Configuration("it is not UTF-8".into()))
+    Ok(Some(text))
 }
 
 #[cfg(test)]
@@ -36,15 +52,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn configuration_is_bounded_text() {
+    fn what_is_handed_over_is_bounded_text() {
         let path = std::env::temp_dir().join(format!("slim-fw-cfg-{}", std::process::id()));
-        assert!(matches!(read_bounded(&path), Err(Error::NoConfiguration)));
+        let read = || read_bounded(&path, 20);
+        assert!(read().unwrap().is_none());
         std::fs::write(&path, b"name = 'x'\n\0").unwrap();
-        assert_eq!(read_bounded(&path).unwrap(), "name = 'x'\n");
-        std::fs::write(&path, vec![b'#'; CONFIG_SIZE_MAX_BYTES + 1]).unwrap();
-        assert!(read_bounded(&path).unwrap_err().to_string().contains("longer than"));
+        assert_eq!(*read().unwrap().unwrap(), "name = 'x'\n");
+        std::fs::write(&path, [b'#'; 21]).unwrap();
+        assert!(read().unwrap_err().to_string().contains("longer than"));
         std::fs::write(&path, [0xff, b'x']).unwrap();
-        assert!(read_bounded(&path).unwrap_err().to_string().contains("UTF-8"));
+        assert!(read().unwrap_err().to_string().contains("UTF-8"));
         std::fs::remove_file(&path).unwrap();
     }
 }

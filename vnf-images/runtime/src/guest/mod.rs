@@ -3,7 +3,7 @@
 //! No other program exists in an image, so all of this is done with system calls and files in sysfs.
 //!
 //! * [`mount`]: the file systems that the EAL and the rest of this module read.
-//! * [`fw_cfg`]: the configuration that the launcher hands over.
+//! * [`fw_cfg`]: the configuration and the identity that the launcher hands over.
 //! * [`nics`] and [`vfio`]: which NIC is which, and binding those of the dataplane to `vfio-pci`.
 //! * [`management`] and [`netlink`]: the management NIC and its address.
 //! * [`hugepages`]: memory for packets.
@@ -46,7 +46,7 @@ pub enum Error {
         errno: nix::Error,
     },
     /// The launcher handed over no configuration.
-    #[error("no configuration: start QEMU with -fw_cfg name={},file=PATH", fw_cfg::NAME)]
+    #[error("no configuration: start QEMU with -fw_cfg name={},file=PATH", fw_cfg::CONFIG)]
     NoConfiguration,
     /// The configuration is not usable.
     #[error("the configuration is invalid: {0}")]

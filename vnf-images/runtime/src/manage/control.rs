@@ -1,4 +1,4 @@
-//! The control server: JSON lines over TCP, several clients at a time, each of them bounded.
+//! The control server: JSON lines from controllers, several at a time, each of them bounded.
 //!
 //! Per client, one thread reads and one writes. The reader hands requests to the management thread and answers what is
 //! not a request itself. A client that does not read what it is sent loses its connection: nobody waits for it.
@@ -8,15 +8,16 @@ use slim_core::protocol::control::{
     ServerMessage, decode_request, encode,
 };
 use slim_core::protocol::control::{Reply, Request};
+use slim_trust::{Channel, Door, DoorLimits, Expected, Role, Security};
 use socket2::{SockRef, TcpKeepalive};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most clients at a time.
 pub const CLIENTS_MAX: usize = 8;
@@ -51,7 +52,9 @@ pub enum FromClient {
 #[derive(Debug)]
 pub struct Client {
     lines: SyncSender<Line>,
-    stream: TcpStream,
+    /// Lines queued and not yet written.
+    unwritten: Arc<AtomicUsize>,
+    stream: Channel,
     peer: SocketAddr,
 }
 
@@ -65,25 +68,22 @@ pub struct Clients(BTreeMap<ClientId, Client>);
 /// If no thread can be started.
 pub fn serve(
     listener: TcpListener,
+    security: Security,
     inbox: impl Fn(FromClient) -> bool + Clone + Send + 'static,
-) -> io::Result<thread::JoinHandle<()>> {
-    let connected = Arc::new(AtomicUsize::new(0));
-    spawn("control", move || {
-        for id in 0.. {
-            let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    log::warn!("control: accept failed: {error}");
-                    thread::sleep(Duration::from_millis(100));
-                    continue;
-                }
-            };
-            let seat = Seat::take(&connected);
-            if let Err(error) = admit(ClientId(id), stream, seat, inbox.clone()) {
-                log::warn!("control: a connection could not be served: {error}");
-            }
+) -> io::Result<Arc<Door>> {
+    let no_plaintext = ControlError::new(ErrorCode::Malformed, "plaintext is not spoken here, only TLS");
+    let no_plaintext = refusal(0, no_plaintext).as_bytes().to_vec();
+    let expected = Expected::any(Role::Controller);
+    let door = Door::new("control", security, expected, DoorLimits::default(), no_plaintext);
+    let (connected, ids) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+    door.serve(listener, move |admission| {
+        let (stream, peer) = admission.enter();
+        let id = ClientId(ids.fetch_add(1, Ordering::Relaxed));
+        if let Err(error) = admit(id, stream, peer, Seat::take(&connected), inbox.clone()) {
+            log::warn!("control: a connection could not be served: {error}");
         }
-    })
+    })?;
+    Ok(door)
 }
 
 /// A client's place among [`CLIENTS_MAX`], free again when dropped.
@@ -104,30 +104,35 @@ impl Drop for Seat {
 
 fn admit(
     id: ClientId,
-    mut stream: TcpStream,
+    mut stream: Channel,
+    peer: SocketAddr,
     seat: Option<Seat>,
     inbox: impl Fn(FromClient) -> bool + Send + 'static,
 ) -> io::Result<()> {
-    let peer = stream.peer_addr()?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
+    stream.set_timeouts(None, Some(PATIENCE))?;
+    stream.tcp().set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(PATIENCE).with_interval(PATIENCE / 4).with_retries(4);
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    SockRef::from(&stream).set_tcp_user_timeout(Some(PATIENCE))?;
+    SockRef::from(stream.tcp()).set_tcp_keepalive(&keepalive)?;
+    SockRef::from(stream.tcp()).set_tcp_user_timeout(Some(PATIENCE))?;
     let Some(seat) = seat else {
         log::warn!("control: {peer} refused, there are {CLIENTS_MAX} clients already");
         let error = ControlError::with(ErrorCode::Limit, format!("at most {CLIENTS_MAX} connections at a time"));
         return stream.write_all(refusal(0, error).as_bytes());
     };
-    log::debug!("control: {peer} connected");
+    match stream.peer() {
+        Some(principal) => log::debug!("control: {principal} connected from {peer}"),
+        None => log::debug!("control: {peer} connected"),
+    }
     let (lines, queue) = sync_channel(LINES_MAX);
-    let writer = stream.try_clone()?;
-    let reader = stream.try_clone()?;
+    let writer = stream.clone();
+    let reader = stream.clone();
     let refuse = lines.clone();
-    spawn("control-write", move || write(writer, &queue))?;
+    let unwritten = Arc::new(AtomicUsize::new(0));
+    let written = Arc::clone(&unwritten);
+    spawn("control-write", move || write(writer, &queue, &written))?;
     spawn("control-read", move || {
         let _seat = seat;
-        let client = Client { lines, stream, peer };
+        let client = Client { lines, unwritten, stream, peer };
         if inbox(FromClient::Connected(id, client)) {
             read(reader, peer, &refuse, |request| inbox(FromClient::Asked(id, request)));
             inbox(FromClient::Gone(id));
@@ -138,7 +143,7 @@ fn admit(
 
 /// Reads requests until the connection or the server ends.
 fn read(
-    mut stream: TcpStream,
+    mut stream: Channel,
     peer: SocketAddr,
     answers: &SyncSender<Line>,
     mut asked: impl FnMut(Request<InstanceRequest>) -> bool,
@@ -150,6 +155,11 @@ fn read(
             Ok(0) => return,
             Ok(len) => lines.extend(&bytes[..len]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // Our own words: what it sends cannot be understood.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                log::warn!("control: {peer}: {error}");
+                return;
+            }
             Err(error) => {
                 log::debug!("control: {peer}: {error}");
                 return;
@@ -212,13 +222,16 @@ fn line(message: Message) -> Line {
 }
 
 /// Writes what is queued until the connection or the server ends.
-fn write(mut stream: TcpStream, queue: &Receiver<Line>) {
+fn write(mut stream: Channel, queue: &Receiver<Line>, unwritten: &AtomicUsize) {
     while let Ok(line) = queue.recv() {
         if let Err(error) = stream.write_all(line.as_bytes()) {
             log::debug!("control: a client does not read: {error}");
             break;
         }
+        // Refusals of the reader are not counted: nobody waits for them.
+        let _ = unwritten.fetch_update(Ordering::AcqRel, Ordering::Acquire, |lines| lines.checked_sub(1));
     }
+    unwritten.store(0, Ordering::Release);
     let _ = stream.shutdown(Shutdown::Both);
 }
 
@@ -259,8 +272,18 @@ impl Clients {
         }
     }
 
+    /// Waits until clients have been sent what they are owed, for `limit` at most.
+    pub fn flush(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let owed = || self.0.values().any(|client| client.unwritten.load(Ordering::Acquire) > 0);
+        while owed() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn send(&mut self, id: ClientId, line: Line) {
         let Some(client) = self.0.get(&id) else { return };
+        client.unwritten.fetch_add(1, Ordering::AcqRel);
         match client.lines.try_send(line) {
             Ok(()) => {}
             Err(reason) => {
@@ -280,6 +303,7 @@ mod tests {
     use slim_core::protocol::Name;
     use slim_core::protocol::control::InstanceRole;
     use std::io::{BufRead, BufReader};
+    use std::net::TcpStream;
     use std::sync::mpsc;
 
     /// A server whose management thread answers `Done` to everything but floods on `Shutdown`.
@@ -287,7 +311,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, inbox) = mpsc::sync_channel(16);
-        serve(listener, move |event| sender.send(event).is_ok()).unwrap();
+        serve(listener, Security::Plaintext, move |event| sender.send(event).is_ok()).unwrap();
         thread::spawn(move || {
             let mut clients = Clients::default();
             let ready = || InstanceEvent::Ready { name: Name::try_from("x").unwrap(), role: InstanceRole::Idle };

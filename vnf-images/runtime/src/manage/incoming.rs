@@ -9,7 +9,7 @@ use slim_core::nf::{NetworkFunction, ShardId};
 use slim_core::protocol::MigrationId;
 use slim_core::protocol::control::QueueStatus;
 use slim_core::protocol::stream::StreamRole;
-use std::net::TcpStream;
+use slim_trust::Channel;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -39,11 +39,11 @@ impl<F: NetworkFunction> Incoming<F> {
     }
 
     /// Reads statelets from `stream` into `st_q_in`.
-    pub fn accept_statelets(&mut self, stream: TcpStream) {
+    pub fn accept_statelets(&mut self, stream: Channel) {
         let (sender, acknowledge) = mpsc::channel();
         self.acknowledge = Some(sender);
         let st_q_in = Arc::clone(&self.st_q_in);
-        let started = self.session.register(&stream).and_then(|()| {
+        let started = self.session.register(stream.tcp()).and_then(|()| {
             self.session
                 .spawn("statelets-in", 0, move |session| statelets_in::run(session, stream, &st_q_in, &acknowledge))
         });
@@ -53,11 +53,11 @@ impl<F: NetworkFunction> Incoming<F> {
     }
 
     /// Reads the snapshot from `stream` into `nf`, which is empty.
-    pub fn accept_snapshot(&mut self, stream: TcpStream, nf: Box<F>) {
+    pub fn accept_snapshot(&mut self, stream: Channel, nf: Box<F>) {
         let (sender, apply) = mpsc::channel();
         self.apply = Some(sender);
         let st_q_in = Arc::clone(&self.st_q_in);
-        let started = self.session.register(&stream).and_then(|()| {
+        let started = self.session.register(stream.tcp()).and_then(|()| {
             self.session.spawn("synchronise", 0, move |session| {
                 synchronise::run(session, stream, &st_q_in, nf, &apply);
             })

@@ -1,6 +1,7 @@
 //! The management thread: owns the state machine, feeds it what happens, carries out what it decides.
 
 use super::accept::Opening;
+use super::capacity::capacity;
 use super::control::{ClientId, Clients, FromClient};
 use super::inbox::{End, Message, News, Sender, SessionId};
 use super::outgoing::StreamOptions;
@@ -9,20 +10,24 @@ use super::status::{Sources, gauges};
 use crate::config::Limits;
 use slim_core::nf::{Gauge, NetworkFunction, ShardId};
 use slim_core::protocol::control::{
-    ControlError, Description, ErrorCode, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus, QueueStatus,
-    Request,
+    ControlError, Counters, Description, ErrorCode, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus,
+    QueueStatus, Request, Secret,
 };
-use slim_core::protocol::stream::StreamRole;
+use slim_core::protocol::stream::{Rejection, StreamRole};
 use slim_core::protocol::{Digest, Name, Schema};
 use slim_core::time::Instant;
 use slim_core::vei::lcore::{Command, Frozen, Report};
 use slim_core::vei::{self, Action, Event, Handled, LcoreEvent, StreamEvent};
+use slim_trust::Security;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long a request for the status waits for the lcores' gauges before it is answered without them.
 const GAUGES_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long the end waits for clients to be told of it.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What an instance is, apart from its network function.
 pub struct Instance {
@@ -34,6 +39,8 @@ pub struct Instance {
     pub state_address: SocketAddr,
     /// How long it took to become ready.
     pub boot_ms: u64,
+    /// How it speaks to others.
+    pub security: Security,
 }
 
 /// Everything that has to be there before the management thread runs.
@@ -163,6 +170,9 @@ impl<F: NetworkFunction> Manager<F> {
                     self.clients.reply(client, request.id, Ok(description));
                 }
                 InstanceRequest::Status {} => self.ask_gauges(client, request.id),
+                InstanceRequest::RenewIdentity { identity } => {
+                    self.clients.reply(client, request.id, self.renew(&identity));
+                }
                 _ => {
                     let error = ControlError::new(ErrorCode::Unsupported, "not a request to an instance");
                     self.clients.reply(client, request.id, Err(error));
@@ -175,14 +185,28 @@ impl<F: NetworkFunction> Manager<F> {
         }
     }
 
+    fn renew(&self, identity: &Secret) -> Result<InstanceReply, ControlError> {
+        let Security::Tls(keyring) = &self.ready.instance.security else {
+            return Err(ControlError::new(
+                ErrorCode::Unsupported,
+                "this instance speaks plaintext and needs no identity",
+            ));
+        };
+        match keyring.renew(identity.reveal()) {
+            Ok(identity) => {
+                log::info!("identity {} valid until {} s since 1970", identity.principal(), identity.not_after_s());
+                Ok(InstanceReply::Done)
+            }
+            Err(error) => {
+                log::warn!("renew identity: refused: {error}");
+                Err(ControlError::with(ErrorCode::Malformed, error.to_string()))
+            }
+        }
+    }
+
     fn description(&self) -> Description {
         let instance = &self.ready.instance;
-        let limits = &instance.limits;
-        let capacity = [
-            ("pkt_q_bytes", limits.pkt_q_bytes),
-            ("st_q_out_bytes", limits.st_q_out_bytes),
-            ("st_q_in_bytes", limits.st_q_in_bytes),
-        ];
+        let shards = self.ready.shards.len() as u16;
         let port_names = F::PORTS.iter().filter_map(|&name| Name::try_from(name).ok());
         Description {
             name: instance.name.clone(),
@@ -190,11 +214,11 @@ impl<F: NetworkFunction> Manager<F> {
             kind: Name::try_from(F::KIND).unwrap_or_else(|_| instance.name.clone()),
             schema: Schema(F::SCHEMA),
             software: concat!("slim ", env!("CARGO_PKG_VERSION")).into(),
-            shards: self.ready.shards.len() as u16,
+            shards,
             ports: port_names.collect(),
             role: self.vei.role(),
             state_address: instance.state_address,
-            capacity: capacity.map(|(name, bytes)| (name.to_string(), bytes as u64)).into(),
+            capacity: capacity::<F>(&self.ready.config, &instance.limits, shards),
             boot_ms: instance.boot_ms,
         }
     }
@@ -229,12 +253,22 @@ impl<F: NetworkFunction> Manager<F> {
             uptime_ms: self.began.elapsed().as_millis() as u64,
             migration: self.vei.migration_status(now),
             counters: self.ready.sources.counters::<F>(),
-            gauges: gauges::<F>(&known),
+            gauges: self.gauges(&known),
             queues: self.ready.sources.queues(&self.ready.instance, st_q_in),
         };
         for (client, request_id) in std::mem::take(&mut self.asking) {
             self.clients.reply(client, request_id, Ok(InstanceReply::Status(Box::new(status.clone()))));
         }
+    }
+
+    /// The network function's, and for how long the identity is valid.
+    fn gauges(&self, shards: &[Vec<Gauge>]) -> Counters {
+        let mut gauges = gauges::<F>(shards);
+        if let Security::Tls(keyring) = &self.ready.instance.security {
+            let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+            gauges.insert("identity.valid_s".into(), keyring.identity().not_after_s().saturating_sub(now_s));
+        }
+        gauges
     }
 
     fn report(&mut self, shard: ShardId, report: Report<F>) {
@@ -302,12 +336,15 @@ impl<F: NetworkFunction> Manager<F> {
     fn open(&mut self, opening: Opening) {
         let now = self.now();
         let handshake = opening.handshake.clone();
-        let peer = opening.peer;
-        let reply = self.vei.accept(now, &handshake);
+        let peer = opening.address();
+        // A stranger is not even asked what it wants.
+        let reply =
+            if self.is_announced(&opening) { self.vei.accept(now, &handshake) } else { Err(Rejection::Stranger) };
         match reply {
             Ok(_) => log::info!("migration {}: {:?} stream from {peer}", handshake.migration, handshake.role),
             Err(reason) => {
-                log::warn!("migration {}: stream from {peer} refused: {reason}", handshake.migration);
+                let who = opening.peer().map(|peer| format!(" ({peer})")).unwrap_or_default();
+                log::warn!("migration {}: stream from {peer}{who} refused: {reason}", handshake.migration);
             }
         }
         let means = Means { config: &self.ready.config, limits: &self.ready.instance.limits, inbox: &self.ready.inbox };
@@ -325,6 +362,13 @@ impl<F: NetworkFunction> Manager<F> {
             }
             _ => {}
         }
+    }
+
+    /// Whether a stream's peer is the source that `prepare` named. In plaintext nobody knows who it is.
+    fn is_announced(&self, opening: &Opening) -> bool {
+        let Some(destination) = self.vei.destination() else { return true };
+        let announced = destination.parameters().options.source.as_ref();
+        opening.peer().is_none_or(|peer| announced == Some(&peer.name))
     }
 
     fn event(&mut self, event: Event) {
@@ -371,7 +415,12 @@ impl<F: NetworkFunction> Manager<F> {
         let limits = &self.ready.instance.limits;
         Some(SourceMeans {
             handshakes: [StreamRole::Statelets, StreamRole::Snapshot].map(|role| source.handshake(*shard, role)),
-            streams: StreamOptions::new(parameters.destination, limits, &parameters.options),
+            streams: StreamOptions::new(
+                parameters.destination,
+                &self.ready.instance.security,
+                limits,
+                &parameters.options,
+            ),
             options: parameters.options.clone(),
         })
     }
@@ -390,6 +439,8 @@ impl<F: NetworkFunction> Manager<F> {
                 log::warn!("{error}");
             }
         }
+        // Whoever asked for the end should hear that it comes.
+        self.clients.flush(FLUSH_PATIENCE);
         reason
     }
 }

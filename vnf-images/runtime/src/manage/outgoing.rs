@@ -5,17 +5,28 @@ use super::session::Session;
 use super::{net, snapshot_out, statelets_out};
 use crate::config::Limits;
 use slim_core::nf::ShardId;
-use slim_core::protocol::MigrationId;
 use slim_core::protocol::control::StartOptions;
 use slim_core::protocol::stream::{Handshake, REPLY_LEN, StreamRole, decode_reply};
+use slim_core::protocol::{MigrationId, Name};
 use slim_core::statelet::End;
 use slim_core::vei::StreamEvent;
 use slim_core::vei::lcore::Frozen;
+use slim_trust::{Channel, Expected, Refused, Role, Security};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a destination may take to show who it is.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a stream is tried to be opened whose connection breaks before anything is decided: a destination in a crowd
+/// of strangers may have had no seat for it.
+const TRIES: u32 = 5;
+
+/// The pause between two tries.
+const TRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the statelet thread is told, in this order.
 pub enum StateletTask {
@@ -49,6 +60,10 @@ pub struct Outgoing<F: Send + 'static> {
 pub struct StreamOptions {
     /// Where the destination listens.
     pub destination: SocketAddr,
+    /// The destination's name, if it was told.
+    pub destination_name: Option<Name>,
+    /// How we speak to others.
+    pub security: Security,
     /// Send buffer of each stream.
     pub buffer_bytes: usize,
     /// Statelets fill this many bytes before they are sent,
@@ -59,9 +74,11 @@ pub struct StreamOptions {
 
 impl StreamOptions {
     /// The options of a migration within the limits of the instance.
-    pub fn new(destination: SocketAddr, limits: &Limits, options: &StartOptions) -> Self {
+    pub fn new(destination: SocketAddr, security: &Security, limits: &Limits, options: &StartOptions) -> Self {
         Self {
             destination,
+            destination_name: options.destination.clone(),
+            security: security.clone(),
             buffer_bytes: limits.stream_buffer_bytes,
             segment_bytes: limits.statelet_segment_bytes,
             delay: Duration::from_micros(options.statelet_delay_us.min(1_000_000).into()),
@@ -129,10 +146,9 @@ fn open<F: Send + 'static>(
     role: StreamRole,
     hello: &[u8],
     options: &StreamOptions,
-) -> Option<TcpStream> {
+) -> Option<Channel> {
     let handshake = || {
-        let mut stream = net::connect(options.destination, options.buffer_bytes, || session.is_cancelled())?;
-        session.register(&stream)?;
+        let mut stream = connect(session, options)?;
         stream.write_all(hello)?;
         let mut reply = [0; REPLY_LEN];
         stream.read_exact(&mut reply)?;
@@ -153,4 +169,25 @@ fn open<F: Send + 'static>(
             None
         }
     }
+}
+
+/// Connects to the destination and makes sure that it is the one that was named.
+fn connect<F: Send + 'static>(session: &Session<F>, options: &StreamOptions) -> io::Result<Channel> {
+    let expected = match (&options.security, &options.destination_name) {
+        (_, Some(name)) => Expected::one(Role::Instance, name.clone()),
+        (Security::Plaintext, None) => Expected::any(Role::Instance),
+        (Security::Tls(_), None) => return Err(io::Error::other("the controller did not say who the destination is")),
+    };
+    for tried in 1.. {
+        let tcp = net::connect(options.destination, options.buffer_bytes, || session.is_cancelled())?;
+        session.register(&tcp)?;
+        let deadline = Instant::now() + HANDSHAKE_PATIENCE;
+        match slim_trust::connect(tcp, &options.security, &expected, Duration::ZERO, deadline) {
+            Err(refused) if refused.is_undecided() && tried < TRIES && !session.is_cancelled() => {
+                std::thread::sleep(TRY_PAUSE);
+            }
+            result => return result.map_err(io::Error::from),
+        }
+    }
+    Err(Refused::Slow.into())
 }

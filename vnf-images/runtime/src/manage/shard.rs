@@ -11,9 +11,9 @@ use slim_core::protocol::control::{QueueStatus, StartOptions};
 use slim_core::protocol::stream::{Handshake, StreamRole};
 use slim_core::vei::lcore::{Command, Frozen};
 use slim_core::vei::{LcoreCommand, StreamCommand};
+use slim_trust::Channel;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::TcpStream;
 
 /// Why a command of the state machine could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +170,7 @@ impl<F: NetworkFunction> ManagedShard<F> {
         &mut self,
         migration: MigrationId,
         role: StreamRole,
-        stream: TcpStream,
+        stream: Channel,
         means: &Means<'_, F>,
     ) -> Result<(), CarryOutError> {
         let nf = match role {

@@ -6,8 +6,9 @@ use slim_core::protocol::control::SnapshotTotals;
 use slim_core::protocol::stream::StreamRole;
 use slim_core::snapshot::SnapshotWriter;
 use slim_core::vei::StreamEvent;
+use slim_trust::Channel;
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ const FILLER_RECORD_BYTES: u64 = 64 << 10;
 const WRITE_MAX: usize = 16 << 10;
 
 /// Waits for the state to send, sends it and closes the stream. The state is let go of as it is sent.
-pub fn run<F: Send + 'static>(session: &Session<F>, mut stream: TcpStream, tasks: &Receiver<SnapshotTask>) {
+pub fn run<F: Send + 'static>(session: &Session<F>, mut stream: Channel, tasks: &Receiver<SnapshotTask>) {
     // No sender any more: the migration has ended before the freeze.
     let Ok(task) = tasks.recv() else { return };
     match send(&mut stream, task) {
@@ -31,7 +32,7 @@ pub fn run<F: Send + 'static>(session: &Session<F>, mut stream: TcpStream, tasks
     }
 }
 
-fn send(stream: &mut TcpStream, task: SnapshotTask) -> Result<SnapshotTotals, Box<dyn std::error::Error>> {
+fn send(stream: &mut Channel, task: SnapshotTask) -> Result<SnapshotTotals, Box<dyn std::error::Error>> {
     let mut writer = SnapshotWriter::new(task.frozen, task.filler_bytes);
     let mut pace = Pace::new(task.rate_bytes_per_s);
     let mut buffer = Vec::new();
@@ -47,7 +48,7 @@ fn send(stream: &mut TcpStream, task: SnapshotTask) -> Result<SnapshotTotals, Bo
     Ok(totals(writer.totals(), bytes))
 }
 
-fn write(stream: &mut TcpStream, pace: &mut Pace, buffer: &mut Vec<u8>) -> std::io::Result<u64> {
+fn write(stream: &mut Channel, pace: &mut Pace, buffer: &mut Vec<u8>) -> std::io::Result<u64> {
     for piece in buffer.chunks(WRITE_MAX) {
         pace.wait(piece.len());
         stream.write_all(piece)?;

@@ -8,8 +8,9 @@ use slim_core::protocol::control::StateletTotals;
 use slim_core::protocol::stream::{StreamRole, encode_taken_over};
 use slim_core::statelet::{DecodeError, Decoder, Record, encode};
 use slim_core::vei::StreamEvent;
+use slim_trust::Channel;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ enum Ending {
 /// Reads statelets until the end record, then waits for the word that this instance has taken over and passes it on.
 pub fn run<F: Send + 'static>(
     session: &Session<F>,
-    mut stream: TcpStream,
+    mut stream: Channel,
     st_q_in: &StQIn,
     acknowledge: &Receiver<TakenOver>,
 ) {
@@ -50,11 +51,11 @@ pub fn run<F: Send + 'static>(
     }
     // Closing at once might discard the acknowledgement; the source closes when it has it.
     let _ = stream.shutdown(Shutdown::Write);
-    let _ = stream.set_read_timeout(Some(LINGER));
+    let _ = stream.set_timeouts(Some(LINGER), None);
     let _ = stream.read(&mut [0]);
 }
 
-fn read(stream: &mut TcpStream, st_q_in: &StQIn) -> Result<(), Ending> {
+fn read(stream: &mut Channel, st_q_in: &StQIn) -> Result<(), Ending> {
     let mut decoder = Decoder::new();
     let mut buffer = vec![0; READ_MAX];
     // Statelets that have arrived whole; they enter the queue together.

@@ -3,7 +3,6 @@
 //! It fills a segment before it sends, unless the oldest statelet has waited long enough. It polls `st_q_out`, for the
 //! lcore must not spend a system call on waking it, and only while a migration lasts.
 
-use super::net;
 use super::outgoing::{StateletTask, StreamOptions};
 use super::pump::{Pump, PumpError, Step};
 use super::session::Session;
@@ -11,8 +10,8 @@ use slim_core::protocol::control::StateletTotals;
 use slim_core::protocol::stream::{StreamRole, TAKEN_OVER_LEN, check_taken_over};
 use slim_core::statelet::End;
 use slim_core::vei::StreamEvent;
+use slim_trust::Channel;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -38,7 +37,7 @@ enum Ended {
 /// Carries out `tasks` on an open stream until the migration ends one way or the other.
 pub fn run<F: Send + 'static>(
     session: &Session<F>,
-    mut stream: TcpStream,
+    mut stream: Channel,
     tasks: &Receiver<StateletTask>,
     options: &StreamOptions,
 ) {
@@ -52,7 +51,7 @@ pub fn run<F: Send + 'static>(
 
 fn statelets<F: Send + 'static>(
     session: &Session<F>,
-    stream: &mut TcpStream,
+    stream: &mut Channel,
     tasks: &Receiver<StateletTask>,
     options: &StreamOptions,
 ) -> Result<(), Ended> {
@@ -70,12 +69,12 @@ fn statelets<F: Send + 'static>(
     check_taken_over(&answer, session.migration()).map_err(|error| Ended::Malformed(error.to_string()))
 }
 
-fn next_task(stream: &TcpStream, tasks: &Receiver<StateletTask>) -> Result<StateletTask, Ended> {
+fn next_task(stream: &Channel, tasks: &Receiver<StateletTask>) -> Result<StateletTask, Ended> {
     loop {
         match tasks.recv_timeout(LOOK) {
             Ok(task) => return Ok(task),
             Err(RecvTimeoutError::Disconnected) => return Err(Ended::Cancelled),
-            Err(RecvTimeoutError::Timeout) if net::is_closed_by_peer(stream) => return Err(Ended::ClosedByPeer),
+            Err(RecvTimeoutError::Timeout) if stream.is_closed_by_peer() => return Err(Ended::ClosedByPeer),
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
@@ -83,7 +82,7 @@ fn next_task(stream: &TcpStream, tasks: &Receiver<StateletTask>) -> Result<State
 
 /// Sends statelets until it is told to flush and `st_q_out` is empty.
 fn pump(
-    stream: &mut TcpStream,
+    stream: &mut Channel,
     tasks: &Receiver<StateletTask>,
     st_q_out: rtrb::Consumer<u8>,
     options: &StreamOptions,
@@ -108,7 +107,7 @@ fn pump(
         }
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
-            if net::is_closed_by_peer(stream) {
+            if stream.is_closed_by_peer() {
                 return Err(Ended::ClosedByPeer);
             }
         }

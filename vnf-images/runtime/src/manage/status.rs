@@ -6,6 +6,7 @@ use dpdk::Port;
 use slim_core::nf::{Gauge, NetworkFunction};
 use slim_core::protocol::control::{Counters, QueueStatus};
 use slim_core::vei::lcore::Cause;
+use slim_trust::Door;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,10 +16,13 @@ pub struct Sources {
     pub lcores: Vec<Arc<LcoreCounters>>,
     /// Of each port's driver.
     pub ports: Vec<Port>,
+    /// Of each listening port.
+    pub doors: Vec<Arc<Door>>,
 }
 
 impl Sources {
-    /// Every counter by name: `port.in.rx_packets`, `drop.pkt_q_full`, `nat.drop.no_binding`, `lcore.sleeps`.
+    /// Every counter by name: `port.in.rx_packets`, `drop.pkt_q_full`, `nat.drop.no_binding`, `lcore.sleeps`,
+    /// `state.refused.expired`.
     pub fn counters<F: NetworkFunction>(&self) -> Counters {
         let mut counters = Counters::new();
         for lcore in &self.lcores {
@@ -53,6 +57,7 @@ impl Sources {
             counters.insert(format!("port.{name}.rx_errors"), stats.rx_errors);
             counters.insert(format!("port.{name}.tx_errors"), stats.tx_errors);
         }
+        counters.extend(self.doors.iter().flat_map(|door| door.counters()));
         counters
     }
 

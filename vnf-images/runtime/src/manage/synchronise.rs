@@ -12,8 +12,9 @@ use slim_core::protocol::stream::StreamRole;
 use slim_core::snapshot::{SnapshotError, SnapshotReader};
 use slim_core::statelet::{DecodeError, Decoder, Record};
 use slim_core::vei::StreamEvent;
+use slim_trust::Channel;
 use std::io::{self, Read};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::mpsc::Receiver;
 
 const READ_MAX: usize = 64 << 10;
@@ -39,7 +40,7 @@ enum Ending {
 /// Makes `nf` what the source's is, and gives it to the management thread.
 pub fn run<F: NetworkFunction>(
     session: &Session<F>,
-    stream: TcpStream,
+    stream: Channel,
     st_q_in: &StQIn,
     mut nf: Box<F>,
     apply: &Receiver<Apply>,
@@ -57,7 +58,7 @@ pub fn run<F: NetworkFunction>(
     }
 }
 
-fn install<F: NetworkFunction>(mut stream: TcpStream, nf: &mut F) -> Result<SnapshotTotals, Ending> {
+fn install<F: NetworkFunction>(mut stream: Channel, nf: &mut F) -> Result<SnapshotTotals, Ending> {
     let mut reader = SnapshotReader::new();
     let mut buffer = vec![0; READ_MAX];
     let mut bytes = 0;

@@ -1,15 +1,21 @@
-//! A control connection that never blocks.
+//! A control connection that never blocks: a thread reads it.
 
+use crate::trust::{DAY, any_instance};
 use slim_core::protocol::control::{
     ControlError, InstanceEvent, InstanceReply, InstanceRequest, LineBuffer, Request, ServerMessage, decode, encode,
 };
+use slim_trust::{Channel, Refused, Security};
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+type Message = ServerMessage<InstanceReply, InstanceEvent>;
 
 pub struct Control {
-    stream: TcpStream,
-    lines: LineBuffer,
+    channel: Channel,
+    received: Receiver<Message>,
     next_id: u64,
     replies: BTreeMap<u64, Result<InstanceReply, ControlError>>,
     pub events: Vec<InstanceEvent>,
@@ -17,25 +23,36 @@ pub struct Control {
 }
 
 impl Control {
-    pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the instance listens");
-        stream.set_nonblocking(true).expect("nonblocking");
-        stream.set_nodelay(true).expect("no delay");
-        Self {
-            stream,
-            lines: LineBuffer::new(),
-            next_id: 1,
-            replies: BTreeMap::new(),
-            events: Vec::new(),
-            closed: false,
-        }
+    /// Connects as `security`; an instance that has been expired for some days will do.
+    pub fn connect(address: SocketAddr, security: &Security) -> Result<Self, Refused> {
+        let tcp = TcpStream::connect(address).expect("the instance listens");
+        tcp.set_nodelay(true).expect("no delay");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let channel_ = slim_trust::connect(tcp, security, &any_instance(), 7 * DAY, deadline)?;
+        channel_.wait_for_data(deadline)?;
+        let (sender, received) = channel();
+        let mut reading = channel_.clone();
+        std::thread::spawn(move || {
+            let mut lines = LineBuffer::new();
+            let mut bytes = [0; 4096];
+            while let Ok(len @ 1..) = reading.read(&mut bytes) {
+                lines.extend(&bytes[..len]);
+                while let Some(line) = lines.next_line().expect("lines of bounded length") {
+                    if sender.send(decode(line).expect("an instance's message")).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        let (replies, events) = (BTreeMap::new(), Vec::new());
+        Ok(Self { channel: channel_, received, next_id: 1, replies, events, closed: false })
     }
 
     pub fn send(&mut self, request: InstanceRequest) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         let line = encode(&Request::new(id, request)).expect("a short line");
-        self.stream.write_all(line.as_bytes()).expect("the instance reads");
+        self.channel.write_all(line.as_bytes()).expect("the instance reads");
         id
     }
 
@@ -44,20 +61,25 @@ impl Control {
     }
 
     pub fn poll(&mut self) {
-        let mut bytes = [0; 4096];
-        match self.stream.read(&mut bytes) {
-            Ok(0) => self.closed = true,
-            Ok(len) => self.lines.extend(&bytes[..len]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            Err(_) => self.closed = true,
-        }
-        while let Some(line) = self.lines.next_line().expect("lines of bounded length") {
-            match decode(line).expect("an instance's message") {
-                ServerMessage::Reply(reply) => {
+        loop {
+            match self.received.try_recv() {
+                Ok(ServerMessage::Reply(reply)) => {
                     self.replies.insert(reply.id, reply.result);
                 }
-                ServerMessage::Event(event) => self.events.push(event),
+                Ok(ServerMessage::Event(event)) => self.events.push(event),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.closed = true;
+                    return;
+                }
             }
         }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Wakes its thread. The instance may be gone.
+        let _ = self.channel.shutdown(std::net::Shutdown::Both);
     }
 }

@@ -23,8 +23,9 @@ pub fn program() -> PathBuf {
     program
 }
 
-pub fn config(name: &str, sockets: [&Path; 2], limits: &str) -> String {
+pub fn config(name: &str, sockets: [&Path; 2], identity: &Path, limits: &str) -> String {
     let [left, right] = sockets.map(Path::display);
+    let identity = identity.display();
     format!(
         r#"
         name = "{name}"
@@ -32,6 +33,7 @@ pub fn config(name: &str, sockets: [&Path; 2], limits: &str) -> String {
         address = "127.0.0.1/8"
         control_port = 0
         state_port = 0
+        identity = "{identity}"
         [[port]]
         name = "left"
         device = "net_virtio_user0,path={left},queue_size=1024,mac=02:00:00:00:00:01"
@@ -47,9 +49,11 @@ pub fn config(name: &str, sockets: [&Path; 2], limits: &str) -> String {
 }
 
 impl Instance {
-    pub fn start(name: &str, sockets: [&Path; 2], limits: &str) -> Self {
+    pub fn start(name: &str, sockets: [&Path; 2], pem: &str, limits: &str) -> Self {
         let file = sockets[0].with_extension("toml");
-        std::fs::write(&file, config(name, sockets, limits)).expect("a writable directory");
+        let identity = sockets[0].with_extension("pem");
+        slim_trust::files::create_secret(&identity, pem).expect("a writable directory");
+        std::fs::write(&file, config(name, sockets, &identity, limits)).expect("a writable directory");
         let mut child = Command::new(program())
             .args(["--process", "--config"])
             .arg(&file)
@@ -70,7 +74,7 @@ impl Instance {
         Self {
             name: name.into(),
             child,
-            control: Control::connect(control_address),
+            control: Control::connect(control_address, &crate::trust::controller()).expect("it is ours"),
             control_address,
             state_address: address(" state="),
         }

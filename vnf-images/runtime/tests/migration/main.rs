@@ -6,9 +6,11 @@
 
 mod control;
 mod fabric;
+mod hostile;
 mod instance;
 mod peer;
 mod refusals;
 mod rollback;
 mod success;
+mod trust;
 mod world;

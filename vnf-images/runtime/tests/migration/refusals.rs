@@ -5,33 +5,7 @@ use crate::world::{A, B, World};
 use slim_core::protocol::control::{ErrorCode, InstanceRequest, InstanceRole, PrepareOptions, StartOptions};
 use slim_core::protocol::stream::{Handshake, Rejection, StreamRole, VERSION_MAX};
 use slim_core::protocol::{FailureCode, MigrationId, Name, Schema};
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
-
-#[test]
-fn garbage_on_both_ports_is_refused_and_packets_go_on() {
-    let mut world = World::live("");
-    let (control, state) = (world.instances[A].control_address, world.instances[A].state_address);
-    let pieces: [&[u8]; 4] = [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", &[0; 4096], &[0xff; 31], b"SLiM"];
-    for piece in pieces {
-        for address in [control, state] {
-            let mut stream = TcpStream::connect(address).expect("it listens");
-            stream.write_all(piece).expect("it listens");
-            // It may have seen enough already.
-            let _ = stream.shutdown(std::net::Shutdown::Write);
-            stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
-            let mut answer = Vec::new();
-            // It may be reset, having sent less than was written to it.
-            let _ = stream.read_to_end(&mut answer);
-            if address == state {
-                assert!(answer.is_empty() || answer.starts_with(b"SLiM"), "{answer:?}");
-            }
-        }
-    }
-    assert_eq!(world.role(A), InstanceRole::Live);
-    world.must_be_perfect();
-}
+use std::io::Write;
 
 #[test]
 fn streams_without_or_against_a_preparation_are_refused_with_the_reason() {

@@ -2,11 +2,13 @@
 
 use crate::fabric::{Fabric, Side};
 use crate::instance::Instance;
+use crate::trust;
 use slim_core::protocol::control::{
     ControlError, InstanceEvent, InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationReport,
     PrepareOptions, StartOptions,
 };
 use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Name, Nonce, PathSet, Schema};
+use slim_trust::Zeroizing;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,11 +49,17 @@ pub struct World {
 impl World {
     /// Two idle instances, `limits` being lines of their configurations' `[limits]`.
     pub fn new(limits: &str) -> Self {
+        Self::with_identities(limits, trust::instance_pem)
+    }
+
+    /// As [`new`](Self::new), with an identity of each instance's own.
+    pub fn with_identities(limits: &str, pem: impl Fn(&str) -> Zeroizing<String>) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a directory");
         let fabric = Fabric::new(2, directory.path());
-        let instances: Vec<Instance> =
-            [(A, "a"), (B, "b")].map(|(index, name)| Instance::start(name, fabric.sockets(index), limits)).into();
+        let instances: Vec<Instance> = [(A, "a"), (B, "b")]
+            .map(|(index, name)| Instance::start(name, fabric.sockets(index), &pem(name), limits))
+            .into();
         let mut world = Self {
             instances,
             fabric,
@@ -71,7 +79,12 @@ impl World {
 
     /// As [`new`](Self::new), `a` being live and passing frames.
     pub fn live(limits: &str) -> Self {
-        let mut world = Self::new(limits);
+        Self::new(limits).activated()
+    }
+
+    /// Makes `a` live and passing frames.
+    pub fn activated(self) -> Self {
+        let mut world = self;
         world.ask(A, InstanceRequest::Activate {}).expect("activates");
         world.traffic(Duration::from_micros(200));
         world.run_for(Duration::from_millis(200));
@@ -250,20 +263,24 @@ impl World {
         (MigrationId(0x5117_0000 + self.migrations), Nonce(0x100 + self.migrations as u32))
     }
 
+    /// Prepares an instance for streams from the other one.
     pub fn prepare(&mut self, instance: usize, migration: MigrationId) {
         let kind = Name::try_from("numberer").expect("a name");
-        let options = PrepareOptions::default();
+        let source = Some(trust::name(&self.instances[1 - instance].name));
+        let options = PrepareOptions { source, ..PrepareOptions::default() };
         let request = InstanceRequest::Prepare { migration, kind, schema: Schema(1), shards: 1, options };
         self.ask(instance, request).expect("prepares");
         let armed = slim_core::protocol::DestinationPhase::Armed;
         self.phase(instance, MigrationPhase::Destination(armed));
     }
 
+    /// A request to start towards whoever is at `destination` and says that it is `b`, if nothing else is said.
     pub fn start_request(
         (migration, nonce): (MigrationId, Nonce),
         destination: SocketAddr,
-        options: StartOptions,
+        mut options: StartOptions,
     ) -> InstanceRequest {
+        options.destination.get_or_insert_with(|| trust::name("b"));
         InstanceRequest::Start { migration, destination, paths: PathSet::first(2), nonce, options }
     }
 
@@ -278,7 +295,8 @@ impl World {
     }
 
     /// A whole migration; returns both ends' reports.
-    pub fn migrate(&mut self, from: usize, to: usize, options: StartOptions) -> [MigrationReport; 2] {
+    pub fn migrate(&mut self, from: usize, to: usize, mut options: StartOptions) -> [MigrationReport; 2] {
+        options.destination = Some(trust::name(&self.instances[to].name));
         let ids = self.new_migration();
         self.prepare(to, ids.0);
         let destination = self.instances[to].state_address;
