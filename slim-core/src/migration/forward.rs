@@ -3,7 +3,8 @@
 use super::coordinator::{Coordinator, Purpose, Redirect, SourceAfter};
 use super::types::{CoordinatorPhase, Outcome};
 use crate::protocol::control::{
-    ControlError, ErrorCode, InstanceReply, InstanceRole, InstanceStatus, MigrationRole, ResolveOutcome, SwitchReply,
+    CAPACITY_MEMORY_AVAILABLE, CAPACITY_MEMORY_NEEDED, CAPACITY_TABLE, ControlError, Counters, ErrorCode,
+    InstanceReply, InstanceRole, InstanceStatus, MigrationRole, ResolveOutcome, SwitchReply,
 };
 use crate::protocol::{DestinationPhase, Failure, FailureCode, PathSet, SourcePhase, Text};
 use crate::time::Instant;
@@ -86,6 +87,7 @@ impl Coordinator {
         let check = || -> Result<PathSet, Failure> {
             compare(&identity(source), &identity(destination))
                 .map_err(|error| Failure::new(FailureCode::Incompatible, error.message))?;
+            fits(&source.capacity, &destination.capacity)?;
             if source.name == destination.name {
                 return Err(Failure::new(FailureCode::Refused, "src_inst and dst_inst are the same instance"));
             }
@@ -291,6 +293,32 @@ impl Coordinator {
             Outcome::Completed { source, destination, digests_equal, remark },
         );
     }
+}
+
+/// Whether the destination has room for whatever the source's state may grow to. What is not told is not compared.
+fn fits(source: &Counters, destination: &Counters) -> Result<(), Failure> {
+    for (name, entries) in source {
+        let Some(table) = name.strip_prefix(CAPACITY_TABLE) else { continue };
+        let message = match destination.get(name) {
+            Some(other) if other == entries => continue,
+            Some(other) => {
+                format!("{table} holds up to {entries} entries in src_inst, {other} in dst_inst: configure both alike")
+            }
+            None if destination.keys().any(|name| name.starts_with(CAPACITY_TABLE)) => {
+                format!("dst_inst has no table {table}")
+            }
+            None => continue,
+        };
+        return Err(Failure::new(FailureCode::Incompatible, message));
+    }
+    let memory = destination.get(CAPACITY_MEMORY_NEEDED).zip(destination.get(CAPACITY_MEMORY_AVAILABLE));
+    if let Some((needed, available)) = memory
+        && available < needed
+    {
+        let message = format!("dst_inst may need {needed} bytes and has {available}: give it more memory");
+        return Err(Failure::new(FailureCode::MemoryShort, message));
+    }
+    Ok(())
 }
 
 fn refused(message: alloc::string::String) -> Failure {

@@ -94,6 +94,8 @@ pub enum FailureCode {
     Aborted,
     /// Kind, schema, version or shards of the two instances differ.
     Incompatible,
+    /// The destination may not have the memory that the state and its queues can take.
+    MemoryShort,
     /// A request was refused by an instance or the switch.
     Refused,
     /// The destination refused a stream's handshake.

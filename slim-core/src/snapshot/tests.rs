@@ -331,6 +331,9 @@ impl FrozenItem for Oversized {
     fn header(&self) -> ItemHeader {
         ItemHeader { segments: 1, entries: 1, capacity: 1, hash_seed: 0, layout: 0 }
     }
+    fn capacity_bytes(&self) -> u64 {
+        0
+    }
     fn archive_segment(&self, _: u32) -> Result<Option<rkyv::util::AlignedVec>, ArchiveError> {
         let mut archive = rkyv::util::AlignedVec::new();
         archive.resize(self.0, 0);

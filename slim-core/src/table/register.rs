@@ -104,6 +104,10 @@ impl<T: Pod> FrozenItem for FrozenRegister<T> {
         Register::<T>::HEADER
     }
 
+    fn capacity_bytes(&self) -> u64 {
+        size_of::<T>() as u64
+    }
+
     fn archive_segment(&self, index: u32) -> Result<Option<AlignedVec>, ArchiveError> {
         if index == 0 { archive::write(core::iter::once((0, 0u8, self.value))) } else { Ok(None) }
     }

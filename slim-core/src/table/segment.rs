@@ -187,7 +187,6 @@ impl<K: Pod, V: Pod> Segment<K, V> {
     }
 
     /// Whether snapshots share this segment.
-    #[cfg(test)]
     pub(super) fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }

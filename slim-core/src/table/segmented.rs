@@ -129,7 +129,8 @@ impl<K: Pod, V: Pod> SegmentedTable<K, V> {
 
     /// Whether a snapshot still reads the segment.
     fn is_shared(&self, index: usize) -> bool {
-        self.root.get(index / DIRECTORY_SEGMENTS).is_some_and(|directory| Arc::strong_count(directory) > 1)
+        let Some(directory) = self.root.get(index / DIRECTORY_SEGMENTS) else { return false };
+        Arc::strong_count(directory) > 1 || segment_in(&self.root, index).is_some_and(Segment::is_shared)
     }
 
     #[inline(always)]
@@ -390,6 +391,12 @@ impl<K: Pod, V: Pod> FrozenItem for FrozenSegmentedTable<K, V> {
 
     fn header(&self) -> ItemHeader {
         self.header
+    }
+
+    fn capacity_bytes(&self) -> u64 {
+        // An entry with its share of the bookkeeping.
+        let slot = size_of::<Slot<K, V>>() + 2;
+        u64::from(self.header.segments) * (SEGMENT_SLOTS * slot) as u64
     }
 
     fn archive_segment(&self, index: u32) -> Result<Option<AlignedVec>, ArchiveError> {

@@ -97,6 +97,9 @@ pub trait FrozenItem: Send {
     /// What the destination must know first.
     fn header(&self) -> ItemHeader;
 
+    /// What the item takes in memory when it is full.
+    fn capacity_bytes(&self) -> u64;
+
     /// The rkyv archive of segment `index`, or `None` if it has no entries and need not travel.
     fn archive_segment(&self, index: u32) -> Result<Option<AlignedVec>, ArchiveError>;
 

@@ -99,6 +99,40 @@ fn what_does_not_fit_is_refused_before_anybody_is_asked_to_do_anything() {
 }
 
 #[test]
+fn a_destination_without_room_for_the_state_is_refused_before_anything_begins() {
+    let with = |capacity: &[(&str, u64)]| capacity.iter().map(|(name, value)| ((*name).into(), *value)).collect();
+    let source = [("table.sessions", 1000), ("pkt_q_bytes", 5)];
+    let roomy = [("table.sessions", 1000), ("memory_needed_bytes", 100), ("memory_available_bytes", 100)];
+    let small = [("table.sessions", 500)];
+    let large = [("table.sessions", 2000)];
+    let other = [("table.hosts", 1000)];
+    let short = [("table.sessions", 1000), ("memory_needed_bytes", 100), ("memory_available_bytes", 99)];
+    type Capacity = [(&'static str, u64)];
+    let cases: [(&Capacity, Option<(FailureCode, &str)>); 5] = [
+        (&roomy, None),
+        (&small, Some((FailureCode::Incompatible, "sessions holds up to 1000 entries in src_inst, 500 in dst_inst"))),
+        (&large, Some((FailureCode::Incompatible, "2000 in dst_inst"))),
+        (&other, Some((FailureCode::Incompatible, "dst_inst has no table sessions"))),
+        (&short, Some((FailureCode::MemoryShort, "may need 100 bytes and has 99"))),
+    ];
+    for (destination, expected) in cases {
+        let mut bench = Bench::new();
+        bench.check(|described, other, _| {
+            described.capacity = with(&source);
+            other.capacity = with(destination);
+        });
+        let Some((code, words)) = expected else {
+            assert_eq!(bench.coordinator.phase(), CoordinatorPhase::Preparing);
+            continue;
+        };
+        assert_eq!(bench.rolled_back(), code);
+        let Outcome::RolledBack { failure, .. } = bench.outcome() else { unreachable!() };
+        assert!(failure.message.as_str().contains(words), "{failure} does not say {words}");
+        assert!(bench.instance_calls.is_empty() && bench.switch_calls.is_empty());
+    }
+}
+
+#[test]
 fn ports_must_be_as_many() {
     let mut bench = Bench::new();
     bench.check(|_, _, instances| drop(instances[1].ports.pop()));

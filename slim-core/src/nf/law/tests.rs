@@ -126,6 +126,9 @@ impl FrozenItem for Leaky {
     fn header(&self) -> ItemHeader {
         self.freeze_now().header()
     }
+    fn capacity_bytes(&self) -> u64 {
+        self.freeze_now().capacity_bytes()
+    }
     fn archive_segment(&self, index: u32) -> Result<Option<rkyv::util::AlignedVec>, ArchiveError> {
         self.freeze_now().archive_segment(index)
     }

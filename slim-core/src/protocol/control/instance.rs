@@ -103,6 +103,15 @@ pub enum InstanceReply {
     Status(Box<InstanceStatus>),
 }
 
+/// In [`Description::capacity`]: followed by a table's name, the most entries it accepts.
+pub const CAPACITY_TABLE: &str = "table.";
+
+/// In [`Description::capacity`]: what full tables and queues take in memory.
+pub const CAPACITY_MEMORY_NEEDED: &str = "memory_needed_bytes";
+
+/// In [`Description::capacity`]: the memory that is free at present.
+pub const CAPACITY_MEMORY_AVAILABLE: &str = "memory_available_bytes";
+
 /// What an instance is; it does not change while it runs, except for the role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,7 +132,7 @@ pub struct Description {
     pub role: InstanceRole,
     /// Where it listens for streams.
     pub state_address: SocketAddr,
-    /// Bounds, such as `pkt_q_bytes` or `sessions`.
+    /// Bounds, such as `pkt_q_bytes`; those of tables as [`CAPACITY_TABLE`], memory as [`CAPACITY_MEMORY_NEEDED`].
     pub capacity: Counters,
     /// Time from power-on to ready, as the guest saw it.
     pub boot_ms: u64,

@@ -28,8 +28,9 @@ pub use codec::{DecodeError, LINE_BYTES_MAX, LineBuffer, LineTooLong, decode, de
 pub use envelope::{Event, Reply, Request, ServerMessage, VERSION};
 pub use error::{ControlError, ErrorCode};
 pub use instance::{
-    Description, Holder, InstanceEvent, InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationRole,
-    MigrationStatus, QueueStatus, ResolveOutcome,
+    CAPACITY_MEMORY_AVAILABLE, CAPACITY_MEMORY_NEEDED, CAPACITY_TABLE, Description, Holder, InstanceEvent,
+    InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationRole, MigrationStatus, QueueStatus,
+    ResolveOutcome,
 };
 pub use options::{DestinationTimeouts, PrepareOptions, SourceTimeouts, StartOptions};
 pub use report::{MigrationReport, PhaseDuration, PktQTotals, SnapshotTotals, StateletTotals, WorkloadTotals};

@@ -412,6 +412,11 @@ impl<K: Pod, V: Pod> FrozenItem for FrozenGenerationTable<K, V> {
         self.header
     }
 
+    fn capacity_bytes(&self) -> u64 {
+        // Two values per entry, their generations, and the entry's place in the index.
+        self.header.capacity * (size_of::<K>() + 2 * size_of::<V>() + 32) as u64
+    }
+
     fn archive_segment(&self, index: u32) -> Result<Option<AlignedVec>, ArchiveError> {
         archive::write(self.entries(index as usize))
     }
