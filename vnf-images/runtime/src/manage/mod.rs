@@ -12,6 +12,7 @@
 //! read and write a connection, send or install a snapshot, compute a digest.
 
 mod accept;
+mod capacity;
 pub mod control;
 mod inbox;
 mod incoming;
