@@ -3,7 +3,7 @@
 use super::ethernet::{ARP_LEN, ARP_PREFIX, Arp, ArpOperation, ETHERNET_LEN, Ethernet, ether_type};
 use super::ipv4::{IPV4_LEN, Ipv4, protocol};
 use super::mac::MacAddr;
-use super::transport::{TCP_LEN, Tcp, TcpFlags, UDP_LEN, Udp};
+use super::transport::{ICMPV4_LEN, Icmpv4, TCP_LEN, Tcp, TcpFlags, UDP_LEN, Udp};
 use super::{HeaderError, NoRoom};
 use core::net::SocketAddrV4;
 
@@ -12,6 +12,9 @@ pub const UDP_PAYLOAD_AT: usize = ETHERNET_LEN + IPV4_LEN + UDP_LEN;
 
 /// Where the payload of a TCP frame without options starts, in bytes from its begin.
 pub const TCP_PAYLOAD_AT: usize = ETHERNET_LEN + IPV4_LEN + TCP_LEN;
+
+/// Where the payload of an ICMP frame starts, in bytes from its begin.
+pub const ICMP_PAYLOAD_AT: usize = ETHERNET_LEN + IPV4_LEN + ICMPV4_LEN;
 
 /// Length of an ARP frame without padding, in bytes.
 pub const ARP_FRAME_LEN: usize = ETHERNET_LEN + ARP_LEN;
@@ -27,6 +30,17 @@ pub struct Ends {
     pub source: SocketAddrV4,
     /// Destination address and port.
     pub destination: SocketAddrV4,
+}
+
+/// The fields of an ICMP message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IcmpFields {
+    /// The type; see [`icmp_type`](super::icmp_type).
+    pub message_type: u8,
+    /// The code.
+    pub code: u8,
+    /// The rest of the header: identifier and sequence number, an MTU, or nothing.
+    pub rest: [u8; 4],
 }
 
 /// The fields of a TCP segment beside its ports.
@@ -85,6 +99,22 @@ pub fn tcp(buffer: &mut [u8], ends: &Ends, fields: &TcpFields, payload: &[u8]) -
     header[14..16].copy_from_slice(&fields.window.to_be_bytes());
     header[16..].fill(0);
     fill_transport_checksum(frame)
+}
+
+/// Writes an ICMP frame with a copy of `payload` and returns its length. Ports are ignored.
+///
+/// # Errors
+/// [`NoRoom`] if the frame does not fit into `buffer` or an IPv4 packet.
+pub fn icmp(buffer: &mut [u8], ends: &Ends, fields: &IcmpFields, payload: &[u8]) -> Result<usize, NoRoom> {
+    copy_payload(buffer, ICMP_PAYLOAD_AT, payload)?;
+    let frame = buffer.get_mut(..ICMP_PAYLOAD_AT + payload.len()).ok_or(NoRoom)?;
+    let message = network_headers(frame, ends, protocol::ICMP)?;
+    let header = message.first_chunk_mut::<ICMPV4_LEN>().ok_or(NoRoom)?;
+    header[..2].copy_from_slice(&[fields.message_type, fields.code]);
+    header[4..].copy_from_slice(&fields.rest);
+    let (mut icmp, data) = Icmpv4::parse_mut(message).map_err(no_room)?;
+    icmp.fill_checksum(data);
+    Ok(frame.len())
 }
 
 /// Writes an ARP frame and returns its length, [`ARP_FRAME_LEN`].

@@ -7,6 +7,22 @@ use serde::Deserialize;
 use slim_core::nf::{ConfigError, InterfaceAddress, Shard};
 use slim_core::packet::MacAddr;
 
+/// Which packets from outside an interior endpoint receives while it is mapped (RFC 4787 §5, RFC 5382 R3).
+///
+/// Answers to ICMP queries come from where the query went, in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Filtering {
+    /// Everybody's: best for applications (RFC 4787 R8, RFC 6888 R7).
+    #[default]
+    EndpointIndependent = 0,
+    /// Those of addresses it has sent to: more stringent (RFC 4787 R8).
+    AddressDependent = 1,
+    /// Those of addresses and ports it has sent to, as the paper's NAT.
+    AddressAndPortDependent = 2,
+}
+
 /// What the operator sets. Every field but the first four has a default.
 ///
 /// Both ends of a migration must be configured alike; addresses, port range and capacities are compared.
@@ -24,6 +40,10 @@ pub struct Config {
     /// The router to servers beyond the exterior network. Without it, only that network can be reached.
     #[serde(default)]
     pub exterior_gateway: Option<Ipv4Addr>,
+
+    /// Which packets from outside a mapped endpoint receives. Default endpoint_independent.
+    #[serde(default)]
+    pub filtering: Filtering,
 
     /// The lowest exterior port, at least 1. Default 1024.
     #[serde(default = "default::port_first")]
@@ -57,6 +77,9 @@ pub struct Config {
     /// How long a closed or reset TCP session stays. Default and least 240 (RFC 5382 R5, RFC 7857 §2).
     #[serde(default = "default::tcp_transitory_timeout_s")]
     pub tcp_closing_timeout_s: u32,
+    /// How long an ICMP query session stays without another query. Default and least 60 (RFC 5508 R2).
+    #[serde(default = "default::icmp_timeout_s")]
+    pub icmp_timeout_s: u32,
     /// How long an ARP entry stays without being confirmed. Default 300, at least 10.
     #[serde(default = "default::arp_timeout_s")]
     pub arp_timeout_s: u32,
@@ -90,6 +113,9 @@ mod default {
     pub(super) fn tcp_transitory_timeout_s() -> u32 {
         240
     }
+    pub(super) fn icmp_timeout_s() -> u32 {
+        60
+    }
     pub(super) fn arp_timeout_s() -> u32 {
         300
     }
@@ -118,6 +144,7 @@ impl Config {
             exterior_address: exterior,
             exterior_mac,
             exterior_gateway: None,
+            filtering: Filtering::default(),
             port_first: default::port_first(),
             port_last: default::port_last(),
             sessions_max: default::sessions_max(),
@@ -128,6 +155,7 @@ impl Config {
             tcp_established_timeout_s: default::tcp_established_timeout_s(),
             tcp_opening_timeout_s: default::tcp_transitory_timeout_s(),
             tcp_closing_timeout_s: default::tcp_transitory_timeout_s(),
+            icmp_timeout_s: default::icmp_timeout_s(),
             arp_timeout_s: default::arp_timeout_s(),
             host_timeout_s: default::host_timeout_s(),
         }
@@ -166,7 +194,7 @@ impl Config {
         })
     }
 
-    /// The most endpoints that can be mapped: no more than there are sessions, or ports for both protocols.
+    /// The most endpoints that can be mapped: no more than there are sessions, or ports for all protocols.
     pub(crate) fn mappings_max(&self, ports: PortRange) -> u32 {
         self.sessions_max.min(ports.len() * Protocol::ALL.len() as u32)
     }
@@ -219,6 +247,7 @@ impl Config {
             ("tcp_established_timeout_s", self.tcp_established_timeout_s, 7440),
             ("tcp_opening_timeout_s", self.tcp_opening_timeout_s, 240),
             ("tcp_closing_timeout_s", self.tcp_closing_timeout_s, 240),
+            ("icmp_timeout_s", self.icmp_timeout_s, 60),
             ("arp_timeout_s", self.arp_timeout_s, 10),
             ("host_timeout_s", self.host_timeout_s, 1),
         ] {

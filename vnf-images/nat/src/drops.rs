@@ -17,8 +17,14 @@ slim_core::drop_reasons! {
     TtlExpired = "ttl_expired",
     /// A fragment; not supported yet.
     FragmentUnsupported = "fragment_unsupported",
-    /// ICMP; not supported yet.
+    /// ICMP that is neither a query (or, inbound, a reply), nor an error that is translated.
     IcmpUnsupported = "icmp_unsupported",
+    /// An ICMP message that is cut off, or an error whose embedded packet is.
+    IcmpMalformed = "icmp_malformed",
+    /// An ICMP message with a wrong checksum (RFC 5508 R3).
+    IcmpChecksum = "icmp_checksum",
+    /// An ICMP error about a packet that belongs to no session (RFC 5508 R4, R5).
+    IcmpNoSession = "icmp_no_session",
     /// A transport protocol other than UDP, TCP and ICMP.
     ProtocolUnsupported = "protocol_unsupported",
     /// The source is not an address that a host on this side can have.
@@ -29,8 +35,6 @@ slim_core::drop_reasons! {
     Multicast = "multicast",
     /// The destination is the NAT itself, which offers no service.
     ToSelf = "to_self",
-    /// From the interior to the exterior address; not supported yet (RFC 4787 R9).
-    HairpinUnsupported = "hairpin_unsupported",
     /// The UDP length is wrong, or a port is zero.
     UdpMalformed = "udp_malformed",
     /// The TCP header length is wrong, or a port is zero.

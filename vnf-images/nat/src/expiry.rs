@@ -8,7 +8,7 @@ use crate::state::State;
 use crate::statelet::Statelet;
 use crate::tables::{Host, Neighbour, NeighbourKey, Session, SessionKey};
 use crate::tcp::TcpState;
-use crate::types::Side;
+use crate::types::{Protocol, Side};
 use core::net::Ipv4Addr;
 use slim_core::mutant::{self, Mutant};
 use slim_core::table::ScanCursor;
@@ -23,6 +23,7 @@ const REMOVALS_PER_CALL: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
     udp: u32,
+    icmp: u32,
     tcp_established: u32,
     tcp_opening: u32,
     tcp_closing: u32,
@@ -35,6 +36,7 @@ impl Timeouts {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             udp: config.udp_timeout_s,
+            icmp: config.icmp_timeout_s,
             tcp_established: config.tcp_established_timeout_s,
             tcp_opening: config.tcp_opening_timeout_s,
             tcp_closing: config.tcp_closing_timeout_s,
@@ -43,10 +45,11 @@ impl Timeouts {
         }
     }
 
-    fn of_session(&self, session: &Session) -> u32 {
+    fn of_session(&self, key: &SessionKey, session: &Session) -> u32 {
         match TcpState::from_code(session.tcp_state) {
+            None if key.protocol == Protocol::Icmp.number() => self.icmp,
             None => self.udp,
-            Some(TcpState::Opening) => self.tcp_opening,
+            Some(TcpState::Opening | TcpState::OpeningInbound) => self.tcp_opening,
             Some(TcpState::Established | TcpState::FinOutbound | TcpState::FinInbound) => self.tcp_established,
             Some(TcpState::Closing | TcpState::Reset) => self.tcp_closing,
         }
@@ -132,8 +135,8 @@ impl Sweep {
             let found = match self.stage {
                 Stage::Sessions => state
                     .sessions
-                    .scan(cursor, slots, |_, session: &Session| {
-                        state.age(session.last_seen) > timeouts.of_session(session)
+                    .scan(cursor, slots, |key, session: &Session| {
+                        state.age(session.last_seen) > timeouts.of_session(key, session)
                     })
                     .map(|(key, session)| Expired::Session(key, session)),
                 Stage::Hosts => state

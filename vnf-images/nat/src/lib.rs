@@ -7,18 +7,19 @@
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
 //! - [`ports`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
-//! - `arp`, `translate`: packets.
+//! - `arp`, `translate`, `transport`, `icmp`, `answer`: packets.
 //! - [`drops`]: why packets are dropped.
 //!
-//! Not supported yet, and dropped with a counter each: fragments, ICMP, hairpinning. As in the paper's prototype
-//! (§VI-C) for the first two.
+//! Not supported yet, and dropped with a counter: fragments, as in the paper's prototype (§VI-C).
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod arp;
 pub mod config;
 pub mod drops;
 mod expiry;
+mod icmp;
 pub mod ports;
 pub mod settings;
 mod state;
@@ -26,12 +27,15 @@ pub mod statelet;
 pub mod tables;
 pub mod tcp;
 mod translate;
+mod transport;
 pub mod types;
 
 pub use config::Config;
 pub use drops::Drop;
 
+use answer::ErrorBudget;
 use arp::AskLimiter;
+use config::Filtering;
 use core::net::Ipv4Addr;
 use expiry::{Sweep, Timeouts};
 use slim_core::nf::{
@@ -58,6 +62,8 @@ struct Interface {
 struct Totals {
     arp_requests_sent: u64,
     arp_learning_refused: u64,
+    icmp_errors_sent: u64,
+    echo_replies_sent: u64,
 }
 
 /// A network address translator, one shard of it.
@@ -65,12 +71,14 @@ pub struct Nat {
     state: State,
     interfaces: [Interface; 2],
     gateway: Option<Ipv4Addr>,
+    filtering: Filtering,
     sessions_per_host_max: Option<u32>,
     timeouts: Timeouts,
     // What follows is each host's own affair and no state of the function.
     ticker: Ticker,
     sweep: Sweep,
     asks: AskLimiter,
+    errors: ErrorBudget,
     gateway_asked_at: Option<u32>,
     totals: Totals,
 }
@@ -140,7 +148,7 @@ impl Nat {
 
 impl NetworkFunction for Nat {
     const KIND: &'static str = "nat";
-    const SCHEMA: u64 = 2;
+    const SCHEMA: u64 = 3;
     const PORTS: &'static [&'static str] = &["in", "out"];
     const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
 
@@ -152,11 +160,13 @@ impl NetworkFunction for Nat {
             state: State::new(config, shard, seed)?,
             interfaces: Side::ALL.map(|side| Interface { mac: config.mac(side), network: config.address(side) }),
             gateway: config.exterior_gateway,
+            filtering: config.filtering,
             sessions_per_host_max: config.sessions_per_host_max,
             timeouts: Timeouts::new(config),
             ticker: Ticker::default(),
             sweep: Sweep::new(),
             asks: AskLimiter::new(seed),
+            errors: ErrorBudget::default(),
             gateway_asked_at: None,
             totals: Totals::default(),
         })
@@ -165,7 +175,12 @@ impl NetworkFunction for Nat {
     #[inline]
     fn process<P: PacketBuf, E: Environment>(&mut self, env: &mut E, port: PortId, packet: &mut P) -> Verdict {
         self.advance_clock(env);
-        self.try_process(env, port, packet).unwrap_or_else(Verdict::from)
+        self.try_process(env, port, packet).unwrap_or_else(|drop| {
+            if let Some(side) = Side::of_port(port) {
+                self.report_drop(env, side, packet.bytes(), drop);
+            }
+            Verdict::from(drop)
+        })
     }
 
     #[inline]
@@ -213,10 +228,13 @@ impl NetworkFunction for Nat {
             gauge("arp_entries_capacity", neighbours.capacity()),
             gauge("udp_ports_used", ports.of(Protocol::Udp).used() as usize),
             gauge("tcp_ports_used", ports.of(Protocol::Tcp).used() as usize),
+            gauge("icmp_identifiers_used", ports.of(Protocol::Icmp).used() as usize),
             gauge("ports_per_protocol", ports.of(Protocol::Udp).range().len() as usize),
             gauge("clock_s", clock.get() as usize),
             Gauge { name: "arp_requests_sent", value: self.totals.arp_requests_sent },
             Gauge { name: "arp_learning_refused", value: self.totals.arp_learning_refused },
+            Gauge { name: "icmp_errors_sent", value: self.totals.icmp_errors_sent },
+            Gauge { name: "echo_replies_sent", value: self.totals.echo_replies_sent },
         ]
     }
 }

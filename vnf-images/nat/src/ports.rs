@@ -148,11 +148,12 @@ fn bit(port: u16) -> u64 {
     1 << (usize::from(port) % WORD_PORTS)
 }
 
-/// The exterior ports of one shard, per protocol, and the source of random choices among them.
+/// The exterior ports (for ICMP, identifiers) of one shard, per protocol, and the source of random choices among them.
 #[derive(Debug, Clone)]
 pub struct PortAllocator {
     udp: PortSet,
     tcp: PortSet,
+    icmp: PortSet,
     seed: u64,
     choices: u64,
 }
@@ -160,7 +161,8 @@ pub struct PortAllocator {
 impl PortAllocator {
     /// An allocator in which every port of `range` is free. `seed` makes its choices unpredictable.
     pub fn new(range: PortRange, seed: u64) -> Self {
-        Self { udp: PortSet::new(range), tcp: PortSet::new(range), seed, choices: 0 }
+        let set = PortSet::new(range);
+        Self { udp: set.clone(), tcp: set.clone(), icmp: set, seed, choices: 0 }
     }
 
     /// The ports of `protocol`.
@@ -168,6 +170,7 @@ impl PortAllocator {
         match protocol {
             Protocol::Udp => &self.udp,
             Protocol::Tcp => &self.tcp,
+            Protocol::Icmp => &self.icmp,
         }
     }
 
@@ -176,12 +179,13 @@ impl PortAllocator {
         match protocol {
             Protocol::Udp => &mut self.udp,
             Protocol::Tcp => &mut self.tcp,
+            Protocol::Icmp => &mut self.icmp,
         }
     }
 
     /// Ports taken, of all protocols.
     pub fn used(&self) -> u32 {
-        self.udp.used() + self.tcp.used()
+        self.udp.used() + self.tcp.used() + self.icmp.used()
     }
 
     /// A random free port; it stays free until it is taken. `None` if none is.
@@ -197,6 +201,7 @@ impl PortAllocator {
     pub fn clear(&mut self) {
         self.udp.clear();
         self.tcp.clear();
+        self.icmp.clear();
     }
 }
 

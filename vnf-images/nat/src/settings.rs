@@ -22,6 +22,8 @@ slim_core::pod! {
         pub mac: [[u8; 6]; 2],
         /// The lowest and highest exterior port of this shard.
         pub ports: [u16; 2],
+        /// The code of the [`Filtering`](crate::config::Filtering), of which some keep more state.
+        pub filtering: u8,
     }
 }
 
@@ -46,6 +48,7 @@ impl Settings {
             prefix_len: [interior.prefix_len, exterior.prefix_len],
             mac: [config.interior_mac.0, config.exterior_mac.0],
             ports: [first, last],
+            filtering: config.filtering as u8,
         };
         Ok(Self { own, register: Register::new("settings", own) })
     }
@@ -68,7 +71,7 @@ impl StateItem for Settings {
         self.register.adopt_segment(index, archive)?;
         if self.register.get() != self.own {
             self.register.set(self.own);
-            return Err(AdoptError::Header("the two NATs' addresses, networks or port ranges differ"));
+            return Err(AdoptError::Header("the two NATs' addresses, networks, port ranges or filtering differ"));
         }
         Ok(())
     }
@@ -81,6 +84,7 @@ impl StateItem for Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Filtering;
     use slim_core::packet::MacAddr;
 
     fn config() -> Config {
@@ -106,6 +110,7 @@ mod tests {
             Config { interior_address: "10.1.0.1/16".parse().unwrap(), ..config() },
             Config { interior_mac: MacAddr([2, 0, 0, 0, 0, 3]), ..config() },
             Config { port_last: 40_000, ..config() },
+            Config { filtering: Filtering::AddressDependent, ..config() },
         ] {
             assert!(matches!(adopt(&config(), &other, Shard::ONLY), Err(AdoptError::Header(_))));
         }

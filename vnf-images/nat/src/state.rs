@@ -15,11 +15,11 @@
 //! A session holds its mapping, which holds its binding and thereby the exterior port; with the last session the
 //! others go. A host entry outlives its sessions, for its counters, until it has been silent for the host time-out.
 
-use crate::config::{Config, is_unicast};
+use crate::config::{Config, Filtering, is_unicast};
 use crate::ports::PortAllocator;
 use crate::settings::Settings;
 use crate::statelet::{Statelet, TOTAL_MASK};
-use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, Session, SessionKey};
+use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, PeerKey, Session, SessionKey};
 use crate::tcp::TcpState;
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
 use core::net::Ipv4Addr;
@@ -43,6 +43,7 @@ pub(crate) enum Full {
     Mappings,
     Hosts,
     Neighbours,
+    Peers,
 }
 
 impl Full {
@@ -52,6 +53,7 @@ impl Full {
             Self::Mappings => "mappings",
             Self::Hosts => "hosts",
             Self::Neighbours => "neighbours",
+            Self::Peers => "peers",
         }
     }
 }
@@ -64,6 +66,9 @@ pub(crate) struct State {
     pub(crate) mappings: SegmentedTable<EndpointKey, Mapping>,
     bindings: SegmentedTable<EndpointKey, Binding>,
     pub(crate) sessions: SegmentedTable<SessionKey, Session>,
+    /// How many sessions endpoints have with each address; kept where filtering asks for it.
+    peers: SegmentedTable<PeerKey, u32>,
+    keeps_peers: bool,
     pub(crate) hosts: SegmentedTable<u32, Host>,
     pub(crate) neighbours: SegmentedTable<NeighbourKey, Neighbour>,
     /// An index over `bindings`: which ports they leave free.
@@ -86,6 +91,8 @@ impl State {
             mappings: SegmentedTable::with_capacity("mappings", mappings_max, key(0)),
             bindings: SegmentedTable::with_capacity("bindings", mappings_max, key(1)),
             sessions: SegmentedTable::with_capacity("sessions", sessions_max, key(2)),
+            peers: SegmentedTable::with_capacity("peers", sessions_max, key(6)),
+            keeps_peers: config.filtering == Filtering::AddressDependent,
             hosts: SegmentedTable::with_capacity("hosts", config.hosts_max as usize, key(3)),
             neighbours: SegmentedTable::with_capacity("neighbours", config.arp_entries_max as usize, key(4)),
             ports: PortAllocator::new(ports, key(5)),
@@ -100,6 +107,7 @@ impl State {
         f(&mut self.mappings);
         f(&mut self.bindings);
         f(&mut self.sessions);
+        f(&mut self.peers);
         f(&mut self.hosts);
         f(&mut self.neighbours);
     }
@@ -195,7 +203,7 @@ impl State {
             exterior_address: id.exterior.address.to_bits(),
             exterior_port: id.exterior.port,
             tcp_state: match id.protocol {
-                Protocol::Udp => 0,
+                Protocol::Udp | Protocol::Icmp => 0,
                 Protocol::Tcp => TcpState::Opening.code(),
             },
             last_seen: self.clock.get(),
@@ -205,7 +213,13 @@ impl State {
             self.sessions.remove(&key);
             return Err(refusal);
         }
+        if let Err(refusal) = self.hold_peer(&key) {
+            self.release_mapping(id.protocol, interior);
+            self.sessions.remove(&key);
+            return Err(refusal);
+        }
         if let Err(refusal) = self.hold_host(interior.address) {
+            self.release_peer(&key);
             self.release_mapping(id.protocol, interior);
             self.sessions.remove(&key);
             return Err(refusal);
@@ -251,6 +265,34 @@ impl State {
         self.ports.of_mut(protocol).release(exterior.port);
     }
 
+    /// Whether the session's interior endpoint has others with the same address.
+    pub(crate) fn knows_peer(&self, key: &SessionKey) -> bool {
+        self.peers.contains(&PeerKey::of(key))
+    }
+
+    fn hold_peer(&mut self, key: &SessionKey) -> Result<(), Refusal> {
+        if !self.keeps_peers {
+            return Ok(());
+        }
+        let peer = PeerKey::of(key);
+        let sessions = self.peers.get(&peer).map_or(0, |sessions| *sessions);
+        self.peers.insert(peer, sessions.saturating_add(1)).map(|_| ()).map_err(|_| Refusal::Full(Full::Peers))
+    }
+
+    fn release_peer(&mut self, key: &SessionKey) {
+        if !self.keeps_peers {
+            return;
+        }
+        let peer = PeerKey::of(key);
+        match self.peers.get_mut(&peer) {
+            Some(sessions) if *sessions > 1 => *sessions -= 1,
+            Some(_) => {
+                self.peers.remove(&peer);
+            }
+            None => {}
+        }
+    }
+
     fn hold_host(&mut self, address: Ipv4Addr) -> Result<(), Refusal> {
         if let Some(host) = self.hosts.get_mut(&address.to_bits()) {
             host.sessions = host.sessions.saturating_add(1);
@@ -292,6 +334,7 @@ impl State {
         if let Some(protocol) = Protocol::from_number(key.protocol) {
             self.release_mapping(protocol, key.interior());
         }
+        self.release_peer(key);
         if let Some(host) = self.hosts.get_mut(&key.interior_address) {
             host.sessions = host.sessions.saturating_sub(1);
         }

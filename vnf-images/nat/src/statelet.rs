@@ -12,6 +12,9 @@
 //! 0x0014  close udp       as above                                                               12
 //! 0x0015  close tcp       as above                                                               12
 //! 0x0016  tcp state       as above, state u8                                                     13
+//! 0x0017  session icmp    as for udp, with the interior and exterior identifiers and 0           18
+//! 0x0018  refresh icmp    as above                                                               12
+//! 0x0019  close icmp      as above                                                               12
 //! 0x0020  arp interior    addr, MAC                                                              10
 //! 0x0021  arp exterior    addr, MAC                                                              10
 //! 0x0022  arp interior gone  addr                                                                 4
@@ -138,6 +141,9 @@ mod types {
     pub(super) const CLOSE_UDP: u16 = 0x0014;
     pub(super) const CLOSE_TCP: u16 = 0x0015;
     pub(super) const TCP_STATE: u16 = 0x0016;
+    pub(super) const SESSION_ICMP: u16 = 0x0017;
+    pub(super) const REFRESH_ICMP: u16 = 0x0018;
+    pub(super) const CLOSE_ICMP: u16 = 0x0019;
     pub(super) const ARP_INTERIOR: u16 = 0x0020;
     pub(super) const ARP_EXTERIOR: u16 = 0x0021;
     pub(super) const ARP_INTERIOR_GONE: u16 = 0x0022;
@@ -154,10 +160,13 @@ impl Statelet {
             Self::Clock(_) => types::CLOCK,
             Self::Session { id: SessionId { protocol: Protocol::Udp, .. }, .. } => types::SESSION_UDP,
             Self::Session { id: SessionId { protocol: Protocol::Tcp, .. }, .. } => types::SESSION_TCP,
+            Self::Session { id: SessionId { protocol: Protocol::Icmp, .. }, .. } => types::SESSION_ICMP,
             Self::Refresh(SessionId { protocol: Protocol::Udp, .. }) => types::REFRESH_UDP,
             Self::Refresh(SessionId { protocol: Protocol::Tcp, .. }) => types::REFRESH_TCP,
+            Self::Refresh(SessionId { protocol: Protocol::Icmp, .. }) => types::REFRESH_ICMP,
             Self::Close(SessionId { protocol: Protocol::Udp, .. }) => types::CLOSE_UDP,
             Self::Close(SessionId { protocol: Protocol::Tcp, .. }) => types::CLOSE_TCP,
+            Self::Close(SessionId { protocol: Protocol::Icmp, .. }) => types::CLOSE_ICMP,
             Self::TcpState(..) => types::TCP_STATE,
             Self::Arp { side: Side::Interior, .. } => types::ARP_INTERIOR,
             Self::Arp { side: Side::Exterior, .. } => types::ARP_EXTERIOR,
@@ -207,10 +216,13 @@ impl Statelet {
             CLOCK => reader.u32().map(Self::Clock),
             SESSION_UDP => reader.session(Protocol::Udp),
             SESSION_TCP => reader.session(Protocol::Tcp),
+            SESSION_ICMP => reader.session(Protocol::Icmp),
             REFRESH_UDP => reader.id(Protocol::Udp).map(Self::Refresh),
             REFRESH_TCP => reader.id(Protocol::Tcp).map(Self::Refresh),
+            REFRESH_ICMP => reader.id(Protocol::Icmp).map(Self::Refresh),
             CLOSE_UDP => reader.id(Protocol::Udp).map(Self::Close),
             CLOSE_TCP => reader.id(Protocol::Tcp).map(Self::Close),
+            CLOSE_ICMP => reader.id(Protocol::Icmp).map(Self::Close),
             TCP_STATE => reader.tcp_state(),
             ARP_INTERIOR => reader.arp(Side::Interior),
             ARP_EXTERIOR => reader.arp(Side::Exterior),
@@ -231,7 +243,7 @@ pub fn coalescing(statelet_type: u16) -> Coalescing {
         // The address. Counts only add up, and touch nothing that others between them read.
         types::COUNT_OUTBOUND | types::COUNT_INBOUND => Coalescing::Merge { key_len: 4 },
         // They leave the counters of hosts alone and do not end hosts.
-        types::SESSION_UDP..=types::TCP_STATE | types::ARP_INTERIOR..=types::ARP_EXTERIOR_GONE => Coalescing::Pass,
+        types::SESSION_UDP..=types::CLOSE_ICMP | types::ARP_INTERIOR..=types::ARP_EXTERIOR_GONE => Coalescing::Pass,
         // Counts are made at the present time, and end with the host.
         _ => Coalescing::Barrier,
     }

@@ -10,7 +10,7 @@ slim_core::pod! {
     pub struct EndpointKey {
         /// The IPv4 address.
         pub address: u32,
-        /// The UDP or TCP port.
+        /// The UDP or TCP port, or the identifier of ICMP queries.
         pub port: u16,
         /// The transport protocol.
         pub protocol: u8,
@@ -48,7 +48,7 @@ slim_core::pod! {
         pub server_address: u32,
         /// The interior port.
         pub interior_port: u16,
-        /// The server's port.
+        /// The server's port; 0 for ICMP.
         pub server_port: u16,
         /// The transport protocol.
         pub protocol: u8,
@@ -62,10 +62,24 @@ slim_core::pod! {
         pub exterior_address: u32,
         /// The mapping's exterior port.
         pub exterior_port: u16,
-        /// The [`TcpState`](crate::tcp::TcpState)'s code, 0 for UDP.
+        /// The [`TcpState`](crate::tcp::TcpState)'s code, 0 for UDP and ICMP.
         pub tcp_state: u8,
         /// When an outbound packet or a change of state was last seen.
         pub last_seen: u32,
+    }
+}
+
+slim_core::pod! {
+    /// An interior endpoint and an address it has sessions with.
+    pub struct PeerKey {
+        /// The interior address.
+        pub interior_address: u32,
+        /// The server's address.
+        pub server_address: u32,
+        /// The interior port.
+        pub interior_port: u16,
+        /// The transport protocol.
+        pub protocol: u8,
     }
 }
 
@@ -149,6 +163,13 @@ impl SessionKey {
     pub(crate) fn id(&self, session: &Session) -> Option<SessionId> {
         let protocol = Protocol::from_number(self.protocol)?;
         Some(SessionId { protocol, exterior: session.exterior(), server: self.server() })
+    }
+}
+
+impl PeerKey {
+    pub(crate) const fn of(session: &SessionKey) -> Self {
+        let SessionKey { interior_address, server_address, interior_port, protocol, .. } = *session;
+        Self { interior_address, server_address, interior_port, protocol }
     }
 }
 

@@ -12,6 +12,9 @@
 //!                                        └───────────────┴─ (from Opening, Fin* too)          └──► Opening
 //! ```
 //!
+//! Where strangers' SYNs are let in, an inbound SYN leads to OpeningInbound, and an outbound one from there to
+//! Established.
+//!
 //! A session leaves the table by time alone, never at once: Opening, Closing and Reset idle out after the transitory
 //! time-outs, the others after the established one. So a lost last ACK is still translated, and a forged RST only
 //! shortens a session that its interior host does not use (RFC 7857 §2.2).
@@ -54,12 +57,21 @@ pub enum TcpState {
     Closing = 5,
     /// Either end has sent a RST.
     Reset = 6,
+    /// The server has sent its SYN, to an endpoint that receives those of strangers.
+    OpeningInbound = 7,
 }
 
 impl TcpState {
     /// All states.
-    pub const ALL: [Self; 6] =
-        [Self::Opening, Self::Established, Self::FinOutbound, Self::FinInbound, Self::Closing, Self::Reset];
+    pub const ALL: [Self; 7] = [
+        Self::Opening,
+        Self::Established,
+        Self::FinOutbound,
+        Self::FinInbound,
+        Self::Closing,
+        Self::Reset,
+        Self::OpeningInbound,
+    ];
 
     /// The state as tables and statelets hold it.
     pub const fn code(self) -> u8 {
@@ -75,6 +87,7 @@ impl TcpState {
             4 => Some(Self::FinInbound),
             5 => Some(Self::Closing),
             6 => Some(Self::Reset),
+            7 => Some(Self::OpeningInbound),
             _ => None,
         }
     }
@@ -86,11 +99,14 @@ impl TcpState {
         if flags.contains(TcpFlags::RST) {
             return match self {
                 Self::Closing | Self::Reset => self,
-                Self::Opening | Self::Established | Self::FinOutbound | Self::FinInbound => Self::Reset,
+                Self::Opening | Self::OpeningInbound | Self::Established | Self::FinOutbound | Self::FinInbound => {
+                    Self::Reset
+                }
             };
         }
         match (self, direction) {
             (Self::Opening, Inbound) if flags.contains(TcpFlags::SYN) => Self::Established,
+            (Self::OpeningInbound, Outbound) if flags.contains(TcpFlags::SYN) => Self::Established,
             (Self::Established, Outbound) if flags.contains(TcpFlags::FIN) => Self::FinOutbound,
             (Self::Established, Inbound) if flags.contains(TcpFlags::FIN) => Self::FinInbound,
             (Self::FinOutbound, Inbound) if flags.contains(TcpFlags::FIN) => Self::Closing,
@@ -100,7 +116,13 @@ impl TcpState {
             // It was not reset after all: the interior host goes on.
             (Self::Reset, Outbound) => Self::Established,
             (
-                Self::Opening | Self::Established | Self::FinOutbound | Self::FinInbound | Self::Closing | Self::Reset,
+                Self::Opening
+                | Self::OpeningInbound
+                | Self::Established
+                | Self::FinOutbound
+                | Self::FinInbound
+                | Self::Closing
+                | Self::Reset,
                 Inbound | Outbound,
             ) => self,
         }
@@ -111,7 +133,7 @@ impl TcpState {
     /// Where the connection is over, retransmissions must not prolong it.
     pub const fn is_refreshed(self) -> bool {
         match self {
-            Self::Opening | Self::Established | Self::FinOutbound | Self::FinInbound => true,
+            Self::Opening | Self::OpeningInbound | Self::Established | Self::FinOutbound | Self::FinInbound => true,
             Self::Closing | Self::Reset => false,
         }
     }
@@ -202,7 +224,7 @@ mod tests {
             assert_eq!(TcpState::from_code(state.code()), Some(state));
         }
         assert_eq!(TcpState::from_code(0), None);
-        assert_eq!(TcpState::from_code(7), None);
+        assert_eq!(TcpState::from_code(8), None);
     }
 
     #[test]

@@ -1,103 +1,28 @@
-//! UDP and TCP translation.
+//! UDP, TCP and ICMP queries: translation.
 //!
 //! Headers are checked first, then the session and the next hop are found, and only then is anything changed. Where a
 //! packet is dropped, neither it nor the state has changed.
 //!
-//! The IPv4 header checksum of every packet is verified. That of UDP and TCP is verified where the packet would
+//! The IPv4 header checksum of every packet is verified. That of UDP, TCP and ICMP is verified where the packet would
 //! change the state: when it begins a session, or has SYN, FIN or RST. Others keep their checksum, updated for what
 //! the NAT changes and no more (RFC 3022 §4.1, RFC 1624), so that it still tells the receiver of damage on the way.
+//!
+//! A packet takes part in a session *outbound*, as its interior host's, or *inbound*. One that goes from an interior host
+//! to another by way of the exterior address takes part in two, one after the other: a hairpin (RFC 4787 R9).
 
-use crate::config::is_unicast;
+use crate::config::{Filtering, is_unicast};
 use crate::drops::Drop;
+use crate::icmp;
 use crate::state::{Full, Refusal};
 use crate::statelet::Statelet;
 use crate::tables::{Session, SessionKey};
 use crate::tcp::{self, TcpState};
+use crate::transport::{Ipv4Mut, Transport, is_control, is_query};
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
 use crate::{Nat, announce};
 use core::net::Ipv4Addr;
 use slim_core::nf::{Environment, Verdict};
-use slim_core::packet::{
-    ChecksumDelta, ETHERNET_LEN, Ethernet, IPV4_LEN, Ipv4, MacAddr, TCP_LEN, Tcp, TcpFlags, UDP_LEN, Udp, protocol,
-};
-
-type Ipv4Mut<'a> = Ipv4<&'a mut [u8; IPV4_LEN], &'a mut [u8]>;
-
-/// The transport header of a packet, and what follows it.
-enum Transport<'a> {
-    Udp(Udp<&'a mut [u8; UDP_LEN]>, &'a mut [u8]),
-    Tcp(Tcp<&'a mut [u8; TCP_LEN], &'a mut [u8]>, &'a mut [u8]),
-}
-
-impl<'a> Transport<'a> {
-    #[inline(always)]
-    fn parse(protocol: Protocol, bytes: &'a mut [u8]) -> Result<Self, Drop> {
-        match protocol {
-            Protocol::Udp => {
-                let (udp, payload) = Udp::parse_mut(bytes).map_err(|_| Drop::UdpMalformed)?;
-                if udp.source() == 0 || udp.destination() == 0 {
-                    return Err(Drop::UdpMalformed);
-                }
-                Ok(Self::Udp(udp, payload))
-            }
-            Protocol::Tcp => {
-                let (tcp, payload) = Tcp::parse_mut(bytes).map_err(|_| Drop::TcpMalformed)?;
-                if tcp.source() == 0 || tcp.destination() == 0 {
-                    return Err(Drop::TcpMalformed);
-                }
-                if !tcp::flags_are_valid(tcp.flags()) {
-                    return Err(Drop::TcpFlagsInvalid);
-                }
-                Ok(Self::Tcp(tcp, payload))
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn ports(&self) -> (u16, u16) {
-        match self {
-            Self::Udp(udp, _) => (udp.source(), udp.destination()),
-            Self::Tcp(tcp, _) => (tcp.source(), tcp.destination()),
-        }
-    }
-
-    /// No flags for UDP.
-    #[inline(always)]
-    fn flags(&self) -> TcpFlags {
-        match self {
-            Self::Udp(..) => TcpFlags::default(),
-            Self::Tcp(tcp, _) => tcp.flags(),
-        }
-    }
-
-    fn verify_checksum(&self, ip: &Ipv4Mut<'_>) -> Result<(), Drop> {
-        let is_correct = match self {
-            Self::Udp(udp, payload) => udp.checksum_is_correct(ip.pseudo_header(udp.length()), payload),
-            Self::Tcp(tcp, payload) => {
-                // The segment is a part of an IPv4 packet, so its length fits.
-                let length = (tcp.header_len() + payload.len()) as u16;
-                tcp.checksum_is_correct(ip.pseudo_header(length), payload)
-            }
-        };
-        if is_correct { Ok(()) } else { Err(Drop::TransportChecksum) }
-    }
-
-    #[inline(always)]
-    fn rewrite_source(&mut self, port: u16, addresses: ChecksumDelta) {
-        match self {
-            Self::Udp(udp, _) => udp.rewrite_source(port, addresses),
-            Self::Tcp(tcp, _) => tcp.rewrite_source(port, addresses),
-        }
-    }
-
-    #[inline(always)]
-    fn rewrite_destination(&mut self, port: u16, addresses: ChecksumDelta) {
-        match self {
-            Self::Udp(udp, _) => udp.rewrite_destination(port, addresses),
-            Self::Tcp(tcp, _) => tcp.rewrite_destination(port, addresses),
-        }
-    }
-}
+use slim_core::packet::{ETHERNET_LEN, Ethernet, Ipv4, TcpFlags};
 
 /// Checks an IPv4 packet as far as it does not depend on its direction.
 #[inline(always)]
@@ -109,17 +34,25 @@ fn parse(packet: &mut [u8]) -> Result<(Ipv4Mut<'_>, Protocol, &mut [u8]), Drop> 
     if ip.is_fragment() {
         return Err(Drop::FragmentUnsupported);
     }
-    let protocol = Protocol::from_number(ip.protocol()).ok_or(match ip.protocol() {
-        protocol::ICMP => Drop::IcmpUnsupported,
-        _ => Drop::ProtocolUnsupported,
-    })?;
+    let protocol = Protocol::from_number(ip.protocol()).ok_or(Drop::ProtocolUnsupported)?;
     Ok((ip, protocol, payload))
 }
 
 /// The time to live of the packet when it leaves.
 #[inline(always)]
-fn next_ttl(ip: &Ipv4Mut<'_>) -> Result<u8, Drop> {
+pub(crate) fn next_ttl(ip: &Ipv4Mut<'_>) -> Result<u8, Drop> {
     ip.ttl().checked_sub(1).filter(|ttl| *ttl > 0).ok_or(Drop::TtlExpired)
+}
+
+/// Where a packet from the interior goes, by its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// To the exterior network or beyond.
+    Exterior,
+    /// To the exterior address, behind which another interior host may be.
+    Hairpin,
+    /// To the NAT's interior address.
+    Own,
 }
 
 /// What a packet does to the session it belongs to.
@@ -130,8 +63,24 @@ enum Effect {
     TcpState(TcpState),
 }
 
+/// A packet's part in a session, found out before anything is changed.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    key: SessionKey,
+    id: SessionId,
+    /// Whether the session has still to begin.
+    begins: bool,
+    effect: Effect,
+}
+
+impl Part {
+    fn interior(&self) -> Endpoint {
+        self.key.interior()
+    }
+}
+
 impl Nat {
-    /// Translates a packet from an interior host to a server.
+    /// Translates a packet from an interior host.
     #[inline(always)]
     pub(crate) fn process_outbound<E: Environment>(
         &mut self,
@@ -141,30 +90,23 @@ impl Nat {
     ) -> Result<Verdict, Drop> {
         let (mut ip, protocol, payload) = parse(packet)?;
         let (source, destination) = (ip.source(), ip.destination());
-        self.check_outbound(source, destination)?;
+        let route = self.route_outbound(source, destination)?;
+        if route != Route::Exterior || (protocol == Protocol::Icmp && icmp::is_error(payload)) {
+            return self.process_unusual(env, ethernet, ip, protocol, payload, route);
+        }
         let ttl = next_ttl(&ip)?;
-        let mut transport = Transport::parse(protocol, payload)?;
+        let mut transport = Transport::parse(protocol, Direction::Outbound, payload)?;
         let (source_port, destination_port) = transport.ports();
         let (interior, server) = (Endpoint::new(source, source_port), Endpoint::new(destination, destination_port));
-        let key = SessionKey::new(protocol, interior, server);
-        let session = self.state.sessions.get(&key).copied();
-        let effect = match &session {
-            Some(session) => self.effect(Direction::Outbound, protocol, session, transport.flags())?,
-            None if protocol == Protocol::Tcp && !tcp::opens(transport.flags()) => return Err(Drop::TcpNotSyn),
-            None => Effect::None,
-        };
-        if session.is_none() || is_control(transport.flags()) {
+        let part = self.part_outbound(protocol, interior, server, transport.flags())?;
+        if part.begins || is_control(transport.flags()) {
             transport.verify_checksum(&ip)?;
         }
         let next_hop = self.next_hop(destination)?;
         let next_hop_mac = self.resolve(env, Side::Exterior, next_hop).ok_or(Drop::ArpPending)?;
-        let exterior = match session {
-            Some(session) => session.exterior(),
-            None => self.begin_session(env, protocol, interior, server)?,
-        };
-        self.count(env, Direction::Outbound, interior.address, ip.total_len())?;
-        self.apply_effect(env, &key, SessionId { protocol, exterior, server }, effect);
+        self.take_part(env, Direction::Outbound, &part, ip.total_len())?;
 
+        let exterior = part.id.exterior;
         let addresses = ip.rewrite_source(exterior.address);
         ip.rewrite_ttl(ttl);
         transport.rewrite_source(exterior.port, addresses);
@@ -184,20 +126,23 @@ impl Nat {
         let (mut ip, protocol, payload) = parse(packet)?;
         let (source, destination) = (ip.source(), ip.destination());
         self.check_inbound(source, destination)?;
+        if protocol == Protocol::Icmp && icmp::is_error(payload) {
+            return self.process_error_inbound(env, ethernet, ip, payload);
+        }
+        if protocol == Protocol::Icmp && payload.first().is_some_and(|first| is_query(*first)) {
+            return self.process_own(Side::Exterior, ethernet, ip, protocol, payload);
+        }
         let ttl = next_ttl(&ip)?;
-        let mut transport = Transport::parse(protocol, payload)?;
+        let mut transport = Transport::parse(protocol, Direction::Inbound, payload)?;
         let (source_port, destination_port) = transport.ports();
         let (server, exterior) = (Endpoint::new(source, source_port), Endpoint::new(destination, destination_port));
-        let interior = self.state.interior_of(protocol, exterior).ok_or(Drop::NoMapping)?;
-        let key = SessionKey::new(protocol, interior, server);
-        let session = self.filter(&key)?;
-        let effect = self.effect(Direction::Inbound, protocol, &session, transport.flags())?;
-        if is_control(transport.flags()) {
+        let part = self.part_inbound(protocol, exterior, server, transport.flags())?;
+        if part.begins || is_control(transport.flags()) {
             transport.verify_checksum(&ip)?;
         }
-        let host_mac: MacAddr = self.resolve(env, Side::Interior, interior.address).ok_or(Drop::ArpPending)?;
-        self.count(env, Direction::Inbound, interior.address, ip.total_len())?;
-        self.apply_effect(env, &key, SessionId { protocol, exterior, server }, effect);
+        let interior = part.interior();
+        let host_mac = self.resolve(env, Side::Interior, interior.address).ok_or(Drop::ArpPending)?;
+        self.take_part(env, Direction::Inbound, &part, ip.total_len())?;
 
         let addresses = ip.rewrite_destination(interior.address);
         ip.rewrite_ttl(ttl);
@@ -207,9 +152,71 @@ impl Nat {
         Ok(Verdict::Transmit(Side::Interior.port()))
     }
 
-    /// Whether a packet from the interior may be forwarded, by its addresses.
+    /// From the interior, but not just to a server: hairpins, ICMP errors, and what is for the NAT itself.
+    #[cold]
+    fn process_unusual<E: Environment>(
+        &mut self,
+        env: &mut E,
+        ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        ip: Ipv4Mut<'_>,
+        protocol: Protocol,
+        payload: &mut [u8],
+        route: Route,
+    ) -> Result<Verdict, Drop> {
+        let is_error = protocol == Protocol::Icmp && icmp::is_error(payload);
+        match route {
+            Route::Exterior => self.process_error_outbound(env, ethernet, ip, payload),
+            Route::Hairpin if is_error => self.process_error_hairpin(env, ethernet, ip, payload),
+            // Nobody behind the exterior address can be asked by identifier.
+            Route::Hairpin if protocol != Protocol::Icmp => self.process_hairpin(env, ethernet, ip, protocol, payload),
+            Route::Hairpin | Route::Own => self.process_own(Side::Interior, ethernet, ip, protocol, payload),
+        }
+    }
+
+    /// Translates a packet from an interior host to another one's exterior endpoint, with the sender's exterior endpoint
+    /// as its source (RFC 4787 R9, RFC 5382 R8).
+    fn process_hairpin<E: Environment>(
+        &mut self,
+        env: &mut E,
+        mut ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        mut ip: Ipv4Mut<'_>,
+        protocol: Protocol,
+        payload: &mut [u8],
+    ) -> Result<Verdict, Drop> {
+        let (source, destination) = (ip.source(), ip.destination());
+        let ttl = next_ttl(&ip)?;
+        let mut transport = Transport::parse(protocol, Direction::Outbound, payload)?;
+        let (source_port, destination_port) = transport.ports();
+        let (sender, target) = (Endpoint::new(source, source_port), Endpoint::new(destination, destination_port));
+        let outbound = self.part_outbound(protocol, sender, target, transport.flags())?;
+        let exterior = outbound.id.exterior;
+        if exterior == target {
+            // To itself: the way back would be the way out.
+            return Err(Drop::DestinationInvalid);
+        }
+        let inbound = self.part_inbound(protocol, target, exterior, transport.flags())?;
+        if outbound.begins && inbound.begins && self.state.sessions.capacity() - self.state.sessions.len() < 2 {
+            return Err(Drop::SessionsFull);
+        }
+        transport.verify_checksum(&ip)?;
+        let interior = inbound.interior();
+        let host_mac = self.resolve(env, Side::Interior, interior.address).ok_or(Drop::ArpPending)?;
+        self.take_part(env, Direction::Outbound, &outbound, ip.total_len())?;
+        self.take_part(env, Direction::Inbound, &inbound, ip.total_len())?;
+
+        let addresses = ip.rewrite_source(exterior.address);
+        transport.rewrite_source(exterior.port, addresses);
+        let addresses = ip.rewrite_destination(interior.address);
+        transport.rewrite_destination(interior.port, addresses);
+        ip.rewrite_ttl(ttl);
+        ethernet.set_source(self.interface(Side::Interior).mac);
+        ethernet.set_destination(host_mac);
+        Ok(Verdict::Transmit(Side::Interior.port()))
+    }
+
+    /// Which way a packet from the interior may go, by its addresses.
     #[inline(always)]
-    fn check_outbound(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), Drop> {
+    fn route_outbound(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<Route, Drop> {
         let [interior, exterior] = [self.interface(Side::Interior), self.interface(Side::Exterior)];
         if !interior.network.is_neighbour(source) {
             return Err(Drop::SourceInvalid);
@@ -218,17 +225,17 @@ impl Nat {
             return Err(unusable(destination));
         }
         if interior.network.contains(destination) {
-            return Err(match destination {
-                own if own == interior.network.address => Drop::ToSelf,
-                host if interior.network.is_neighbour(host) => Drop::DestinationInvalid,
-                _ => Drop::Multicast,
-            });
+            return match destination {
+                own if own == interior.network.address => Ok(Route::Own),
+                host if interior.network.is_neighbour(host) => Err(Drop::DestinationInvalid),
+                _ => Err(Drop::Multicast),
+            };
         }
         if exterior.network.contains(destination) && !exterior.network.is_neighbour(destination) {
             let own = destination == exterior.network.address;
-            return Err(if own { Drop::HairpinUnsupported } else { Drop::Multicast });
+            return if own { Ok(Route::Hairpin) } else { Err(Drop::Multicast) };
         }
-        Ok(())
+        Ok(Route::Exterior)
     }
 
     /// Whether a packet from the exterior may be forwarded, by its addresses.
@@ -255,19 +262,73 @@ impl Nat {
 
     /// Where a packet for `destination` goes next.
     #[inline(always)]
-    fn next_hop(&self, destination: Ipv4Addr) -> Result<Ipv4Addr, Drop> {
+    pub(crate) fn next_hop(&self, destination: Ipv4Addr) -> Result<Ipv4Addr, Drop> {
         if self.interface(Side::Exterior).network.contains(destination) {
             return Ok(destination);
         }
         self.gateway.ok_or(Drop::NoRoute)
     }
 
-    /// Which inbound packets a mapped endpoint receives: only those of servers it has a session with.
-    ///
-    /// Address- and port-dependent filtering (RFC 4787 §5); endpoint-independent filtering would answer here.
+    /// An outbound packet's part in its session, which may have to begin.
     #[inline(always)]
-    fn filter(&self, key: &SessionKey) -> Result<Session, Drop> {
-        self.state.sessions.get(key).copied().ok_or(Drop::Filtered)
+    fn part_outbound(
+        &mut self,
+        protocol: Protocol,
+        interior: Endpoint,
+        server: Endpoint,
+        flags: TcpFlags,
+    ) -> Result<Part, Drop> {
+        let key = SessionKey::new(protocol, interior, server);
+        let session = self.state.sessions.get(&key).copied();
+        let (exterior, effect) = match &session {
+            Some(session) => (session.exterior(), self.effect(Direction::Outbound, protocol, session, flags)?),
+            None if protocol == Protocol::Tcp && !tcp::opens(flags) => return Err(Drop::TcpNotSyn),
+            None => (self.exterior_for(protocol, interior)?, Effect::None),
+        };
+        Ok(Part { key, id: SessionId { protocol, exterior, server }, begins: session.is_none(), effect })
+    }
+
+    /// An inbound packet's part in the session of the endpoint it is for, if that may receive it.
+    #[inline(always)]
+    fn part_inbound(
+        &self,
+        protocol: Protocol,
+        exterior: Endpoint,
+        server: Endpoint,
+        flags: TcpFlags,
+    ) -> Result<Part, Drop> {
+        let interior = self.state.interior_of(protocol, exterior).ok_or(Drop::NoMapping)?;
+        let key = SessionKey::new(protocol, interior, server);
+        let id = SessionId { protocol, exterior, server };
+        match self.state.sessions.get(&key) {
+            Some(session) => {
+                let effect = self.effect(Direction::Inbound, protocol, session, flags)?;
+                Ok(Part { key, id, begins: false, effect })
+            }
+            None => self.part_unsolicited(key, id, flags),
+        }
+    }
+
+    /// The part of a packet from a server that the interior endpoint has no session with (RFC 4787 R8, RFC 5382 R3).
+    #[cold]
+    fn part_unsolicited(&self, key: SessionKey, id: SessionId, flags: TcpFlags) -> Result<Part, Drop> {
+        let admitted = match self.filtering {
+            Filtering::EndpointIndependent => true,
+            Filtering::AddressDependent => self.state.knows_peer(&key),
+            Filtering::AddressAndPortDependent => false,
+        };
+        match id.protocol {
+            _ if !admitted => Err(Drop::Filtered),
+            // What is not an answer is for nobody.
+            Protocol::Icmp => Err(Drop::Filtered),
+            // Nothing from the exterior keeps a mapping alive, so there is nothing to note (RFC 4787 R6).
+            Protocol::Udp => Ok(Part { key, id, begins: false, effect: Effect::None }),
+            Protocol::Tcp if tcp::opens(flags) => {
+                self.check_session_limit(key.interior().address)?;
+                Ok(Part { key, id, begins: true, effect: Effect::TcpState(TcpState::OpeningInbound) })
+            }
+            Protocol::Tcp => Err(Drop::Filtered),
+        }
     }
 
     /// What a packet will do to its session.
@@ -280,7 +341,7 @@ impl Nat {
         flags: TcpFlags,
     ) -> Result<Effect, Drop> {
         let may_refresh = match protocol {
-            Protocol::Udp => true,
+            Protocol::Udp | Protocol::Icmp => true,
             Protocol::Tcp => {
                 let state = TcpState::from_code(session.tcp_state).ok_or(Drop::StateInconsistent)?;
                 let next = state.after(direction, flags);
@@ -295,58 +356,68 @@ impl Nat {
         Ok(if refreshes { Effect::Refresh } else { Effect::None })
     }
 
-    /// Does it.
+    /// Changes the state as the packet's part in its session demands. Nothing has changed if this fails.
     #[inline(always)]
-    fn apply_effect<E: Environment>(&mut self, env: &mut E, key: &SessionKey, id: SessionId, effect: Effect) {
-        match effect {
-            Effect::None => {}
-            Effect::Refresh => {
-                self.state.refresh(key);
-                announce(env, &Statelet::Refresh(id));
-            }
-            Effect::TcpState(state) => {
-                self.state.set_tcp_state(key, state);
-                announce(env, &Statelet::TcpState(id, state));
-            }
-        }
-    }
-
-    /// Begins a session and returns its exterior endpoint: that of the interior endpoint's other sessions, or a new
-    /// one.
-    fn begin_session<E: Environment>(
+    fn take_part<E: Environment>(
         &mut self,
         env: &mut E,
-        protocol: Protocol,
-        interior: Endpoint,
-        server: Endpoint,
-    ) -> Result<Endpoint, Drop> {
-        if let Some(limit) = self.sessions_per_host_max {
-            let host = self.state.hosts.get(&interior.address.to_bits());
-            if host.is_some_and(|host| host.sessions >= limit) {
-                return Err(Drop::HostSessionLimit);
+        direction: Direction,
+        part: &Part,
+        bytes: u16,
+    ) -> Result<(), Drop> {
+        if part.begins {
+            self.begin_session(env, part)?;
+        }
+        self.count(env, direction, part.interior().address, bytes)?;
+        match part.effect {
+            Effect::None => {}
+            Effect::Refresh => {
+                self.state.refresh(&part.key);
+                announce(env, &Statelet::Refresh(part.id));
+            }
+            Effect::TcpState(state) => {
+                self.state.set_tcp_state(&part.key, state);
+                announce(env, &Statelet::TcpState(part.id, state));
             }
         }
-        let exterior = match self.state.exterior_of(protocol, interior) {
-            Some(exterior) => exterior,
-            None => {
-                let port = self.state.ports.pick(protocol).ok_or(Drop::PortsExhausted)?;
-                Endpoint::new(self.interface(Side::Exterior).network.address, port)
-            }
-        };
-        let id = SessionId { protocol, exterior, server };
-        self.state.open_session(&id, interior).map_err(|refusal| match refusal {
-            Refusal::Full(Full::Sessions) => Drop::SessionsFull,
+        Ok(())
+    }
+
+    /// The exterior endpoint of an interior one's next session: that of its others, or a free one, not taken yet.
+    #[cold]
+    fn exterior_for(&mut self, protocol: Protocol, interior: Endpoint) -> Result<Endpoint, Drop> {
+        self.check_session_limit(interior.address)?;
+        if let Some(exterior) = self.state.exterior_of(protocol, interior) {
+            return Ok(exterior);
+        }
+        let port = self.state.ports.pick(protocol).ok_or(Drop::PortsExhausted)?;
+        Ok(Endpoint::new(self.interface(Side::Exterior).network.address, port))
+    }
+
+    fn check_session_limit(&self, host: Ipv4Addr) -> Result<(), Drop> {
+        let sessions = self.state.hosts.get(&host.to_bits()).map_or(0, |host| host.sessions);
+        if self.sessions_per_host_max.is_some_and(|limit| sessions >= limit) {
+            return Err(Drop::HostSessionLimit);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn begin_session<E: Environment>(&mut self, env: &mut E, part: &Part) -> Result<(), Drop> {
+        let interior = part.interior();
+        self.state.open_session(&part.id, interior).map_err(|refusal| match refusal {
+            Refusal::Full(Full::Sessions | Full::Peers) => Drop::SessionsFull,
             Refusal::Full(Full::Mappings) => Drop::MappingsFull,
             Refusal::Full(Full::Hosts) => Drop::HostsFull,
             Refusal::Full(Full::Neighbours) | Refusal::Inconsistent => Drop::StateInconsistent,
         })?;
-        announce(env, &Statelet::Session { id, interior });
-        Ok(exterior)
+        announce(env, &Statelet::Session { id: part.id, interior });
+        Ok(())
     }
 
     /// Counts a packet for its interior host.
     #[inline(always)]
-    fn count<E: Environment>(
+    pub(crate) fn count<E: Environment>(
         &mut self,
         env: &mut E,
         direction: Direction,
@@ -362,9 +433,4 @@ impl Nat {
 /// Why a destination that is not a host's address is not forwarded to.
 fn unusable(destination: Ipv4Addr) -> Drop {
     if destination.is_multicast() || destination.is_broadcast() { Drop::Multicast } else { Drop::DestinationInvalid }
-}
-
-/// Whether a segment with these flags may change a TCP session's state.
-fn is_control(flags: TcpFlags) -> bool {
-    flags.intersects(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST)
 }

@@ -11,17 +11,20 @@ pub enum Protocol {
     Udp,
     /// TCP (RFC 5382).
     Tcp,
+    /// ICMP queries: echo and timestamp, whose identifier stands for a port (RFC 5508).
+    Icmp,
 }
 
 impl Protocol {
-    /// Both, in the order in which statelet types are numbered.
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Icmp];
 
     /// The number in the IPv4 header, which also stands for the protocol in tables.
     pub const fn number(self) -> u8 {
         match self {
             Self::Udp => 17,
             Self::Tcp => 6,
+            Self::Icmp => 1,
         }
     }
 
@@ -30,6 +33,7 @@ impl Protocol {
         match number {
             17 => Some(Self::Udp),
             6 => Some(Self::Tcp),
+            1 => Some(Self::Icmp),
             _ => None,
         }
     }
@@ -80,12 +84,12 @@ pub enum Direction {
     Inbound,
 }
 
-/// An IPv4 address and a UDP or TCP port.
+/// An IPv4 address and a UDP or TCP port, or the identifier of an ICMP query; 0 at the end that is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// The address.
     pub address: Ipv4Addr,
-    /// The port.
+    /// The port or identifier.
     pub port: u16,
 }
 

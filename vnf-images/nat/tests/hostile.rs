@@ -130,7 +130,7 @@ proptest! {
                     prop_assert_eq!(digest(&mut lab.nat), before, "a refused statelet has changed the state");
                 }
             }
-            let ports = lab.gauge("udp_ports_used") + lab.gauge("tcp_ports_used");
+            let ports = lab.gauge("udp_ports_used") + lab.gauge("tcp_ports_used") + lab.gauge("icmp_identifiers_used");
             prop_assert_eq!(lab.gauge("mappings"), ports);
         }
         still_works(&mut lab);

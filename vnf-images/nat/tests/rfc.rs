@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use slim_core::nf::{NetworkFunction, Shard, ShardId};
 use slim_core::time::Duration;
+use slim_nat::config::Filtering;
 use slim_nat::types::Protocol;
 use slim_nat::{Config, Drop, Nat};
 use std::collections::BTreeSet;
@@ -398,4 +399,98 @@ fn timers_go_on_at_another_host_where_they_were() {
     assert_eq!(other.gauge("sessions"), 0);
     other.bench.now += Duration::from_secs(1);
     other.tick();
+}
+
+fn with(filtering: Filtering) -> Lab {
+    Lab::resolved(&Config { filtering, ..config() })
+}
+
+#[test]
+fn rfc4787_r8_endpoint_independent_filtering_lets_everybody_in() {
+    let mut lab = with(Filtering::EndpointIndependent);
+    let exterior = lab.udp_out(socket(host(10), 5000), socket(server(10), 7));
+    let stranger = udp(OUT, socket(server(11), 99), exterior, b"x");
+    assert_eq!(ends(&lab.inbound(&stranger).sent_to(IN)).1, socket(host(10), 5000));
+    assert_eq!(lab.gauge("sessions"), 1, "a stranger's packet is no reason to keep anything");
+    lab.pass(302);
+    lab.inbound(&stranger).dropped(Drop::NoMapping);
+}
+
+#[test]
+fn rfc4787_r8_address_dependent_filtering_lets_known_addresses_in() {
+    let mut lab = with(Filtering::AddressDependent);
+    let exterior = lab.udp_out(socket(host(10), 5000), socket(server(10), 7));
+    lab.udp_out(socket(host(10), 5000), socket(server(10), 8));
+    lab.inbound(&udp(OUT, socket(server(10), 99), exterior, b"x")).sent_to(IN);
+    lab.inbound(&udp(OUT, socket(server(11), 7), exterior, b"x")).dropped(Drop::Filtered);
+    // It is known as long as one of the sessions lasts.
+    lab.pass(200);
+    lab.udp_out(socket(host(10), 5000), socket(server(10), 8));
+    lab.arp_reply(IN, host(10));
+    lab.pass(150);
+    assert_eq!(lab.gauge("sessions"), 1);
+    lab.arp_reply(IN, host(10));
+    lab.inbound(&udp(OUT, socket(server(10), 99), exterior, b"x")).sent_to(IN);
+}
+
+#[test]
+fn rfc5382_r3_endpoint_independent_filtering_lets_connections_in() {
+    let mut lab = with(Filtering::EndpointIndependent);
+    let exterior = lab.tcp_connect(socket(host(10), 5000), socket(server(10), 80));
+    let stranger = socket(server(11), 4000);
+    lab.inbound(&tcp(OUT, stranger, exterior, ACK, b"x")).dropped(Drop::Filtered);
+    lab.inbound(&tcp(OUT, stranger, exterior, SYN, b"")).sent_to(IN);
+    lab.inbound(&tcp(OUT, stranger, exterior, SYN, b"")).sent_to(IN);
+    assert_eq!(lab.tcp_out(socket(host(10), 5000), stranger, SYN | ACK), exterior);
+    lab.inbound(&tcp(OUT, stranger, exterior, ACK, b"x")).sent_to(IN);
+    assert_eq!(lab.gauge("sessions"), 2);
+    // Established from both sides: it outlives the transitory time-out.
+    lab.pass(1000);
+    lab.arp_reply(IN, host(10));
+    lab.inbound(&tcp(OUT, stranger, exterior, ACK, b"x")).sent_to(IN);
+}
+
+#[test]
+fn rfc5382_r5_inbound_connections_that_are_not_answered_last_four_minutes() {
+    let mut lab = with(Filtering::EndpointIndependent);
+    let exterior = lab.tcp_connect(socket(host(10), 5000), socket(server(10), 80));
+    lab.inbound(&tcp(OUT, socket(server(11), 4000), exterior, SYN, b"")).sent_to(IN);
+    assert_eq!(lab.gauge("sessions"), 2);
+    lab.pass(242);
+    assert_eq!(lab.gauge("sessions"), 1);
+}
+
+#[test]
+fn rfc4787_r9_rfc5382_r8_hairpins_show_the_exterior_endpoint() {
+    let mut lab = with(Filtering::EndpointIndependent);
+    let target = lab.udp_out(socket(host(11), 6000), socket(server(10), 7));
+    let frame = lab.outbound(&udp(IN, socket(host(10), 5000), target, b"hello")).sent_to(IN);
+    let (from, to) = ends(&frame);
+    assert_eq!((*from.ip(), to), (EXTERIOR, socket(host(11), 6000)));
+    assert_eq!(checksums(&frame), Some((true, true)));
+    // The answer takes the same way back.
+    let (answer_from, answer_to) = ends(&lab.outbound(&udp(IN, socket(host(11), 6000), from, b"hi")).sent_to(IN));
+    assert_eq!((answer_from, answer_to), (target, socket(host(10), 5000)));
+    for n in [10, 11] {
+        let counted = lab.nat.host(host(n)).unwrap();
+        assert_eq!((counted.packets_outbound, counted.packets_inbound), (if n == 10 { 1 } else { 2 }, 1), "{n}");
+    }
+
+    let target = lab.tcp_connect(socket(host(11), 6000), socket(server(10), 80));
+    let frame = lab.outbound(&tcp(IN, socket(host(10), 5000), target, SYN, b"")).sent_to(IN);
+    let (from, _) = ends(&frame);
+    assert_eq!(checksums(&frame), Some((true, true)));
+    lab.outbound(&tcp(IN, socket(host(11), 6000), from, SYN | ACK, b"")).sent_to(IN);
+    lab.outbound(&tcp(IN, socket(host(10), 5000), target, ACK, b"x")).sent_to(IN);
+}
+
+#[test]
+fn hairpins_obey_the_filter() {
+    let mut lab = Lab::resolved(&config());
+    let target = lab.udp_out(socket(host(11), 6000), socket(server(10), 7));
+    let before = digest(&mut lab.nat);
+    lab.outbound(&udp(IN, socket(host(10), 5000), target, b"hello")).dropped(Drop::Filtered);
+    lab.outbound(&udp(IN, socket(host(10), 5000), socket(EXTERIOR, target.port() ^ 1), b"x")).dropped(Drop::NoMapping);
+    lab.outbound(&udp(IN, socket(host(11), 6000), target, b"x")).dropped(Drop::DestinationInvalid);
+    assert_eq!(digest(&mut lab.nat), before);
 }

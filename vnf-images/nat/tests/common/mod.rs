@@ -4,10 +4,12 @@
 use core::net::{Ipv4Addr, SocketAddrV4};
 use slim_core::nf::{Environment, NetworkFunction, PortId, Shard, Verdict};
 use slim_core::packet::{
-    Arp, ArpOperation, Ethernet, Ipv4, MacAddr, OwnedPacket, PacketBuf, Tcp, TcpFlags, Udp, emit, ether_type, protocol,
+    Arp, ArpOperation, Ethernet, Icmpv4, Ipv4, MacAddr, OwnedPacket, PacketBuf, Tcp, TcpFlags, Udp, emit, ether_type,
+    protocol,
 };
 use slim_core::table::FrozenItem;
 use slim_core::time::{Duration, Instant};
+use slim_nat::config::Filtering;
 use slim_nat::types::{Endpoint, Protocol};
 use slim_nat::{Config, Drop, Nat};
 
@@ -48,6 +50,7 @@ pub fn config() -> Config {
     let [interior, exterior] = ["10.1.0.1/24", "10.2.0.1/24"].map(|text| text.parse().unwrap());
     Config {
         exterior_gateway: Some(GATEWAY),
+        filtering: Filtering::AddressAndPortDependent,
         sessions_max: 300,
         hosts_max: 50,
         arp_entries_max: 100,
@@ -276,6 +279,54 @@ pub fn tcp(port: PortId, source: SocketAddrV4, destination: SocketAddrV4, flags:
     let fields = emit::TcpFields { sequence: 7, acknowledgement: 9, flags: TcpFlags(flags), window: 1000 };
     emit::tcp(&mut frame, &packet_ends(port, source, destination), &fields, payload).unwrap();
     frame
+}
+
+/// An ICMP frame as it arrives on `port`.
+pub fn icmp(port: PortId, from: Ipv4Addr, to: Ipv4Addr, fields: (u8, u8, [u8; 4]), payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0xa5; emit::ICMP_PAYLOAD_AT + payload.len()];
+    let (message_type, code, rest) = fields;
+    let fields = emit::IcmpFields { message_type, code, rest };
+    emit::icmp(&mut frame, &packet_ends(port, socket(from, 0), socket(to, 0)), &fields, payload).unwrap();
+    frame
+}
+
+/// An echo request or reply with an identifier.
+pub fn echo(port: PortId, from: Ipv4Addr, to: Ipv4Addr, message_type: u8, ident: u16) -> Vec<u8> {
+    let [high, low] = ident.to_be_bytes();
+    icmp(port, from, to, (message_type, 0, [high, low, 0, 1]), b"abcdefgh")
+}
+
+/// The IPv4 packet in a frame, as an ICMP error carries it: the header and 8 bytes, or all of it.
+pub fn subject(frame: &[u8], whole: bool) -> &[u8] {
+    let (_, packet) = Ethernet::parse(frame).unwrap();
+    if whole { packet } else { &packet[..28] }
+}
+
+/// Addresses, ICMP type, code, rest of header and data of an ICMP frame whose checksums are right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IcmpFrame {
+    pub from: Ipv4Addr,
+    pub to: Ipv4Addr,
+    pub kind: (u8, u8),
+    pub ident: u16,
+    pub data: Vec<u8>,
+}
+
+#[track_caller]
+pub fn read_icmp(frame: &[u8]) -> IcmpFrame {
+    let (_, packet) = Ethernet::parse(frame).unwrap();
+    let (ip, message) = Ipv4::parse(packet).unwrap();
+    assert_eq!(ip.protocol(), protocol::ICMP);
+    assert!(ip.checksum_is_correct());
+    let (icmp, data) = Icmpv4::parse(message).unwrap();
+    assert!(icmp.checksum_is_correct(data));
+    IcmpFrame {
+        from: ip.source(),
+        to: ip.destination(),
+        kind: (icmp.message_type(), icmp.code()),
+        ident: icmp.ident(),
+        data: data.to_vec(),
+    }
 }
 
 /// An ARP frame as it arrives on `port`: a request to all, a reply to the NAT.
