@@ -8,8 +8,8 @@ use slim_core::nf::testing::TestEnvironment;
 use slim_core::nf::{NetworkFunction, PortId, ShardId};
 use slim_core::packet::OwnedPacket;
 use slim_core::protocol::control::{
-    self, InstanceEvent, InstanceReply, LinkSettings, MigrationRole, Reply, Request, ServerMessage,
-    SwitchEvent, SwitchReply, SwitchRequest,
+    self, InstanceEvent, InstanceReply, LinkSettings, MigrationRole, Reply, Request, ServerMessage, SwitchEvent,
+    SwitchReply, SwitchRequest,
 };
 use slim_core::protocol::inband::{Drain, Frame, HandBackEnd};
 use slim_core::protocol::stream::{encode_reply, encode_taken_over};
@@ -135,7 +135,8 @@ fn inband_frames() -> Vec<Vec<u8>> {
 
 fn handshakes() -> Vec<Vec<u8>> {
     let seeds = (0..6).map(|seed| operations::handshake(&mut Input::new(&decisions(seed, 40)), 1).encode());
-    let replies = [Ok(1), Err(slim_core::protocol::stream::Rejection::Schema)].map(|reply| encode_reply(reply).to_vec());
+    let replies =
+        [Ok(1), Err(slim_core::protocol::stream::Rejection::Schema)].map(|reply| encode_reply(reply).to_vec());
     let taken_over = encode_taken_over(MigrationId(u64::from_be_bytes(*b"SLTO\0\0\0\0"))).to_vec();
     seeds.chain(replies).chain([taken_over]).collect()
 }

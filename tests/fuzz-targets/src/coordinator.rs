@@ -184,8 +184,15 @@ fn begin(input: &mut Input<'_>) -> Coordinator {
         let status = |input: &mut Input<'_>, role| (!input.one_in(4)).then(|| instance_status(input, role));
         let source_status = status(input, MigrationRole::Source);
         let destination_status = status(input, MigrationRole::Destination);
-        let read =
-            ReadBack { migration: MIGRATION, source, destination, source_status, destination_status, redirect, timeouts };
+        let read = ReadBack {
+            migration: MIGRATION,
+            source,
+            destination,
+            source_status,
+            destination_status,
+            redirect,
+            timeouts,
+        };
         return Coordinator::recover(now, read);
     }
     let (prepare, start) = (PrepareOptions::default(), StartOptions::default());

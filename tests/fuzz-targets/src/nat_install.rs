@@ -117,5 +117,9 @@ fn process(nat: &mut Nat, input: &mut Input<'_>, now: Instant) {
     nat.tick(&mut env);
     let (port, frame) = traffic::packet(input);
     let verdict = nat.process(&mut env, port, &mut OwnedPacket::new(frame));
-    assert_ne!(verdict, Verdict::Drop(Drop::StateInconsistent as u16), "statelets have made the state contradict itself");
+    assert_ne!(
+        verdict,
+        Verdict::Drop(Drop::StateInconsistent as u16),
+        "statelets have made the state contradict itself"
+    );
 }

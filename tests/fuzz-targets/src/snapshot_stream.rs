@@ -54,7 +54,10 @@ fn mend(record: &mut [u8], length_too: bool) {
 
 /// Changes one record.
 fn change(record: &mut Vec<u8>, input: &mut Input<'_>) {
-    let at = usize::from(input.u16()) % record.len().max(1);
+    if record.is_empty() {
+        return;
+    }
+    let at = usize::from(input.u16()) % record.len();
     match input.below(6) {
         0 => record[at] = input.byte(),
         1 => record[at] ^= 1 << input.below(8),
