@@ -4,10 +4,12 @@
 //! connection's requests are answered in turn; a migration sends events before its reply.
 
 use crate::peer::Endpoint;
+use crate::timeouts::TimeoutChanges;
 use serde::{Deserialize, Serialize};
 use slim_core::migration::{CoordinatorPhase, CoordinatorPhaseDuration, Outcome};
 use slim_core::protocol::control::{
-    Counters, InstancePaths, InstanceRole, InstanceStatus, MigrationReport, ResolveOutcome, StartOptions, SwitchStatus,
+    Counters, InstancePaths, InstanceRole, InstanceStatus, MigrationReport, ResolveOutcome, SourceTimeouts,
+    StartOptions, SwitchStatus,
 };
 use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Name};
 use std::collections::BTreeMap;
@@ -114,17 +116,20 @@ pub struct MigrateOptions {
     pub snapshot_rate_mbit: Option<u64>,
     /// Whether `src_inst` is retired afterwards.
     pub retire: bool,
+    /// Time-outs other than the deployment's.
+    #[serde(skip_serializing_if = "TimeoutChanges::is_empty")]
+    pub timeouts: TimeoutChanges,
 }
 
 impl MigrateOptions {
     /// The options of `start` that follow, on links of `link_rate_bps` (0 is unlimited).
-    pub(crate) fn start(&self, link_rate_bps: u64) -> StartOptions {
+    pub(crate) fn start(&self, link_rate_bps: u64, timeouts: SourceTimeouts) -> StartOptions {
         let rate_bps = match self.snapshot_rate_mbit {
             Some(rate_mbit) => rate_mbit.saturating_mul(1_000_000),
             None => link_rate_bps / SNAPSHOT_SHARE,
         };
         let snapshot_rate_bytes_per_s = (rate_bps > 0).then_some(rate_bps / 8);
-        StartOptions { filler_bytes: self.filler_bytes, snapshot_rate_bytes_per_s, ..StartOptions::default() }
+        StartOptions { filler_bytes: self.filler_bytes, snapshot_rate_bytes_per_s, timeouts, ..StartOptions::default() }
     }
 }
 
@@ -426,7 +431,7 @@ mod tests {
     fn a_snapshot_leaves_most_of_the_link_to_packets_unless_told_otherwise() {
         let rate = |snapshot_rate_mbit, link_rate_bps| {
             let options = MigrateOptions { snapshot_rate_mbit, ..MigrateOptions::default() };
-            options.start(link_rate_bps).snapshot_rate_bytes_per_s
+            options.start(link_rate_bps, SourceTimeouts::default()).snapshot_rate_bytes_per_s
         };
         assert_eq!(rate(None, 1_000_000_000), Some(31_250_000));
         assert_eq!(rate(None, 0), None);

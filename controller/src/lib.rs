@@ -17,4 +17,5 @@ pub mod hypervisor;
 pub mod net;
 pub mod peer;
 pub mod process;
+pub mod timeouts;
 pub mod units;

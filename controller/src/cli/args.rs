@@ -2,12 +2,16 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slim_controller::peer::Endpoint;
+use slim_controller::timeouts::parse_change;
 use slim_controller::units::parse_bytes;
 use slim_core::protocol::Name;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
+  Make the identities of a new deployment, in the folder `trust` beside its file:
+      slimctl init
+
   Start the daemon, then, from another terminal, two NATs, and move the live one:
       slimctl daemon --config deployment.toml
       slimctl instance boot nat-a --active
@@ -29,7 +33,7 @@ Exit status:
   8  the migration completed, but the digests of the state differ or are not known
 
 SLIM_SOCKET names the daemon's socket, SLIM_LOG=error|warn|info|debug the daemon's log level.
-Control and state streams are not encrypted yet: keep the management network to yourself.";
+Control connections and state streams are mutually authenticated TLS 1.3, unless the daemon is run with --plaintext.";
 
 /// Boots network functions, and moves their live state from one instance to another while packets flow.
 #[derive(Debug, Parser)]
@@ -63,6 +67,41 @@ pub enum Command {
         /// Read and check the deployment, then exit
         #[arg(long)]
         check: bool,
+
+        /// Neither encrypt nor authenticate: for reproducing the paper, in a network that nobody else can reach
+        #[arg(long)]
+        plaintext: bool,
+    },
+    /// Make a deployment's authority and the controller's identity, once
+    ///
+    /// Whoever can read the folder can command every instance of the deployment: it is readable by its owner only.
+    Init {
+        /// The folder to make; a deployment looks for `trust` beside its file
+        #[arg(long, default_value = "trust", value_name = "FOLDER")]
+        dir: PathBuf,
+
+        /// The deployment's name, which stands in every certificate
+        #[arg(long, default_value = "slim")]
+        name: Name,
+    },
+    /// Make an identity for an instance that is started by hand, such as `nat --process`, to be attached
+    ///
+    /// Instances that the daemon boots get theirs by themselves. Once attached, it is renewed like any other.
+    Identity {
+        /// The instance's name, as its configuration has it
+        name: Name,
+
+        /// The folder that `slimctl init` has made
+        #[arg(long, default_value = "trust", value_name = "FOLDER")]
+        dir: PathBuf,
+
+        /// For how long it is valid
+        #[arg(long, default_value_t = 24, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..=87_600))]
+        hours: u32,
+
+        /// The file to write, for management.identity of the instance's configuration [default: NAME.identity.pem]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// End the daemon, and with it every instance it has booted
     Shutdown {
@@ -210,6 +249,12 @@ pub struct MigrateArgs {
     /// Retire the source afterwards
     #[arg(long)]
     pub retire: bool,
+
+    /// The longest a phase may take, such as source.drain=5000; 0 is without bound; may be repeated
+    ///
+    /// Otherwise the deployment's [timeouts] hold. A wrong name is answered with all names there are.
+    #[arg(long = "timeout", value_name = "PHASE=MS", value_parser = parse_change)]
+    pub timeouts: Vec<(String, u32)>,
 }
 
 #[cfg(test)]
@@ -238,6 +283,7 @@ mod tests {
             &["instance", "attach", "nat-a", "--control", "127.0.0.1:7001", "--active"],
             &["migrate", "nat-a"],
             &["migrate", "nat-a", "nat-b", "--snapshot-filler", "much"],
+            &["migrate", "nat-a", "nat-b", "--timeout", "source.sleep=5"],
         ] {
             let arguments = [&["slimctl"], wrong].concat();
             assert!(Cli::try_parse_from(arguments).is_err(), "{wrong:?}");

@@ -19,7 +19,10 @@ use slim_controller::client::{Client, ClientError};
 use slim_controller::daemon::{Daemon, StopFlag};
 use slim_controller::deployment::{Deployment, default_socket};
 use slim_core::protocol::control::ResolveOutcome;
+use slim_trust::files::create_secret;
+use slim_trust::{Authority, Role};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use watch::Watch;
 
 /// Does what the command line asks for; says so on standard error if that fails.
@@ -48,14 +51,34 @@ fn sentence(error: &anyhow::Error) -> String {
 }
 
 fn execute(cli: Cli) -> Result<Exit> {
-    if let Command::Daemon { config, check } = cli.command {
-        return daemon(&config, cli.socket, check);
-    }
-    let socket = cli.socket.unwrap_or_else(default_socket);
-    let mut client = Client::connect(&socket)?;
     let json = cli.json;
     match cli.command {
-        Command::Daemon { .. } => {}
+        Command::Daemon { config, check, plaintext } => daemon(&config, cli.socket, check, plaintext),
+        Command::Init { dir, name } => {
+            Authority::init(&dir, name)?;
+            told(json, &dir, "holds the deployment's authority and the controller's identity: keep it to yourself")
+        }
+        Command::Identity { name, dir, hours, out } => {
+            let file = out.unwrap_or_else(|| format!("{name}.identity.pem").into());
+            let life = Duration::from_secs(u64::from(hours) * 3600);
+            create_secret(&file, &Authority::read(&dir)?.issue(Role::Instance, &name, life)?)?;
+            told(json, &file, &format!("is the identity of instance {name}"))
+        }
+        command => ask(command, cli.socket.unwrap_or_else(default_socket), json),
+    }
+}
+
+/// Tells of a file or folder that has been made.
+fn told(json: bool, made: &Path, what: &str) -> Result<Exit> {
+    show(json, &serde_json::json!({ "made": made }), || format!("{} {what}\n", made.display()));
+    Ok(Exit::Done)
+}
+
+/// Does what only the daemon can do.
+fn ask(command: Command, socket: PathBuf, json: bool) -> Result<Exit> {
+    let mut client = Client::connect(&socket)?;
+    match command {
+        Command::Daemon { .. } | Command::Init { .. } | Command::Identity { .. } => {}
         Command::Shutdown { retire } => {
             if retire {
                 client.shutdown_all()?
@@ -118,12 +141,13 @@ fn execute(cli: Cli) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn daemon(config: &Path, socket: Option<PathBuf>, check: bool) -> Result<Exit> {
+fn daemon(config: &Path, socket: Option<PathBuf>, check: bool, plaintext: bool) -> Result<Exit> {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("SLIM_LOG", "info")).init();
     let mut deployment = Deployment::read(config)?;
     if let Some(socket) = socket {
         deployment.socket = socket;
     }
+    deployment.trust.plaintext |= plaintext;
     if check {
         println!("{} is good", config.display());
         return Ok(Exit::Done);
@@ -141,6 +165,7 @@ fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Ex
         filler_bytes: arguments.snapshot_filler,
         snapshot_rate_mbit: arguments.snapshot_rate,
         retire: arguments.retire,
+        timeouts: arguments.timeouts.into_iter().collect(),
     };
     let outcome = client.migrate(&arguments.source, &arguments.destination, options, |event| watch.show(event));
     drop(watch);

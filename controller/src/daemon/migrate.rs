@@ -4,7 +4,7 @@ use super::Daemon;
 use super::drive::Pair;
 use super::registry::{CALL_LIMIT, Entry};
 use crate::api::{ApiEvent, MigrateOptions, MigrationOutcome, MigrationResult};
-use slim_core::migration::{Coordinator, CoordinatorParameters, CoordinatorTimeouts};
+use slim_core::migration::{Coordinator, CoordinatorParameters};
 use slim_core::protocol::control::{ControlError, ErrorCode, InstanceRequest, InstanceRole, PrepareOptions};
 use slim_core::protocol::{MigrationId, Name, Nonce};
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ impl Daemon {
             let text = format!("{source} cannot migrate to itself: name another instance");
             return Err(ControlError::with(ErrorCode::Malformed, text));
         }
+        let timeouts = self.deployment.timeouts.with(&options.timeouts);
+        let timeouts = timeouts.map_err(|error| ControlError::with(ErrorCode::Malformed, error.to_string()))?;
         let (migration, nonce) = identifiers()?;
         let pair = Pair { source: self.registry.get(source)?, destination: self.registry.get(destination)? };
         let claim = Claim::new(migration, &pair)?;
@@ -34,9 +36,9 @@ impl Daemon {
             nonce,
             source: source.clone(),
             destination: destination.clone(),
-            prepare: PrepareOptions::default(),
-            start: options.start(self.deployment.link.rate_bps),
-            timeouts: CoordinatorTimeouts::default(),
+            prepare: PrepareOptions { timeouts: timeouts.destination, ..PrepareOptions::default() },
+            start: options.start(self.deployment.link.rate_bps, timeouts.source),
+            timeouts: timeouts.controller,
         };
         let mut outcome = self.drive(&pair, on_event, |now| Coordinator::new(now, parameters))?;
         drop(claim);

@@ -8,7 +8,7 @@ use super::migrate::Claim;
 use super::registry::{CALL_LIMIT, Entry, Stage};
 use super::{Daemon, from_fabric};
 use crate::api::MigrationOutcome;
-use slim_core::migration::{Coordinator, CoordinatorTimeouts, ReadBack};
+use slim_core::migration::{Coordinator, ReadBack};
 
 use slim_core::protocol::control::{
     ControlError, ErrorCode, InstanceRequest, InstanceRole, InstanceStatus, ResolveOutcome,
@@ -92,7 +92,7 @@ impl Daemon {
             source_status: Some(source_status.clone()),
             destination_status: Some(destination_status.clone()),
             redirect: self.fabric.redirect_state(migration).ok(),
-            timeouts: CoordinatorTimeouts::default(),
+            timeouts: self.deployment.timeouts.controller,
         };
         self.drive(&pair, &mut |_| (), |now| Coordinator::recover(now, read)).map(Some)
     }

@@ -1,27 +1,35 @@
 //! The file as it is written, and its resolution.
 
-use super::{Deployment, DeploymentError, External, Management, Source, Vnf, VnfPort, default_run_dir, default_socket};
+use super::{
+    Deployment, DeploymentError, External, Management, Source, Trust, Vnf, VnfPort, default_run_dir, default_socket,
+};
 use crate::hypervisor::Accel;
 use crate::net::Ipv4Interface;
 use crate::peer::Endpoint;
+use crate::timeouts::Timeouts;
 use serde::Deserialize;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::{LinkSettings, PortKind};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
     daemon: DaemonSection,
+    #[serde(default)]
+    trust: TrustSection,
     switch: SwitchSection,
     management: ManagementSection,
     #[serde(default)]
     external: Vec<ExternalSection>,
     #[serde(default)]
     link: LinkSection,
+    #[serde(default)]
+    timeouts: Timeouts,
     #[serde(default)]
     vnf: BTreeMap<Name, VnfSection>,
 }
@@ -33,6 +41,21 @@ struct DaemonSection {
     run_dir: Option<PathBuf>,
     #[serde(default)]
     keep: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TrustSection {
+    folder: PathBuf,
+    identity_hours: u32,
+    late_hours: u32,
+    plaintext: bool,
+}
+
+impl Default for TrustSection {
+    fn default() -> Self {
+        Self { folder: "trust".into(), identity_hours: 24, late_hours: 0, plaintext: false }
+    }
 }
 
 #[derive(Deserialize)]
@@ -129,6 +152,7 @@ pub(super) fn resolve(text: &str, path: &Path) -> Result<Deployment, DeploymentE
         Ok(address) => Endpoint::Tcp(address),
         Err(_) => Endpoint::Unix(at.path(file.switch.control.into())),
     };
+    let trust = trust(&at, file.trust)?;
     let management = management(&at, file.management)?;
     let externals = externals(&at, file.external)?;
     let link = link(&at, &file.link)?;
@@ -143,7 +167,22 @@ pub(super) fn resolve(text: &str, path: &Path) -> Result<Deployment, DeploymentE
             format!("there is no [[external]] port {}, behind which guests are managed", management.port.as_str());
         return Err(at.value("management.port", message));
     }
-    Ok(Deployment { socket, run_dir, keep: file.daemon.keep, switch, management, externals, link, vnfs })
+    let (keep, timeouts) = (file.daemon.keep, file.timeouts);
+    Ok(Deployment { socket, run_dir, keep, trust, switch, management, externals, link, timeouts, vnfs })
+}
+
+fn trust(at: &At<'_>, section: TrustSection) -> Result<Trust, DeploymentError> {
+    // Ten years are no longer a short life.
+    if !(1..=87_600).contains(&section.identity_hours) {
+        return Err(at.value("trust.identity_hours", "between 1 and 87600, please; 24 is a good choice"));
+    }
+    let hours = |hours: u32| Duration::from_secs(u64::from(hours) * 3600);
+    Ok(Trust {
+        folder: at.path(section.folder),
+        identity_life: hours(section.identity_hours),
+        late: hours(section.late_hours),
+        plaintext: section.plaintext,
+    })
 }
 
 fn management(at: &At<'_>, section: ManagementSection) -> Result<Management, DeploymentError> {

@@ -9,11 +9,13 @@ mod file;
 use crate::hypervisor::Accel;
 use crate::net::{Ipv4Interface, MacAddress};
 use crate::peer::Endpoint;
+use crate::timeouts::Timeouts;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::{LinkSettings, PortKind};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The environment variable that overrides the daemon's socket for daemon and clients.
 pub const SOCKET_ENV: &str = "SLIM_SOCKET";
@@ -64,6 +66,8 @@ pub struct Deployment {
     pub run_dir: PathBuf,
     /// Whether instances go on when the daemon ends, for the next one to take charge of.
     pub keep: bool,
+    /// Who is who.
+    pub trust: Trust,
     /// The switch agent's control socket.
     pub switch: Endpoint,
     /// The network between controller and instances.
@@ -72,8 +76,23 @@ pub struct Deployment {
     pub externals: Vec<External>,
     /// The link of every instance.
     pub link: LinkSettings,
+    /// How long each phase of a migration may take.
+    pub timeouts: Timeouts,
     /// The network functions that can be booted, by their name here.
     pub vnfs: BTreeMap<Name, Vnf>,
+}
+
+/// Where identities come from and how long they last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// The folder that `slimctl init` has made.
+    pub folder: PathBuf,
+    /// How long an instance's identity is valid. It is renewed when a third of that has passed.
+    pub identity_life: Duration,
+    /// How long an instance's identity may have expired for this daemon to take it back, and to renew it.
+    pub late: Duration,
+    /// No identities and no encryption.
+    pub plaintext: bool,
 }
 
 /// The management network.

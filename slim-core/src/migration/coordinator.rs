@@ -4,7 +4,7 @@
 use super::requests::Wanted;
 use super::types::{
     Call, CallError, CoordinatorAction, CoordinatorEvent, CoordinatorParameters, CoordinatorPhase,
-    CoordinatorPhaseDuration, Outcome, Party, Progress,
+    CoordinatorPhaseDuration, Outcome, Party, Progress, interval,
 };
 use crate::mutant::{self, Mutant};
 use crate::protocol::control::{
@@ -433,25 +433,31 @@ impl Coordinator {
         self.actions.push_back(CoordinatorAction::PhaseEntered(phase));
     }
 
-    /// The table of time-outs.
     fn arm_timers(&mut self, now: Instant) {
-        let timeouts = &self.parameters.timeouts;
-        let (timeout_ms, poll) = match self.phase {
-            CoordinatorPhase::Checking => (timeouts.check_ms, false),
-            CoordinatorPhase::Preparing => (timeouts.prepare_ms, true),
-            CoordinatorPhase::Transferring => (timeouts.transfer_ms, true),
-            CoordinatorPhase::Redirecting => (timeouts.redirect_ms, true),
-            CoordinatorPhase::Draining => (timeouts.drain_ms, true),
-            CoordinatorPhase::Finishing => (timeouts.finish_ms, true),
-            CoordinatorPhase::AbortingSource
+        let poll = match self.phase {
+            CoordinatorPhase::Preparing
+            | CoordinatorPhase::Transferring
+            | CoordinatorPhase::Redirecting
+            | CoordinatorPhase::Draining
+            | CoordinatorPhase::Finishing
+            | CoordinatorPhase::HandingBack => true,
+            CoordinatorPhase::Checking
+            | CoordinatorPhase::AbortingSource
             | CoordinatorPhase::Resolving
             | CoordinatorPhase::RedirectingBack
-            | CoordinatorPhase::AbortingDestination => (timeouts.undo_ms, false),
-            CoordinatorPhase::HandingBack => (timeouts.undo_ms, true),
-            CoordinatorPhase::Completed | CoordinatorPhase::RolledBack | CoordinatorPhase::Unresolved => (0, false),
+            | CoordinatorPhase::AbortingDestination
+            | CoordinatorPhase::Completed
+            | CoordinatorPhase::RolledBack
+            | CoordinatorPhase::Unresolved => false,
         };
-        self.deadline = interval(timeout_ms).map(|timeout| now + timeout);
-        self.poll_at = interval(timeouts.status_interval_ms).filter(|_| poll).map(|interval| now + interval);
+        self.deadline = self.timeout().map(|timeout| now + timeout);
+        let status_interval = interval(self.parameters.timeouts.status_interval_ms);
+        self.poll_at = status_interval.filter(|_| poll).map(|interval| now + interval);
+    }
+
+    /// The longest the present phase may take.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.parameters.timeouts.of(self.phase)
     }
 
     /// Ends the migration.
@@ -505,10 +511,6 @@ fn migration_of(event: &InstanceEvent) -> Option<MigrationId> {
         | InstanceEvent::MigrationFinished { migration, .. }
         | InstanceEvent::MigrationFailed { migration, .. } => Some(*migration),
     }
-}
-
-fn interval(interval_ms: u32) -> Option<Duration> {
-    (interval_ms > 0).then(|| Duration::from_millis(u64::from(interval_ms)))
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -52,8 +52,8 @@ impl Coordinator {
             | CoordinatorPhase::Transferring
             | CoordinatorPhase::Redirecting
             | CoordinatorPhase::Draining => {
-                let message = format!("time-out in phase {:?}", self.phase);
-                self.fail(now, Failure::new(FailureCode::TimeOut, message));
+                let failure = Failure::time_out("the migration", self.phase, self.timeout());
+                self.fail(now, failure);
             }
             CoordinatorPhase::Finishing => {
                 if self.remark.is_none() {

@@ -7,6 +7,7 @@ use crate::protocol::control::{
 use crate::protocol::{DestinationPhase, Failure, MigrationId, Name, Nonce, SourcePhase, Text};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,31 @@ impl Default for CoordinatorTimeouts {
     }
 }
 
+impl CoordinatorTimeouts {
+    /// The time-out of a phase; `None` if it has none.
+    pub(super) fn of(&self, phase: CoordinatorPhase) -> Option<Duration> {
+        interval(match phase {
+            CoordinatorPhase::Checking => self.check_ms,
+            CoordinatorPhase::Preparing => self.prepare_ms,
+            CoordinatorPhase::Transferring => self.transfer_ms,
+            CoordinatorPhase::Redirecting => self.redirect_ms,
+            CoordinatorPhase::Draining => self.drain_ms,
+            CoordinatorPhase::Finishing => self.finish_ms,
+            CoordinatorPhase::AbortingSource
+            | CoordinatorPhase::Resolving
+            | CoordinatorPhase::RedirectingBack
+            | CoordinatorPhase::AbortingDestination
+            | CoordinatorPhase::HandingBack => self.undo_ms,
+            CoordinatorPhase::Completed | CoordinatorPhase::RolledBack | CoordinatorPhase::Unresolved => 0,
+        })
+    }
+}
+
+/// A time that may be without bound, which is 0.
+pub(super) fn interval(interval_ms: u32) -> Option<Duration> {
+    (interval_ms > 0).then(|| Duration::from_millis(u64::from(interval_ms)))
+}
+
 /// Who takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -143,6 +169,13 @@ pub enum CoordinatorPhase {
     RolledBack,
     /// Somebody has to act.
     Unresolved,
+}
+
+// Their names on the wire are their names for people too.
+impl fmt::Display for CoordinatorPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// One request to one party; its reply carries the same number.

@@ -1,6 +1,9 @@
 //! The phases of a migration as each instance sees them, and why one may fail.
 
 use crate::protocol::Text;
+use alloc::format;
+use core::fmt;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Where `src_inst` stands in a migration.
@@ -76,6 +79,19 @@ pub enum DestinationPhase {
     Discarded,
 }
 
+// Their names on the wire are their names for people too.
+impl fmt::Display for SourcePhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl fmt::Display for DestinationPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// An instance's phase together with its side of the migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "role", content = "phase", rename_all = "snake_case")]
@@ -144,10 +160,16 @@ impl Failure {
     pub fn new(code: FailureCode, message: impl Into<Text>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// `party` was longer than `timeout` in a phase.
+    pub fn time_out(party: &str, phase: impl fmt::Display, timeout: Option<Duration>) -> Self {
+        let timeout_ms = timeout.unwrap_or_default().as_millis();
+        Self::new(FailureCode::TimeOut, format!("{party} was longer than {timeout_ms} ms in phase {phase}"))
+    }
 }
 
-impl core::fmt::Display for Failure {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.message.as_str())
     }
 }

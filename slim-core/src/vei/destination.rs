@@ -159,8 +159,8 @@ impl Destination {
         }
         match self.stage {
             Stage::Reversible(_) => {
-                let message = format!("time-out in phase {:?}", self.phase());
-                self.fail(now, Failure::new(FailureCode::TimeOut, message));
+                let failure = Failure::time_out("dst_inst", self.phase(), self.timeout());
+                self.fail(now, failure);
             }
             // The drain packets may have been lost with the switch; what is held goes back all the same.
             Stage::Failed(Failed::Draining(_)) => self.hand_back(now),

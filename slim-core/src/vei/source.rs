@@ -138,8 +138,8 @@ impl Source {
         }
         match self.stage {
             Stage::Reversible(step) => {
-                let message = format!("time-out in phase {:?}", self.phase());
-                self.roll_back(now, step, Failure::new(FailureCode::TimeOut, message));
+                let failure = Failure::time_out("src_inst", self.phase(), self.timeout());
+                self.roll_back(now, step, failure);
             }
             Stage::Committed(Committed::AwaitingTakeOver) => self.lose_acknowledgement(now, "no answer in time"),
             Stage::Committed(Committed::Released) => self.finish(now),

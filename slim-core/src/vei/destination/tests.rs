@@ -341,6 +341,8 @@ fn every_phase_before_the_commit_point_has_a_time_out() {
         bench.destination.handle_timeout(Instant::from_nanos(due.as_nanos() - 1));
         assert_eq!(bench.destination.phase(), phase);
         bench.destination.handle_timeout(due);
+        let failure = bench.destination.proceedings.failure.clone().unwrap();
+        assert!(failure.message.as_str().ends_with(&format!(" ms in phase {phase}")), "{failure}");
         assert_failed(&mut bench, FailureCode::TimeOut, Holder::Source);
     }
 }

@@ -305,6 +305,10 @@ fn every_phase_before_the_commit_point_has_a_time_out() {
         bench.source.handle_timeout(Instant::from_nanos(due.as_nanos() - 1));
         assert_eq!(bench.source.phase(), phase);
         bench.source.handle_timeout(due);
+        let failure = bench.source.proceedings.failure.clone().unwrap();
+        let limit = parameters(1).options.timeouts.of(phase).unwrap().as_millis();
+        let message = format!("src_inst was longer than {limit} ms in phase {phase}");
+        assert_eq!(failure.message.as_str(), message);
         assert_rolls_back(&mut bench, FailureCode::TimeOut);
     }
 }
