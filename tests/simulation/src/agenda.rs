@@ -1,40 +1,64 @@
 //! What will happen in virtual time, earliest first; at the same time, in the order it was entered.
 
 use slim_core::time::Instant;
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 /// Future happenings of type `T`.
 #[derive(Debug)]
 pub struct Agenda<T> {
-    order: BinaryHeap<Reverse<(Instant, u64)>>,
-    entries: BTreeMap<u64, T>,
-    next_entry: u64,
+    entries: BinaryHeap<Entry<T>>,
+    entered: u64,
 }
+
+#[derive(Debug)]
+struct Entry<T> {
+    at: Instant,
+    number: u64,
+    happening: T,
+}
+
+impl<T> Ord for Entry<T> {
+    /// The heap yields the greatest first: that is the earliest here.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+impl<T> PartialOrd for Entry<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> PartialEq for Entry<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl<T> Eq for Entry<T> {}
 
 impl<T> Default for Agenda<T> {
     fn default() -> Self {
-        Self { order: BinaryHeap::new(), entries: BTreeMap::new(), next_entry: 0 }
+        Self { entries: BinaryHeap::new(), entered: 0 }
     }
 }
 
 impl<T> Agenda<T> {
     /// Enters what will happen at `at`.
     pub fn enter(&mut self, at: Instant, happening: T) {
-        self.order.push(Reverse((at, self.next_entry)));
-        self.entries.insert(self.next_entry, happening);
-        self.next_entry += 1;
+        self.entries.push(Entry { at, number: self.entered, happening });
+        self.entered += 1;
     }
 
     /// When the earliest happens.
     pub fn next_at(&self) -> Option<Instant> {
-        self.order.peek().map(|Reverse((at, _))| *at)
+        self.entries.peek().map(|entry| entry.at)
     }
 
     /// Takes the earliest.
     pub fn take(&mut self) -> Option<(Instant, T)> {
-        let Reverse((at, entry)) = self.order.pop()?;
-        self.entries.remove(&entry).map(|happening| (at, happening))
+        self.entries.pop().map(|entry| (entry.at, entry.happening))
     }
 }

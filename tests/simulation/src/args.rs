@@ -25,6 +25,15 @@ pub struct Args {
     /// Go on after a seed that fails, and count.
     #[arg(long)]
     pub keep_going: bool,
+    /// Switch on a deliberate mistake in the code under test, or all of them one after the other, and fail if a mistake
+    /// is not caught within the number of seeds.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "NAME|all")]
+    pub mutant: Option<String>,
+    /// List the deliberate mistakes.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    pub list_mutants: bool,
     /// Print the totals as one JSON object.
     #[arg(long)]
     pub json: bool,

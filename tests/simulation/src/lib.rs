@@ -34,6 +34,8 @@ mod random;
 mod run;
 mod scenario;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod watch;
 mod workload;

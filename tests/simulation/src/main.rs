@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod args;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod report;
 
 use args::Args;
@@ -33,6 +35,12 @@ fn main() -> ExitCode {
     // Panics inside a run become findings, told with their seed.
     std::panic::set_hook(Box::new(|_| {}));
     let base = args.seed.unwrap_or_else(report::fresh_seed);
+    #[cfg(feature = "mutants")]
+    if args.list_mutants {
+        return mutants::list();
+    } else if let Some(choice) = &args.mutant {
+        return mutants::run(choice, &args, base);
+    }
     if args.trace {
         return report::trace(base);
     }

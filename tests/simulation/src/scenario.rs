@@ -164,7 +164,7 @@ impl Scenario {
 
 fn nat(random: &mut Random, shards: u16) -> Function {
     let small = random.chance(400);
-    let size = |random: &mut Random, low, high| if small { random.between(low, high) as u32 } else { 4096 };
+    let size = |random: &mut Random, low, high| if small { random.between(low, high) as u32 } else { 512 };
     let pressure = NatPressure {
         sessions_max: size(random, 4, 40),
         sessions_per_host_max: size(random, 2, 12),
@@ -176,7 +176,7 @@ fn nat(random: &mut Random, shards: u16) -> Function {
 
 fn chain(random: &mut Random, calm: bool) -> Function {
     let flows = 1 << random.between(0, 8);
-    let flows_max = if !calm && random.chance(200) { (flows as usize / 2).max(1) } else { 1024 };
+    let flows_max = if !calm && random.chance(200) { (flows as usize / 2).max(1) } else { 512 };
     Function::FlowChain { flows, flows_max }
 }
 

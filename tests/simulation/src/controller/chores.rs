@@ -14,7 +14,7 @@ use slim_core::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(700);
 /// How often it has to find only one end of a migration before it gives up waiting for the other.
 const PATIENCE: u32 = 6;
-const RETRY: Duration = Duration::from_millis(15);
+const RETRY: Duration = Duration::from_millis(40);
 
 pub(super) struct Chores {
     look_at: Instant,
@@ -26,6 +26,8 @@ pub(super) struct Chores {
     /// The instance that paths should lead to, once the controller knows.
     has_traffic: Option<usize>,
     settle_paths: Option<usize>,
+    /// No path led anywhere when the switch was last connected to: somebody died before it had them again.
+    unbound: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,7 @@ impl Chores {
             retry_at: None,
             has_traffic: None,
             settle_paths: None,
+            unbound: false,
         }
     }
 
@@ -66,6 +69,11 @@ impl Chores {
     pub(super) fn recycle(&mut self, node: usize) {
         self.recycle[node] = Recycling::Wanted;
         self.retry_at.get_or_insert(Instant::ZERO);
+    }
+
+    /// Nobody waits any more for instances that cannot be reached.
+    pub(super) fn give_up_recycling(&mut self) {
+        self.recycle = [Recycling::No; 2];
     }
 
     pub(super) fn settle_paths(&mut self, node: usize) {
@@ -148,11 +156,18 @@ impl Controller {
             .flatten()
             .find(|status| matches!(status.role, InstanceRole::Source | InstanceRole::Destination));
         let migration = open.and_then(|status| status.migration.as_ref()).map(|migration| migration.id);
+        let live = recovery.statuses.iter().position(|status| {
+            status.as_ref().is_some_and(|status| matches!(status.role, InstanceRole::Live | InstanceRole::Source))
+        });
+        recovery.of = migration;
+        if let (true, Some(node)) = (self.chores.unbound, live) {
+            self.chores.unbound = false;
+            self.chores.settle_paths(node);
+        }
         if migration.is_none() || !self.drives.is_empty() {
             self.chores.recovery = None;
             return;
         }
-        recovery.of = migration;
         if let Some(migration) = migration {
             self.ask_switch(surroundings, Waiting::Recovery, SwitchRequest::RedirectStatus { migration });
         }
@@ -236,17 +251,22 @@ impl Controller {
                 self.recover(surroundings);
             }
             (Waiting::Restore, Ok(SwitchReply::Paths { instances })) => {
+                self.chores.unbound = false;
                 if let Some(bound) = instances.iter().find(|known| !known.paths.is_empty()) {
                     let position = self.names.instances.iter().position(|name| *name == bound.instance);
                     self.chores.has_traffic = self.chores.has_traffic.or(position);
-                } else if instances.is_empty() {
+                } else {
                     surroundings.tell(format_args!("the switch has been restarted: it gets its ports and paths again"));
                     for request in self.names.set_up(self.link) {
                         self.ask_switch(surroundings, Waiting::Nobody, request);
                     }
-                    if let Some(node) = self.chores.has_traffic {
-                        let request = self.names.lead_to(node);
-                        self.ask_switch(surroundings, Waiting::Nobody, request);
+                    match self.chores.has_traffic {
+                        Some(node) => {
+                            let request = self.names.lead_to(node);
+                            self.ask_switch(surroundings, Waiting::Nobody, request);
+                        }
+                        // Whoever is live will have to be asked.
+                        None => self.chores.unbound = true,
                     }
                 }
             }

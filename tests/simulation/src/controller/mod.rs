@@ -120,6 +120,11 @@ impl Controller {
         self.chores.recycle(node);
     }
 
+    /// The operator waits no longer for instances that do not answer.
+    pub(crate) fn give_up_recycling(&mut self) {
+        self.chores.give_up_recycling();
+    }
+
     /// Sends a line once more, if there is a connection.
     pub(crate) fn resend(&mut self, surroundings: &mut Surroundings<'_>, peer: usize, line: &[u8]) {
         match self.peers.get_mut(peer) {

@@ -6,7 +6,7 @@ use crate::{PlannedMigration, Workload};
 use slim_core::migration::{self, CoordinatorParameters};
 use slim_core::nf::NetworkFunction;
 use slim_core::protocol::control::InstanceRole;
-use slim_core::protocol::{MigrationId, Nonce};
+use slim_core::protocol::{FailureCode, MigrationId, Nonce};
 use slim_core::time::Duration;
 
 /// The longest a migration may take, and the longest everybody may need to come to rest.
@@ -45,6 +45,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         if planned.recycle {
             self.recycle(1 - source)?;
         }
+        let open = |role| matches!(role, InstanceRole::Source | InstanceRole::Destination);
+        self.excuses.contested |= self.nodes.iter().flatten().any(|instance| open(instance.role()));
         self.arm(&planned.faults);
         self.begin_migration(source);
         let end = self.now + PATIENCE;
@@ -145,7 +147,9 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                     return Err(format!("nothing went wrong, but it was rolled back: {failure}"));
                 }
                 let moved_on = self.excuses.instance_crash || self.excuses.contested;
-                let live = matches!(source_role, Some(InstanceRole::Live));
+                // One that was refused has not begun; another one may be open.
+                let refused = failure.code == FailureCode::Refused;
+                let live = refused || matches!(source_role, Some(InstanceRole::Live));
                 if !moved_on && (self.holding() != Some(source) || !live) {
                     return Err(format!("reported as rolled back, but it is not so: {}", shown()));
                 }

@@ -18,7 +18,7 @@ use slim_core::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whoever gets to run now and then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Actor {
     Switch,
     /// The TCP/IP stack of an instance, or of the controller.
@@ -29,9 +29,29 @@ pub(crate) enum Actor {
     Controller,
 }
 
+impl Actor {
+    /// All of them, in the order in which they run at the same time.
+    fn all(shards: u16) -> Vec<Self> {
+        let mut all = vec![Self::Switch, Self::Controller, Self::Node(0), Self::Node(1)];
+        all.extend((0..3).map(Self::Host));
+        all.extend((0..2).flat_map(|node| (0..usize::from(shards)).map(move |shard| Self::Lcore(node, shard))));
+        all
+    }
+
+    /// Its place among them.
+    fn index(self, shards: u16) -> usize {
+        match self {
+            Self::Switch => 0,
+            Self::Controller => 1,
+            Self::Node(node) => 2 + node,
+            Self::Host(host) => 4 + host,
+            Self::Lcore(node, shard) => 7 + node * usize::from(shards) + shard,
+        }
+    }
+}
+
 /// What will happen.
 enum Happening {
-    Wake(Actor),
     /// A management frame arrives at the switch, or at a host that has the same life as when it was sent.
     FrameToSwitch {
         host: usize,
@@ -62,6 +82,9 @@ enum Happening {
     },
 }
 
+/// Later than anything.
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
+
 /// The number of the controller among the hosts.
 pub(crate) const CONTROLLER: usize = 2;
 
@@ -88,7 +111,7 @@ pub(crate) struct World<N: NetworkFunction, W: Workload<N>> {
     pub(crate) stats: Stats,
     agenda: Agenda<Happening>,
     /// When each actor runs next.
-    wakes: BTreeMap<Actor, Instant>,
+    wakes: Vec<(Actor, Option<Instant>)>,
     random: Random,
     names: Names,
     nodes: [Option<Node<N>>; 2],
@@ -141,7 +164,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             trace: Trace::new(in_words),
             stats: Stats::default(),
             agenda: Agenda::default(),
-            wakes: BTreeMap::new(),
+            wakes: Actor::all(scenario.shards).into_iter().map(|actor| (actor, None)).collect(),
             random,
             names,
             nodes,
@@ -181,10 +204,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     /// Has an actor run at `at`, or earlier if it is to already.
     pub(crate) fn wake(&mut self, actor: Actor, at: Instant) {
         let at = at.max(self.now);
-        if self.wakes.get(&actor).is_none_or(|&known| at < known) {
-            self.wakes.insert(actor, at);
-            self.agenda.enter(at, Happening::Wake(actor));
-        }
+        let (_, known) = &mut self.wakes[actor.index(self.scenario.shards)];
+        *known = Some(known.map_or(at, |known| known.min(at)));
     }
 
     /// Has an actor run soon.
@@ -207,25 +228,27 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             if done(self) {
                 return Ok(true);
             }
-            if self.agenda.next_at().is_none_or(|at| at > end) {
+            let first = (0..self.wakes.len()).min_by_key(|&index| self.wakes[index].1.unwrap_or(NEVER)).unwrap_or(0);
+            let woken = self.wakes[first].1.unwrap_or(NEVER);
+            let happening = self.agenda.next_at().unwrap_or(NEVER);
+            let at = woken.min(happening);
+            if at > end {
                 self.now = self.now.max(end);
                 return Ok(false);
             }
-            let Some((at, happening)) = self.agenda.take() else { return Ok(false) };
             self.now = self.now.max(at);
-            self.happen(happening)?;
+            if woken < happening {
+                self.wakes[first].1 = None;
+                self.act(self.wakes[first].0)?;
+            } else if let Some((_, happening)) = self.agenda.take() {
+                self.happen(happening)?;
+            }
             self.strike_at_steps()?;
         }
     }
 
     fn happen(&mut self, happening: Happening) -> Outcome {
         match happening {
-            Happening::Wake(actor) => {
-                if self.wakes.get(&actor).is_some_and(|&at| at <= self.now) {
-                    self.wakes.remove(&actor);
-                    return self.act(actor);
-                }
-            }
             Happening::FrameToSwitch { host, frame } => {
                 let behind = if host == CONTROLLER { Behind::Management } else { Behind::InstanceManagement(host) };
                 if let Some(fabric) = &mut self.fabric {

@@ -1,0 +1,111 @@
+//! Named cases: what has gone wrong once, and each fault at each step.
+
+use crate::workload::NatPressure;
+use crate::{Fault, Function, Noise, PlannedMigration, Run, Scenario, When, run_scenario, run_seed};
+use slim_core::time::Duration;
+
+/// Everything large, no faults.
+fn calm(seed: u64, function: Function, shards: u16, migrations: usize) -> Scenario {
+    let base = (0..).map(Scenario::of_seed).find(|scenario| scenario.calm && scenario.link.rate_bps != 0);
+    let planned = PlannedMigration { pause: Duration::from_millis(10), recycle: true, faults: Vec::new() };
+    Scenario {
+        seed,
+        function,
+        shards,
+        noise: Noise::default(),
+        migrations: vec![planned; migrations],
+        ..base.expect("one of the first seeds is calm")
+    }
+}
+
+const CHAIN: Function = Function::FlowChain { flows: 16, flows_max: 64 };
+const NAT: Function = Function::Nat {
+    pressure: NatPressure { sessions_max: 100, sessions_per_host_max: 50, hosts_max: 32, ports: 200 },
+    hosts: 6,
+    servers: 4,
+};
+
+#[track_caller]
+fn clean(run: &Run) {
+    assert_eq!(run.violation, None, "seed {}", run.seed);
+}
+
+fn outcomes(run: &Run, outcome: &str) -> u64 {
+    run.stats.outcomes.iter().filter(|(text, _)| text.starts_with(outcome)).map(|(_, count)| count).sum()
+}
+
+#[test]
+fn state_moves_there_and_back_and_there_again() {
+    for (shards, function) in [(1, CHAIN), (2, CHAIN), (1, NAT), (2, NAT)] {
+        let run = run_scenario(calm(1, function, shards, 3), false);
+        clean(&run);
+        assert_eq!(outcomes(&run, "completed"), 3, "{:?}", run.stats.outcomes);
+        assert!(run.stats.processed > 100);
+    }
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    for seed in [3, 4, 5] {
+        assert_eq!(run_seed(seed, false).hash, run_seed(seed, true).hash);
+    }
+}
+
+/// One migration with `fault` right behind every `stride`-th step of it, and another one after it.
+fn at_each_step(stride: usize, fault: impl Fn(u64) -> Fault) -> Vec<Run> {
+    let at = |step: u64| {
+        let mut scenario = calm(step, if step % 2 == 0 { CHAIN } else { NAT }, 1 + (step / 2 % 2) as u16, 2);
+        scenario.calm = false;
+        scenario.migrations[0].faults = vec![(When::Step(step), fault(step))];
+        let run = run_scenario(scenario, false);
+        assert_eq!(run.violation, None, "{:?} at step {step}", fault(step));
+        run
+    };
+    (0..130).step_by(stride).map(at).collect()
+}
+
+fn count(runs: &[Run], outcome: &str) -> u64 {
+    runs.iter().map(|run| outcomes(run, outcome)).sum()
+}
+
+#[test]
+fn an_abort_at_any_step_leaves_everything_in_order() {
+    let runs = at_each_step(5, |_| Fault::Abort);
+    assert!(count(&runs, "rolled back: Aborted") > 8);
+    assert!(count(&runs, "completed") > 26, "the one after it always is");
+}
+
+#[test]
+fn a_stream_that_breaks_at_any_step_leaves_everything_in_order() {
+    let runs = at_each_step(5, |step| Fault::ResetStream { choice: step });
+    assert!(count(&runs, "rolled back: StreamLost") > 5);
+}
+
+#[test]
+fn a_restarted_controller_completes_or_undoes() {
+    let runs = at_each_step(5, |_| Fault::ControllerCrash(Duration::from_millis(20)));
+    assert!(count(&runs, "completed") > 20);
+}
+
+#[test]
+fn outages_of_control_connections_do_no_harm() {
+    at_each_step(9, |_| Fault::SwitchOutage(Duration::from_millis(30)));
+    at_each_step(9, |step| Fault::ResetControl { node: (step % 2) as usize, bytes: 0 });
+}
+
+#[test]
+fn partitions_do_no_harm() {
+    at_each_step(9, |step| Fault::Partition { host: (step % 3) as usize, time: Duration::from_millis(400) });
+}
+
+#[test]
+fn an_instance_that_dies_at_any_step_takes_nothing_with_it_but_what_it_holds() {
+    for node in [0, 1] {
+        at_each_step(7, |_| Fault::Crash { node, restart: Duration::from_millis(300) });
+    }
+}
+
+#[test]
+fn a_second_migration_is_refused_without_harm() {
+    at_each_step(9, |_| Fault::SecondMigration);
+}
