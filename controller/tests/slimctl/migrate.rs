@@ -96,6 +96,24 @@ fn an_aborted_migration_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn the_outcome_names_the_phase_that_took_too_long_and_the_next_attempt_may_follow_at_once() {
+    let world = World::new();
+    let _a = world.instance("nat-a", true, Faults { endless_snapshot: true, ..Faults::default() });
+    let _b = world.instance("nat-b", false, Faults::default());
+    for (timeout, words) in [
+        ("controller.transfer=300", "the migration was longer than 300 ms in phase transferring"),
+        ("source.snapshot=200", "src_inst was longer than 200 ms in phase transferring"),
+        ("destination.install=250", "dst_inst was longer than 250 ms in phase installing"),
+    ] {
+        let typed = world.slimctl(&["--json", "migrate", "nat-a", "nat-b", "--timeout", timeout]);
+        assert_eq!(typed.code(), 6, "{typed:?}");
+        let failure = &typed.json()["outcome"]["failure"];
+        assert_eq!((&failure["code"], &failure["message"]), (&"time_out".into(), &words.into()));
+        assert_eq!((world.role("nat-a").as_str(), world.switch.leads_to()), ("live", vec!["nat-a".to_string()]));
+    }
+}
+
+#[test]
 fn a_destination_that_vanishes_costs_nothing_but_the_attempt() {
     let world = World::new();
     let _a = world.instance("nat-a", true, Faults::default());
