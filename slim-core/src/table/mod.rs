@@ -15,6 +15,7 @@ mod pod;
 mod register;
 mod segment;
 mod segmented;
+mod small;
 mod state;
 
 pub use generation::{FrozenGenerationTable, GenerationTable};
@@ -24,6 +25,7 @@ pub use pod::{FieldSink, FieldSource, Pod};
 pub use pod::{mix_layout, name_layout};
 pub use register::Register;
 pub use segmented::{FrozenSegmentedTable, SegmentedTable};
+pub use small::{SMALL_TABLE_ENTRIES_MAX, SmallTable};
 pub use state::{AdoptError, ArchiveError, FrozenItem, ItemHeader, StateItem};
 
 /// The table has no room for another key. Nothing has changed.

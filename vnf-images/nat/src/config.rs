@@ -6,6 +6,7 @@ use core::net::Ipv4Addr;
 use serde::Deserialize;
 use slim_core::nf::{ConfigError, InterfaceAddress, Shard};
 use slim_core::packet::MacAddr;
+use slim_core::table::SMALL_TABLE_ENTRIES_MAX;
 
 /// Which packets from outside an interior endpoint receives while it is mapped (RFC 4787 §5, RFC 5382 R3).
 ///
@@ -61,6 +62,12 @@ pub struct Config {
     /// The most ARP entries of both sides together, per shard. Default 4096.
     #[serde(default = "default::arp_entries_max")]
     pub arp_entries_max: u32,
+    /// The most packets in fragments that are under way at a time, per shard. Default 1024.
+    #[serde(default = "default::fragment_trains_max")]
+    pub fragment_trains_max: u32,
+    /// The most fragments that wait for the first of their packet, per shard, 1 to 256. Default 64.
+    #[serde(default = "default::fragments_held_max")]
+    pub fragments_held_max: u32,
     /// The most sessions of one interior host. No limit by default (RFC 6888 R4 asks for one in a CGN).
     #[serde(default)]
     pub sessions_per_host_max: Option<u32>,
@@ -80,6 +87,9 @@ pub struct Config {
     /// How long an ICMP query session stays without another query. Default and least 60 (RFC 5508 R2).
     #[serde(default = "default::icmp_timeout_s")]
     pub icmp_timeout_s: u32,
+    /// How long the fragments of a packet may take. Default 60, at least 15 (RFC 791 §3.2).
+    #[serde(default = "default::fragment_timeout_s")]
+    pub fragment_timeout_s: u32,
     /// How long an ARP entry stays without being confirmed. Default 300, at least 10.
     #[serde(default = "default::arp_timeout_s")]
     pub arp_timeout_s: u32,
@@ -112,6 +122,15 @@ mod default {
     }
     pub(super) fn tcp_transitory_timeout_s() -> u32 {
         240
+    }
+    pub(super) fn fragment_trains_max() -> u32 {
+        1024
+    }
+    pub(super) fn fragments_held_max() -> u32 {
+        64
+    }
+    pub(super) fn fragment_timeout_s() -> u32 {
+        60
     }
     pub(super) fn icmp_timeout_s() -> u32 {
         60
@@ -150,6 +169,9 @@ impl Config {
             sessions_max: default::sessions_max(),
             hosts_max: default::hosts_max(),
             arp_entries_max: default::arp_entries_max(),
+            fragment_trains_max: default::fragment_trains_max(),
+            fragments_held_max: default::fragments_held_max(),
+            fragment_timeout_s: default::fragment_timeout_s(),
             sessions_per_host_max: None,
             udp_timeout_s: default::udp_timeout_s(),
             tcp_established_timeout_s: default::tcp_established_timeout_s(),
@@ -236,11 +258,18 @@ impl Config {
             ("sessions_max", self.sessions_max),
             ("hosts_max", self.hosts_max),
             ("arp_entries_max", self.arp_entries_max),
+            ("fragment_trains_max", self.fragment_trains_max),
             ("sessions_per_host_max", self.sessions_per_host_max.unwrap_or(1)),
         ] {
             if !(1..=CAPACITY_MAX).contains(&value) {
                 return err(format!("{name} = {value} is not between 1 and {CAPACITY_MAX}"));
             }
+        }
+        if !(1..=SMALL_TABLE_ENTRIES_MAX as u32).contains(&self.fragments_held_max) {
+            return err(format!(
+                "fragments_held_max = {} is not between 1 and {SMALL_TABLE_ENTRIES_MAX}",
+                self.fragments_held_max
+            ));
         }
         for (name, value, least) in [
             ("udp_timeout_s", self.udp_timeout_s, 120),
@@ -248,6 +277,7 @@ impl Config {
             ("tcp_opening_timeout_s", self.tcp_opening_timeout_s, 240),
             ("tcp_closing_timeout_s", self.tcp_closing_timeout_s, 240),
             ("icmp_timeout_s", self.icmp_timeout_s, 60),
+            ("fragment_timeout_s", self.fragment_timeout_s, 15),
             ("arp_timeout_s", self.arp_timeout_s, 10),
             ("host_timeout_s", self.host_timeout_s, 1),
         ] {

@@ -15,8 +15,12 @@ slim_core::drop_reasons! {
     Ipv4Checksum = "ipv4_checksum",
     /// The time to live does not allow another hop (RFC 1812 §5.3.1).
     TtlExpired = "ttl_expired",
-    /// A fragment; not supported yet.
-    FragmentUnsupported = "fragment_unsupported",
+    /// A fragment that is empty, does not end where another can begin, or reaches beyond the longest packet.
+    FragmentMalformed = "fragment_malformed",
+    /// A fragment that comes before the first of its packet, and is too long to be held.
+    FragmentTooLong = "fragment_too_long",
+    /// A fragment, and as many packets in fragments are under way, or fragments held, as may be.
+    FragmentsFull = "fragments_full",
     /// ICMP that is neither a query (or, inbound, a reply), nor an error that is translated.
     IcmpUnsupported = "icmp_unsupported",
     /// An ICMP message that is cut off, or an error whose embedded packet is.

@@ -4,6 +4,7 @@
 //! How far it has come is not state: what it removes is announced, so nothing depends on who swept.
 
 use crate::config::Config;
+use crate::fragments::{HeldKey, Train, TrainKey};
 use crate::state::State;
 use crate::statelet::Statelet;
 use crate::tables::{Host, Neighbour, NeighbourKey, Session, SessionKey};
@@ -29,6 +30,7 @@ pub(crate) struct Timeouts {
     tcp_closing: u32,
     host: u32,
     neighbour: u32,
+    fragment: u32,
 }
 
 impl Timeouts {
@@ -42,6 +44,7 @@ impl Timeouts {
             tcp_closing: config.tcp_closing_timeout_s,
             host: config.host_timeout_s,
             neighbour: config.arp_timeout_s,
+            fragment: config.fragment_timeout_s,
         }
     }
 
@@ -67,6 +70,8 @@ enum Stage {
     Sessions,
     Hosts,
     Neighbours,
+    Trains,
+    Held,
     Done,
 }
 
@@ -75,7 +80,9 @@ impl Stage {
         match self {
             Self::Sessions => Self::Hosts,
             Self::Hosts => Self::Neighbours,
-            Self::Neighbours | Self::Done => Self::Done,
+            Self::Neighbours => Self::Trains,
+            Self::Trains => Self::Held,
+            Self::Held | Self::Done => Self::Done,
         }
     }
 }
@@ -94,6 +101,8 @@ enum Expired {
     Session(SessionKey, Session),
     Host(u32),
     Neighbour(NeighbourKey),
+    Train(TrainKey),
+    Held(HeldKey),
 }
 
 impl Sweep {
@@ -112,20 +121,23 @@ impl Sweep {
         self.stage == Stage::Done && !self.again
     }
 
-    /// Sweeps on for a bounded time, and passes what is removed to `announce`.
-    pub(crate) fn run(&mut self, state: &mut State, timeouts: &Timeouts, mut announce: impl FnMut(&Statelet)) {
+    /// Sweeps on for a bounded time, and passes what is removed to `announce`. Returns how many packets that were held
+    /// are lost.
+    pub(crate) fn run(&mut self, state: &mut State, timeouts: &Timeouts, mut announce: impl FnMut(&Statelet)) -> u64 {
         if self.stage == Stage::Done && core::mem::take(&mut self.again) {
             (self.stage, self.cursor) = (Stage::Sessions, ScanCursor::default());
         }
-        let mut slots = SLOTS_PER_CALL;
+        let (mut slots, mut lost) = (SLOTS_PER_CALL, 0);
         for _ in 0..REMOVALS_PER_CALL {
-            let Some(expired) = self.find(state, timeouts, &mut slots) else { return };
+            let Some(expired) = self.find(state, timeouts, &mut slots) else { break };
+            lost += u64::from(matches!(expired, Expired::Held(_)));
             if let Some(statelet) = remove(state, &expired)
                 && !mutant::is_active(Mutant::RemovalUnannounced)
             {
                 announce(&statelet);
             }
         }
+        lost
     }
 
     /// The next expired entry. `None` when the slots are used up or all tables are through.
@@ -149,6 +161,16 @@ impl Sweep {
                     .neighbours
                     .scan(cursor, slots, |_, neighbour: &Neighbour| state.age(neighbour.confirmed) > timeouts.neighbour)
                     .map(|(key, _)| Expired::Neighbour(key)),
+                Stage::Trains => state
+                    .trains
+                    .scan(cursor, slots, |_, train: &Train| state.age(train.began) > timeouts.fragment)
+                    .map(|(key, _)| Expired::Train(key)),
+                // Few enough to be looked through at once.
+                Stage::Held => state
+                    .held
+                    .iter()
+                    .find(|(_, held)| state.age(held.came) > timeouts.fragment)
+                    .map(|(key, _)| Expired::Held(*key)),
                 Stage::Done => None,
             };
             if found.is_some() {
@@ -174,6 +196,8 @@ fn remove(state: &mut State, expired: &Expired) -> Option<Statelet> {
             state.forget_host(*address).ok()?;
             Some(Statelet::HostGone(Ipv4Addr::from_bits(*address)))
         }
+        Expired::Train(key) => state.forget_train(key).then_some(Statelet::TrainGone(*key)),
+        Expired::Held(key) => state.forget_held(key).then_some(Statelet::HeldGone(*key)),
         Expired::Neighbour(key) => {
             state.forget_neighbour(key).ok()?;
             let side = Side::of_port(slim_core::nf::PortId(key.port))?;

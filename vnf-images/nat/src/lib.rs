@@ -7,10 +7,8 @@
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
 //! - [`ports`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
-//! - `arp`, `translate`, `transport`, `icmp`, `answer`: packets.
+//! - `arp`, `translate`, `transport`, `icmp`, `answer`, [`fragments`]: packets.
 //! - [`drops`]: why packets are dropped.
-//!
-//! Not supported yet, and dropped with a counter: fragments, as in the paper's prototype (§VI-C).
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +17,7 @@ mod arp;
 pub mod config;
 pub mod drops;
 mod expiry;
+pub mod fragments;
 mod icmp;
 pub mod ports;
 pub mod settings;
@@ -64,6 +63,7 @@ struct Totals {
     arp_learning_refused: u64,
     icmp_errors_sent: u64,
     echo_replies_sent: u64,
+    held_fragments_lost: u64,
 }
 
 /// A network address translator, one shard of it.
@@ -137,6 +137,7 @@ impl Nat {
         let to_own_mac = destination == self.interface(side).mac;
         match (ether_type, side) {
             (ether_type::IPV4, _) if !to_own_mac => Err(Drop::NotToOwnMac),
+            (ether_type::IPV4, _) if fragments::is_fragment(payload) => self.process_fragment(env, side, packet),
             (ether_type::IPV4, Side::Interior) => self.process_outbound(env, ethernet, payload),
             (ether_type::IPV4, Side::Exterior) => self.process_inbound(env, ethernet, payload),
             (ether_type::ARP, _) if !to_own_mac && destination != MacAddr::BROADCAST => Err(Drop::NotToOwnMac),
@@ -148,7 +149,7 @@ impl Nat {
 
 impl NetworkFunction for Nat {
     const KIND: &'static str = "nat";
-    const SCHEMA: u64 = 3;
+    const SCHEMA: u64 = 4;
     const PORTS: &'static [&'static str] = &["in", "out"];
     const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
 
@@ -187,12 +188,16 @@ impl NetworkFunction for Nat {
     fn tick<E: Environment>(&mut self, env: &mut E) {
         self.advance_clock(env);
         if !self.sweep.is_done() {
-            self.sweep.run(&mut self.state, &self.timeouts, |statelet| announce(env, statelet));
+            let lost = self.sweep.run(&mut self.state, &self.timeouts, |statelet| announce(env, statelet));
+            self.totals.held_fragments_lost += lost;
         }
         self.look_after_gateway(env);
     }
 
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError> {
+        if statelet_type == Statelet::HOLD {
+            return self.state.install_held(value);
+        }
         self.state.install(&Statelet::decode(statelet_type, value)?)
     }
 
@@ -215,7 +220,7 @@ impl NetworkFunction for Nat {
     }
 
     fn gauges(&self) -> Vec<Gauge> {
-        let State { clock, mappings, sessions, hosts, neighbours, ports, .. } = &self.state;
+        let State { clock, mappings, sessions, hosts, neighbours, ports, trains, held, .. } = &self.state;
         let gauge = |name, value: usize| Gauge { name, value: value as u64 };
         vec![
             gauge("sessions", sessions.len()),
@@ -224,6 +229,10 @@ impl NetworkFunction for Nat {
             gauge("mappings_capacity", mappings.capacity()),
             gauge("hosts", hosts.len()),
             gauge("hosts_capacity", hosts.capacity()),
+            gauge("fragment_trains", trains.len()),
+            gauge("fragment_trains_capacity", trains.capacity()),
+            gauge("fragments_held", held.len()),
+            gauge("fragments_held_capacity", held.capacity()),
             gauge("arp_entries", neighbours.len()),
             gauge("arp_entries_capacity", neighbours.capacity()),
             gauge("udp_ports_used", ports.of(Protocol::Udp).used() as usize),
@@ -235,6 +244,7 @@ impl NetworkFunction for Nat {
             Gauge { name: "arp_learning_refused", value: self.totals.arp_learning_refused },
             Gauge { name: "icmp_errors_sent", value: self.totals.icmp_errors_sent },
             Gauge { name: "echo_replies_sent", value: self.totals.echo_replies_sent },
+            Gauge { name: "held_fragments_lost", value: self.totals.held_fragments_lost },
         ]
     }
 }

@@ -16,6 +16,7 @@
 //! others go. A host entry outlives its sessions, for its counters, until it has been silent for the host time-out.
 
 use crate::config::{Config, Filtering, is_unicast};
+use crate::fragments::{Held, HeldKey, Train, TrainKey};
 use crate::ports::PortAllocator;
 use crate::settings::Settings;
 use crate::statelet::{Statelet, TOTAL_MASK};
@@ -23,9 +24,9 @@ use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey
 use crate::tcp::TcpState;
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
 use core::net::Ipv4Addr;
-use slim_core::nf::{ConfigError, InstallError, InterfaceAddress, Shard};
+use slim_core::nf::{ConfigError, InstallError, InterfaceAddress, PortId, Shard};
 use slim_core::packet::MacAddr;
-use slim_core::table::{Register, SegmentedTable, StateItem};
+use slim_core::table::{Register, SegmentedTable, SmallTable, StateItem};
 
 /// Why a transition is refused. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,7 @@ pub(crate) enum Full {
     Hosts,
     Neighbours,
     Peers,
+    Fragments,
 }
 
 impl Full {
@@ -54,6 +56,7 @@ impl Full {
             Self::Hosts => "hosts",
             Self::Neighbours => "neighbours",
             Self::Peers => "peers",
+            Self::Fragments => "fragments",
         }
     }
 }
@@ -69,6 +72,8 @@ pub(crate) struct State {
     /// How many sessions endpoints have with each address; kept where filtering asks for it.
     peers: SegmentedTable<PeerKey, u32>,
     keeps_peers: bool,
+    pub(crate) trains: SegmentedTable<TrainKey, Train>,
+    pub(crate) held: SmallTable<HeldKey, Held>,
     pub(crate) hosts: SegmentedTable<u32, Host>,
     pub(crate) neighbours: SegmentedTable<NeighbourKey, Neighbour>,
     /// An index over `bindings`: which ports they leave free.
@@ -93,6 +98,8 @@ impl State {
             sessions: SegmentedTable::with_capacity("sessions", sessions_max, key(2)),
             peers: SegmentedTable::with_capacity("peers", sessions_max, key(6)),
             keeps_peers: config.filtering == Filtering::AddressDependent,
+            trains: SegmentedTable::with_capacity("trains", config.fragment_trains_max as usize, key(7)),
+            held: SmallTable::with_capacity("held", config.fragments_held_max as usize),
             hosts: SegmentedTable::with_capacity("hosts", config.hosts_max as usize, key(3)),
             neighbours: SegmentedTable::with_capacity("neighbours", config.arp_entries_max as usize, key(4)),
             ports: PortAllocator::new(ports, key(5)),
@@ -108,6 +115,8 @@ impl State {
         f(&mut self.bindings);
         f(&mut self.sessions);
         f(&mut self.peers);
+        f(&mut self.trains);
+        f(&mut self.held);
         f(&mut self.hosts);
         f(&mut self.neighbours);
     }
@@ -145,11 +154,53 @@ impl State {
                 self.count_up_to(direction, address, packets, total_bytes)
             }
             Statelet::HostGone(address) => self.forget_host(address.to_bits()),
+            Statelet::Train(key, train) => self.begin_train(key, Train { began: self.clock.get(), ..train }),
+            Statelet::HeldGone(key) => self.forget_held(&key).then_some(()).ok_or(Refusal::Inconsistent),
+            Statelet::TrainGone(key) => self.forget_train(&key).then_some(()).ok_or(Refusal::Inconsistent),
         };
         outcome.map_err(|refusal| match refusal {
             Refusal::Full(full) => InstallError::TableFull { table: full.table() },
             Refusal::Inconsistent => InstallError::Inconsistent(statelet.statelet_type()),
         })
+    }
+
+    /// Installs a held fragment, whose statelet is longer than others.
+    pub(crate) fn install_held(&mut self, value: &[u8]) -> Result<(), InstallError> {
+        let malformed = InstallError::Malformed { statelet_type: Statelet::HOLD, len: value.len() };
+        let Some((&port, packet)) = value.split_first() else { return Err(malformed) };
+        let key = HeldKey::of(PortId(port), packet).ok_or(malformed)?;
+        let held = Held::new(self.clock.get(), packet).ok_or(malformed)?;
+        self.hold(key, held).map_err(|_| InstallError::TableFull { table: Full::Fragments.table() })
+    }
+
+    pub(crate) fn begin_train(&mut self, key: TrainKey, train: Train) -> Result<(), Refusal> {
+        self.trains.insert(key, train).map(|_| ()).map_err(|_| Refusal::Full(Full::Fragments))
+    }
+
+    /// Whether there was such a train.
+    pub(crate) fn forget_train(&mut self, key: &TrainKey) -> bool {
+        self.trains.remove(key).is_some()
+    }
+
+    /// Holds a fragment, unless a fourth of the room is its source's already.
+    pub(crate) fn hold(&mut self, key: HeldKey, held: Held) -> Result<(), Refusal> {
+        let of_source = self.held.iter().filter(|(known, _)| known.train.source == key.train.source).count();
+        if self.held.get(&key).is_none() && of_source >= self.held.capacity().div_ceil(4) {
+            return Err(Refusal::Full(Full::Fragments));
+        }
+        self.held.insert(key, held).map(|_| ()).map_err(|_| Refusal::Full(Full::Fragments))
+    }
+
+    /// One of the held fragments of a train.
+    pub(crate) fn held_of(&self, train: &TrainKey) -> Option<(HeldKey, Held)> {
+        // The same at the destination, whose entries may be in another order.
+        let of_train = self.held.iter().filter(|(key, _)| key.train == *train);
+        of_train.min_by_key(|(key, _)| key.offset).map(|(key, held)| (*key, *held))
+    }
+
+    /// Whether there was such a fragment.
+    pub(crate) fn forget_held(&mut self, key: &HeldKey) -> bool {
+        self.held.remove(key).is_some()
     }
 
     /// Lets time pass.

@@ -15,6 +15,11 @@
 //! 0x0017  session icmp    as for udp, with the interior and exterior identifiers and 0           18
 //! 0x0018  refresh icmp    as above                                                               12
 //! 0x0019  close icmp      as above                                                               12
+//! 0x0040  train           as it arrives: source, destination, ident u16, protocol u8, port u8;
+//!                           as it leaves: source, destination, host out, host in, port u8       29
+//! 0x0041  hold            port u8, the IPv4 packet                                     22 to 1501
+//! 0x0042  held gone       as it arrives, offset u16                                              14
+//! 0x0043  train gone      as it arrives                                                          12
 //! 0x0020  arp interior    addr, MAC                                                              10
 //! 0x0021  arp exterior    addr, MAC                                                              10
 //! 0x0022  arp interior gone  addr                                                                 4
@@ -27,6 +32,7 @@
 //! Sessions, ARP entries and counts are the paper's (§VI-C: 18, 10 and 12 bytes); the others are what closing and
 //! time-outs need beyond it. Counts of one host that wait to be sent are merged into one. Every time in the state is the present clock, so no statelet but the first carries one.
 
+use crate::fragments::{HeldKey, Train, TrainKey};
 use crate::tcp::TcpState;
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
 use core::net::Ipv4Addr;
@@ -34,8 +40,8 @@ use slim_core::nf::InstallError;
 use slim_core::packet::MacAddr;
 use slim_core::statelet::Coalescing;
 
-/// The longest value.
-pub const VALUE_BYTES_MAX: usize = 18;
+/// The longest value but that of a held fragment.
+pub const VALUE_BYTES_MAX: usize = 29;
 
 /// The bits of a host's total of bytes that a count tells. No 65,535 packets have more bytes than that.
 pub const TOTAL_BITS: u32 = 48;
@@ -90,6 +96,12 @@ pub enum Statelet {
     },
     /// An interior host without sessions has expired, with its counters.
     HostGone(Ipv4Addr),
+    /// The first fragment of a packet has been translated, at the present time.
+    Train(TrainKey, Train),
+    /// A fragment is not held any more.
+    HeldGone(HeldKey),
+    /// No fragment of that packet is expected any more.
+    TrainGone(TrainKey),
 }
 
 /// A statelet's type and value, ready to be announced.
@@ -122,6 +134,13 @@ impl Encoded {
         self
     }
 
+    fn put_train_key(self, key: &TrainKey) -> Self {
+        self.put(key.source.to_be_bytes())
+            .put(key.destination.to_be_bytes())
+            .put(key.ident.to_be_bytes())
+            .put([key.protocol, key.port])
+    }
+
     #[inline(always)]
     fn put_id(self, id: &SessionId) -> Self {
         self.put(id.exterior.address.octets())
@@ -151,9 +170,16 @@ mod types {
     pub(super) const COUNT_OUTBOUND: u16 = 0x0030;
     pub(super) const COUNT_INBOUND: u16 = 0x0031;
     pub(super) const HOST_GONE: u16 = 0x0032;
+    pub(super) const TRAIN: u16 = 0x0040;
+    pub(super) const HOLD: u16 = 0x0041;
+    pub(super) const HELD_GONE: u16 = 0x0042;
+    pub(super) const TRAIN_GONE: u16 = 0x0043;
 }
 
 impl Statelet {
+    /// The type of the one statelet of variable length: a fragment is held, from now on.
+    pub const HOLD: u16 = types::HOLD;
+
     /// The statelet's type.
     pub const fn statelet_type(&self) -> u16 {
         match self {
@@ -175,6 +201,9 @@ impl Statelet {
             Self::Count { direction: Direction::Outbound, .. } => types::COUNT_OUTBOUND,
             Self::Count { direction: Direction::Inbound, .. } => types::COUNT_INBOUND,
             Self::HostGone(_) => types::HOST_GONE,
+            Self::Train(..) => types::TRAIN,
+            Self::HeldGone(_) => types::HELD_GONE,
+            Self::TrainGone(_) => types::TRAIN_GONE,
         }
     }
 
@@ -200,6 +229,15 @@ impl Statelet {
                 encoded.put(address.octets()).put(counts.to_be_bytes())
             }
             Self::HostGone(address) => encoded.put(address.octets()),
+            Self::Train(key, train) => encoded
+                .put_train_key(key)
+                .put(train.source.to_be_bytes())
+                .put(train.destination.to_be_bytes())
+                .put(train.host_outbound.to_be_bytes())
+                .put(train.host_inbound.to_be_bytes())
+                .put([train.egress]),
+            Self::HeldGone(key) => encoded.put_train_key(&key.train).put(key.offset.to_be_bytes()),
+            Self::TrainGone(key) => encoded.put_train_key(key),
         }
     }
 
@@ -231,6 +269,9 @@ impl Statelet {
             COUNT_OUTBOUND => reader.count(Direction::Outbound),
             COUNT_INBOUND => reader.count(Direction::Inbound),
             HOST_GONE => reader.address().map(Self::HostGone),
+            TRAIN => reader.train(),
+            HELD_GONE => reader.held_gone(),
+            TRAIN_GONE => reader.train_key().map(Self::TrainGone),
             unknown => return Err(InstallError::UnknownType(unknown)),
         };
         statelet.filter(|_| reader.0.is_empty()).ok_or(malformed)
@@ -243,7 +284,9 @@ pub fn coalescing(statelet_type: u16) -> Coalescing {
         // The address. Counts only add up, and touch nothing that others between them read.
         types::COUNT_OUTBOUND | types::COUNT_INBOUND => Coalescing::Merge { key_len: 4 },
         // They leave the counters of hosts alone and do not end hosts.
-        types::SESSION_UDP..=types::CLOSE_ICMP | types::ARP_INTERIOR..=types::ARP_EXTERIOR_GONE => Coalescing::Pass,
+        types::SESSION_UDP..=types::CLOSE_ICMP
+        | types::ARP_INTERIOR..=types::ARP_EXTERIOR_GONE
+        | types::TRAIN..=types::TRAIN_GONE => Coalescing::Pass,
         // Counts are made at the present time, and end with the host.
         _ => Coalescing::Barrier,
     }
@@ -304,6 +347,26 @@ impl Reader<'_> {
         let exterior = Endpoint::new(exterior, self.u16()?);
         let server = Endpoint::new(server, self.u16()?);
         Some(SessionId { protocol, exterior, server })
+    }
+
+    fn train_key(&mut self) -> Option<TrainKey> {
+        let (source, destination, ident) = (self.u32()?, self.u32()?, self.u16()?);
+        let [protocol, port] = self.bytes()?;
+        Some(TrainKey { source, destination, ident, protocol, port })
+    }
+
+    /// It begins at the present time, which whoever installs it knows.
+    fn train(&mut self) -> Option<Statelet> {
+        let key = self.train_key()?;
+        let (source, destination) = (self.u32()?, self.u32()?);
+        let (host_outbound, host_inbound) = (self.u32()?, self.u32()?);
+        let [egress] = self.bytes()?;
+        Some(Statelet::Train(key, Train { source, destination, host_outbound, host_inbound, egress, began: 0 }))
+    }
+
+    fn held_gone(&mut self) -> Option<Statelet> {
+        let (train, offset) = (self.train_key()?, self.u16()?);
+        Some(Statelet::HeldGone(HeldKey { train, offset }))
     }
 
     fn tcp_state(&mut self) -> Option<Statelet> {

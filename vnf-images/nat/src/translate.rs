@@ -31,9 +31,6 @@ fn parse(packet: &mut [u8]) -> Result<(Ipv4Mut<'_>, Protocol, &mut [u8]), Drop> 
     if !ip.checksum_is_correct() {
         return Err(Drop::Ipv4Checksum);
     }
-    if ip.is_fragment() {
-        return Err(Drop::FragmentUnsupported);
-    }
     let protocol = Protocol::from_number(ip.protocol()).ok_or(Drop::ProtocolUnsupported)?;
     Ok((ip, protocol, payload))
 }
@@ -46,7 +43,7 @@ pub(crate) fn next_ttl(ip: &Ipv4Mut<'_>) -> Result<u8, Drop> {
 
 /// Where a packet from the interior goes, by its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
+pub(crate) enum Route {
     /// To the exterior network or beyond.
     Exterior,
     /// To the exterior address, behind which another interior host may be.
@@ -95,7 +92,7 @@ impl Nat {
             return self.process_unusual(env, ethernet, ip, protocol, payload, route);
         }
         let ttl = next_ttl(&ip)?;
-        let mut transport = Transport::parse(protocol, Direction::Outbound, payload)?;
+        let mut transport = Transport::parse(protocol, Direction::Outbound, !ip.is_fragment(), payload)?;
         let (source_port, destination_port) = transport.ports();
         let (interior, server) = (Endpoint::new(source, source_port), Endpoint::new(destination, destination_port));
         let part = self.part_outbound(protocol, interior, server, transport.flags())?;
@@ -133,7 +130,7 @@ impl Nat {
             return self.process_own(Side::Exterior, ethernet, ip, protocol, payload);
         }
         let ttl = next_ttl(&ip)?;
-        let mut transport = Transport::parse(protocol, Direction::Inbound, payload)?;
+        let mut transport = Transport::parse(protocol, Direction::Inbound, !ip.is_fragment(), payload)?;
         let (source_port, destination_port) = transport.ports();
         let (server, exterior) = (Endpoint::new(source, source_port), Endpoint::new(destination, destination_port));
         let part = self.part_inbound(protocol, exterior, server, transport.flags())?;
@@ -185,7 +182,7 @@ impl Nat {
     ) -> Result<Verdict, Drop> {
         let (source, destination) = (ip.source(), ip.destination());
         let ttl = next_ttl(&ip)?;
-        let mut transport = Transport::parse(protocol, Direction::Outbound, payload)?;
+        let mut transport = Transport::parse(protocol, Direction::Outbound, !ip.is_fragment(), payload)?;
         let (source_port, destination_port) = transport.ports();
         let (sender, target) = (Endpoint::new(source, source_port), Endpoint::new(destination, destination_port));
         let outbound = self.part_outbound(protocol, sender, target, transport.flags())?;
@@ -216,7 +213,7 @@ impl Nat {
 
     /// Which way a packet from the interior may go, by its addresses.
     #[inline(always)]
-    fn route_outbound(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<Route, Drop> {
+    pub(crate) fn route_outbound(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<Route, Drop> {
         let [interior, exterior] = [self.interface(Side::Interior), self.interface(Side::Exterior)];
         if !interior.network.is_neighbour(source) {
             return Err(Drop::SourceInvalid);
@@ -240,7 +237,7 @@ impl Nat {
 
     /// Whether a packet from the exterior may be forwarded, by its addresses.
     #[inline(always)]
-    fn check_inbound(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), Drop> {
+    pub(crate) fn check_inbound(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), Drop> {
         let [interior, exterior] = [self.interface(Side::Interior), self.interface(Side::Exterior)];
         if destination != exterior.network.address {
             let network = &exterior.network;
@@ -409,7 +406,7 @@ impl Nat {
             Refusal::Full(Full::Sessions | Full::Peers) => Drop::SessionsFull,
             Refusal::Full(Full::Mappings) => Drop::MappingsFull,
             Refusal::Full(Full::Hosts) => Drop::HostsFull,
-            Refusal::Full(Full::Neighbours) | Refusal::Inconsistent => Drop::StateInconsistent,
+            Refusal::Full(Full::Neighbours | Full::Fragments) | Refusal::Inconsistent => Drop::StateInconsistent,
         })?;
         announce(env, &Statelet::Session { id: part.id, interior });
         Ok(())

@@ -17,12 +17,23 @@ pub(crate) enum Transport<'a> {
 }
 
 impl<'a> Transport<'a> {
-    /// Of ICMP, only queries go out, and only replies come in.
+    /// Of ICMP, only queries go out, and only replies come in. `whole`: this is not a fragment.
     #[inline(always)]
-    pub(crate) fn parse(protocol: Protocol, direction: Direction, bytes: &'a mut [u8]) -> Result<Self, Drop> {
+    pub(crate) fn parse(
+        protocol: Protocol,
+        direction: Direction,
+        whole: bool,
+        bytes: &'a mut [u8],
+    ) -> Result<Self, Drop> {
         match protocol {
             Protocol::Udp => {
-                let (udp, payload) = Udp::parse_mut(bytes).map_err(|_| Drop::UdpMalformed)?;
+                let parsed = if whole {
+                    Udp::parse_mut(bytes)
+                } else {
+                    // Its length is the whole datagram's.
+                    Udp::parse_truncated_mut(bytes).map(|udp| (udp, Default::default()))
+                };
+                let (udp, payload) = parsed.map_err(|_| Drop::UdpMalformed)?;
                 if udp.source() == 0 || udp.destination() == 0 {
                     return Err(Drop::UdpMalformed);
                 }
@@ -72,7 +83,11 @@ impl<'a> Transport<'a> {
         }
     }
 
+    /// Cannot tell for a fragment, and lets it pass.
     pub(crate) fn verify_checksum(&self, ip: &Ipv4Mut<'_>) -> Result<(), Drop> {
+        if ip.is_fragment() {
+            return Ok(());
+        }
         let is_correct = match self {
             Self::Udp(udp, payload) => udp.checksum_is_correct(ip.pseudo_header(udp.length()), payload),
             Self::Tcp(tcp, payload) => {

@@ -22,6 +22,9 @@ fn small(filtering: Filtering) -> Config {
         sessions_max: 12,
         hosts_max: 3,
         arp_entries_max: 9,
+        fragment_trains_max: 3,
+        fragments_held_max: 6,
+        fragment_timeout_s: 15,
         sessions_per_host_max: Some(6),
         port_first: 2000,
         port_last: 2004,
@@ -82,10 +85,30 @@ fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
             (IN, if over_tcp { tcp(IN, from, to, flags, b"pin") } else { udp(IN, from, to, b"pin") })
         },
     );
+    let fragment =
+        (hosts(), servers(), any::<bool>(), 0u8..4, 1u16..3).prop_map(|(host, server, out, place, ident)| {
+            let (port, frame) = if out {
+                (IN, udp(IN, socket(host, 5000), socket(server, 80), &[1; 40]))
+            } else {
+                (OUT, udp(OUT, socket(server, 80), socket(EXTERIOR, 2000 + u16::from(place)), &[1; 40]))
+            };
+            let place = place % 3;
+            let mut cut = frame[..34].to_vec();
+            cut.extend_from_slice(&frame[34 + 16 * usize::from(place)..][..16]);
+            let more = if place < 2 { 0x20 } else { 0 };
+            (
+                port,
+                with_ipv4(cut, |ip| {
+                    ip[2..4].copy_from_slice(&36u16.to_be_bytes());
+                    ip[4..6].copy_from_slice(&ident.to_be_bytes());
+                    ip[6..8].copy_from_slice(&[more, 2 * place]);
+                }),
+            )
+        });
     let noise = (any::<bool>(), prop::collection::vec(any::<u8>(), 0..80))
         .prop_map(|(inbound, bytes)| (if inbound { OUT } else { IN }, bytes));
     prop_oneof![5 => udp_out, 4 => udp_in, 6 => tcp_out, 5 => tcp_in, 3 => arp_in, 4 => arp_out, 1 => noise,
-        2 => query, 2 => reply, 1 => error_in, 1 => error_out, 4 => hairpin]
+        2 => query, 2 => reply, 1 => error_in, 1 => error_out, 4 => hairpin, 5 => fragment]
 }
 
 /// Runs differ in how long their longest pauses are, so that in some of them tables fill up and in others they empty.
@@ -158,7 +181,7 @@ fn nat_keeps_the_law() {
     let Coverage { drops, statelets, transmitted } = coverage.into_inner();
     println!("transmitted {transmitted}\ndropped {drops:?}\nannounced {statelets:#06x?}");
     assert!(transmitted > 2000);
-    for statelet_type in (0x10..=0x19).chain(0x20..=0x23).chain(0x30..=0x32).chain([1]) {
+    for statelet_type in (0x10..=0x19).chain(0x20..=0x23).chain(0x30..=0x32).chain(0x40..=0x43).chain([1]) {
         assert!(statelets.contains_key(&statelet_type), "no statelet of type {statelet_type:#06x} was tested");
     }
     for reason in [
