@@ -27,7 +27,7 @@ impl Default for Limits {
             delay_packets: 32_768,
             hold: Bounds { bytes: 8 << 20, packets: 8192 },
             drain_interval: Duration::from_millis(20),
-            drain_attempts_max: 3_000,
+            drain_attempts_max: 1_000,
         }
     }
 }

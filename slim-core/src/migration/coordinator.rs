@@ -298,7 +298,7 @@ impl Coordinator {
                 }
             }
             CoordinatorEvent::Instance { role, event } => self.learn_from_event(role, event),
-            CoordinatorEvent::Switch(event) => self.learn_from_switch(&event),
+            CoordinatorEvent::Switch(event) => self.learn_from_switch(now, &event),
             CoordinatorEvent::Connected(party) => {
                 for (at, purpose) in &mut self.repeats {
                     if purpose.party() == party {
@@ -377,12 +377,23 @@ impl Coordinator {
         true
     }
 
-    fn learn_from_switch(&mut self, event: &SwitchEvent) {
-        if let SwitchEvent::RollbackFinished { migration, nonce, .. } = event
-            && *migration == self.parameters.migration
-            && *nonce == self.parameters.rollback_nonce()
-        {
-            self.known.rollback_finished = true;
+    fn learn_from_switch(&mut self, now: Instant, event: &SwitchEvent) {
+        match event {
+            SwitchEvent::RollbackFinished { migration, nonce, .. }
+                if *migration == self.parameters.migration && *nonce == self.parameters.rollback_nonce() =>
+            {
+                self.known.rollback_finished = true;
+            }
+            SwitchEvent::DrainGivenUp { migration, nonce, unacknowledged }
+                if *migration == self.parameters.migration && *nonce == self.parameters.nonce =>
+            {
+                self.drain_given_up(now, *unacknowledged);
+            }
+            SwitchEvent::RollbackFinished { .. }
+            | SwitchEvent::DrainGivenUp { .. }
+            | SwitchEvent::DrainAcked { .. }
+            | SwitchEvent::Drained { .. }
+            | SwitchEvent::PortLink { .. } => {}
         }
     }
 
@@ -453,6 +464,12 @@ impl Coordinator {
         self.deadline = self.timeout().map(|timeout| now + timeout);
         let status_interval = interval(self.parameters.timeouts.status_interval_ms);
         self.poll_at = status_interval.filter(|_| poll).map(|interval| now + interval);
+    }
+
+    /// Waits in the present phase no longer than for final reports.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        let limit = interval(self.parameters.timeouts.finish_ms).map(|timeout| now + timeout);
+        self.deadline = [self.deadline, limit].into_iter().flatten().min();
     }
 
     /// The longest the present phase may take.

@@ -151,7 +151,11 @@ impl Coordinator {
                 Some(SourcePhase::Released) => self.enter(now, CoordinatorPhase::Finishing),
                 // The acknowledgement got lost; the destination itself says that it has taken over.
                 Some(SourcePhase::Unacknowledged) => self.ask(Purpose::Resolve(ResolveOutcome::Release)),
-                Some(_) | None => {}
+                _ if self.source_is_lost() => {
+                    self.remark_source_not_told();
+                    self.enter(now, CoordinatorPhase::Finishing);
+                }
+                Some(_) | None => self.hurry(now),
             },
             _ => {}
         }
@@ -221,6 +225,8 @@ impl Coordinator {
                 };
                 self.fail(now, Failure::new(code, error.message));
             }
+            // Only who speaks for an instance whose process has ended says so of a status.
+            Purpose::Status(role) if error.code == ErrorCode::UnknownMigration => self.gone(now, role, "is gone"),
             // The next poll may fare better; if none does, the phase's time-out strikes.
             Purpose::Status(_) => {}
             Purpose::AbortSource
@@ -249,21 +255,44 @@ impl Coordinator {
         if !agreed {
             return;
         }
-        match self.phase {
-            CoordinatorPhase::Preparing
-            | CoordinatorPhase::Transferring
-            | CoordinatorPhase::Redirecting
-            | CoordinatorPhase::Draining
-                if !self.destination_is_committed() =>
-            {
-                let message = format!("{} has forgotten the migration; was it restarted?", self.name(role));
-                self.fail(now, Failure::new(FailureCode::Protocol, message));
+        self.gone(now, role, "has forgotten the migration; was it restarted?");
+    }
+
+    /// An instance has lost everything, the migration included.
+    fn gone(&mut self, now: Instant, role: MigrationRole, how: &str) {
+        let message = format!("{} {how}", self.name(role));
+        match (role, self.phase) {
+            // It may have committed: then the destination has, or will soon have, everything.
+            (MigrationRole::Source, CoordinatorPhase::Redirecting | CoordinatorPhase::Draining) => {
+                self.known.source_after = SourceAfter::Unreachable;
+                self.hurry(now);
+            }
+            (
+                _,
+                CoordinatorPhase::Preparing
+                | CoordinatorPhase::Transferring
+                | CoordinatorPhase::Redirecting
+                | CoordinatorPhase::Draining,
+            ) if !self.destination_is_committed() => {
+                self.fail(now, Failure::new(FailureCode::Unreachable, message));
+            }
+            (MigrationRole::Destination, CoordinatorPhase::Finishing) => {
+                let message = format!("{} has taken over, and is gone since", self.parameters.destination);
+                self.remark = Some(Text::from(message));
+                self.complete(now);
             }
             // Whoever has been reset after its part was done has nothing more to say.
-            _ => match role {
-                MigrationRole::Source => self.known.source_after = SourceAfter::Unreachable,
-                MigrationRole::Destination => self.known.destination.phase = Some(DestinationPhase::Discarded),
-            },
+            (MigrationRole::Source, _) => self.known.source_after = SourceAfter::Unreachable,
+            (MigrationRole::Destination, _) => self.known.destination.phase = Some(DestinationPhase::Discarded),
+        }
+    }
+
+    /// The switch has stopped sending drain packets; the source may wait for one.
+    pub(super) fn drain_given_up(&mut self, now: Instant, unacknowledged: PathSet) {
+        let waiting = matches!(self.phase, CoordinatorPhase::Redirecting | CoordinatorPhase::Draining);
+        if waiting && !self.destination_is_committed() {
+            let message = format!("drain packets of {} paths were never acknowledged", unacknowledged.len());
+            self.fail(now, Failure::new(FailureCode::DrainLost, message));
         }
     }
 

@@ -124,6 +124,8 @@ pub enum FailureCode {
     StateletBacklog,
     /// `pkt_q` was nearly full before the take-over.
     PacketBacklog,
+    /// The switch got no acknowledgement of a drain packet.
+    DrainLost,
     /// A record or chunk could not be decoded, or its checksum was wrong.
     StreamCorrupt,
     /// The snapshot did not fit or did not validate.

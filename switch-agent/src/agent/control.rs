@@ -228,6 +228,9 @@ fn log_event(event: &SwitchEvent) {
         SwitchEvent::DrainAcked { migration, nonce, path } => {
             log::info!("migration {migration}: drain packet {nonce} of path {} acknowledged", path.get());
         }
+        SwitchEvent::DrainGivenUp { migration, nonce, unacknowledged } => {
+            log::warn!("migration {migration}: drain given up on {} paths, nonce {nonce}", unacknowledged.len());
+        }
         SwitchEvent::Drained { migration, nonce } => log::info!("migration {migration}: drained, nonce {nonce}"),
         SwitchEvent::RollbackFinished {
             migration,

@@ -254,11 +254,11 @@ impl<B: Buffers> Switch<B> {
             return;
         }
         let request = &record.request;
-        let Some(instance) = record.from_index.and_then(|index| slot(&mut self.instances, index.0)) else { return };
         if record.rounds >= self.limits.drain_attempts_max {
-            self.counts.drains_given_up += 1;
+            self.give_up_drain(record);
             return;
         }
+        let Some(instance) = record.from_index.and_then(|index| slot(&mut self.instances, index.0)) else { return };
         record.rounds += 1;
         record.resend_at = Some(now + self.limits.drain_interval);
         let paths = record.paths();
@@ -284,6 +284,13 @@ impl<B: Buffers> Switch<B> {
             }
             instance.to.delay.push_unbounded(now, Hop { port: drain.port, drain: true }, packet);
         }
+    }
+
+    fn give_up_drain(&mut self, record: &RedirectRecord) {
+        self.counts.drains_given_up += 1;
+        let (migration, nonce) = (record.request.migration, record.request.nonce);
+        let unacknowledged = record.drains.iter().filter(|drain| !drain.acked).map(|drain| drain.path).collect();
+        self.tell(SwitchEvent::DrainGivenUp { migration, nonce, unacknowledged });
     }
 
     pub(super) fn drain_acked(&mut self, from: InstanceIndex, drain: &Drain) {
@@ -386,11 +393,16 @@ impl<B: Buffers> Switch<B> {
 
     /// An instance is going: nothing of it can be drained or handed back any more.
     pub(super) fn forget_redirects_of(&mut self, instance: InstanceIndex) {
-        for record in &mut self.redirects {
-            if record.from_index == Some(instance) {
-                record.from_index = None;
-                record.resend_at = None;
+        for index in 0..self.redirects.len() {
+            if self.redirects[index].from_index != Some(instance) {
+                continue;
             }
+            let Some(mut record) = self.redirects.remove(index) else { continue };
+            record.from_index = None;
+            if record.resend_at.take().is_some() {
+                self.give_up_drain(&record);
+            }
+            self.redirects.insert(index, record);
         }
     }
 

@@ -172,7 +172,8 @@ fn whether_a_redirect_was_carried_out_is_asked_before_it_is_undone() {
 #[test]
 fn an_instance_that_was_restarted_is_noticed() {
     for (role, instance) in [(SOURCE, "nat-a"), (DESTINATION, "nat-b")] {
-        let mut bench = Bench::reach(CoordinatorPhase::Draining);
+        let mut bench = Bench::reach(CoordinatorPhase::Transferring);
+        bench.answer(SOURCE, is_start, Ok(InstanceReply::Done));
         bench.now += Duration::from_millis(500);
         bench.coordinator.handle_timeout(bench.now);
         bench.collect();
@@ -181,7 +182,7 @@ fn an_instance_that_was_restarted_is_noticed() {
         assert_eq!(bench.coordinator.phase(), CoordinatorPhase::AbortingSource);
         assert_eq!(
             bench.coordinator.progress(bench.now).failure.map(|failure| failure.code),
-            Some(FailureCode::Protocol)
+            Some(FailureCode::Unreachable)
         );
     }
 }

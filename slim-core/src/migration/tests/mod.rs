@@ -2,13 +2,14 @@
 
 mod back;
 mod forward;
+mod gone;
 mod recover;
 
 use super::*;
 use crate::protocol::control::{
     ControlError, Counters, Description, ErrorCode, Holder, InstanceEvent, InstancePaths, InstanceReply,
     InstanceRequest, InstanceRole, InstanceStatus, LinkSettings, MigrationReport, MigrationRole, MigrationStatus,
-    PathStatus, PrepareOptions, RedirectState, ResolveOutcome, StartOptions, SwitchReply, SwitchRequest,
+    PathStatus, PrepareOptions, RedirectState, ResolveOutcome, StartOptions, SwitchEvent, SwitchReply, SwitchRequest,
 };
 use crate::protocol::{
     DestinationPhase, Digest, Failure, FailureCode, MigrationId, MigrationPhase, Name, Nonce, PathIndex, PathSet,

@@ -1,7 +1,7 @@
 //! Requests to the switch, its replies and its events.
 
 use super::Counters;
-use crate::protocol::{MigrationId, Name, Nonce, PathIndex, Text};
+use crate::protocol::{MigrationId, Name, Nonce, PathIndex, PathSet, Text};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -303,6 +303,15 @@ pub enum SwitchEvent {
         migration: MigrationId,
         /// The nonce.
         nonce: Nonce,
+    },
+    /// No acknowledgement of a drain packet came, however often it was sent, or its instance was removed.
+    DrainGivenUp {
+        /// The migration.
+        migration: MigrationId,
+        /// The nonce.
+        nonce: Nonce,
+        /// The paths that were not acknowledged.
+        unacknowledged: PathSet,
     },
     /// A redirect with `rollback` is complete: everything handed back has been sent on, then everything held.
     RollbackFinished {

@@ -111,6 +111,22 @@ fn acknowledgements_count_once_and_only_those_of_this_stage_and_instance() {
     rig.check();
 }
 
+fn given_up(unacknowledged: &[u8]) -> SwitchEvent {
+    let unacknowledged = unacknowledged.iter().map(|&index| path(index)).collect();
+    SwitchEvent::DrainGivenUp { migration: MIGRATION, nonce: Nonce(1), unacknowledged }
+}
+
+#[test]
+fn a_drain_is_given_up_when_its_instance_goes() {
+    let mut rig = Rig::new(WIDE);
+    rig.redirect("nat-a", "nat-b", 1, false);
+    rig.receive("nat-a.in", ack(drain(0)));
+    rig.pass(DELAY);
+    rig.events();
+    rig.switch.remove_instance(rig.now, &name("nat-a")).unwrap();
+    assert_eq!(rig.events(), [given_up(&[1])]);
+}
+
 #[test]
 fn an_unanswered_drain_is_given_up_in_the_end() {
     let limits = Limits { drain_attempts_max: 3, ..Limits::default() };
@@ -118,6 +134,7 @@ fn an_unanswered_drain_is_given_up_in_the_end() {
     rig.redirect("nat-a", "nat-b", 1, false);
     rig.pass(Duration::from_secs(1));
     assert_eq!((rig.sent("nat-a.in").len(), rig.counter("drains_given_up")), (3, 1));
+    assert_eq!(rig.events(), [given_up(&[0, 1])]);
     assert_eq!(rig.switch.next_deadline(), None);
 }
 
