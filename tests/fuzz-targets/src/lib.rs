@@ -2,7 +2,7 @@
 //!
 //! - Bytes from outside: [`statelet_stream`], [`snapshot_stream`], [`handshake`], [`control_lines`], [`inband_frame`],
 //!   [`configuration`].
-//! - Packets: [`nat_packets`], [`nat_install`], [`switch_operations`].
+//! - Packets: [`nat_packets`], [`nat_install`], [`gateway_packets`], [`switch_operations`].
 //! - The machines, with anything at any time: [`vei_instance`], [`coordinator`].
 //!
 //! libFuzzer drives them from `fuzz/` (`cargo xtask fuzz`), and the test of this crate replays `fuzz/corpus/` through
@@ -14,6 +14,7 @@
 pub mod configuration;
 pub mod control_lines;
 pub mod coordinator;
+pub mod gateway_packets;
 pub mod handshake;
 pub mod inband_frame;
 pub mod input;
@@ -37,7 +38,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "statelet_stream", run: statelet_stream::run },
     Target { name: "snapshot_stream", run: snapshot_stream::run },
     Target { name: "handshake", run: handshake::run },
@@ -46,6 +47,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "configuration", run: configuration::run },
     Target { name: "nat_packets", run: nat_packets::run },
     Target { name: "nat_install", run: nat_install::run },
+    Target { name: "gateway_packets", run: gateway_packets::run },
     Target { name: "switch_operations", run: switch_operations::run },
     Target { name: "vei_instance", run: vei_instance::run },
     Target { name: "coordinator", run: coordinator::run },

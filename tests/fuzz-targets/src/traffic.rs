@@ -96,6 +96,26 @@ fn tcp(input: &mut Input<'_>, port: PortId) -> Vec<u8> {
     frame
 }
 
+/// A query, an answer, or an error about a packet that may have been sent.
+fn icmp(input: &mut Input<'_>, port: PortId) -> Vec<u8> {
+    let (source, destination) = sockets(input, port);
+    let message_type = input.one_of(&[8, 0, 3, 11, 12, 13, 8, 0]);
+    let identifier = (PORT_FIRST + input.below(8) as u16).to_be_bytes();
+    let fields = emit::IcmpFields {
+        message_type,
+        code: input.one_of(&[0, 0, 1, 4]),
+        rest: [identifier[0], identifier[1], 0, 1],
+    };
+    let subject = match input.below(4) {
+        0 => vec![7; 8],
+        1 => tcp(input, if port == IN { OUT } else { IN }).split_off(14),
+        _ => udp(input, if port == IN { OUT } else { IN }).split_off(14),
+    };
+    let mut frame = vec![0xa5; emit::ICMP_PAYLOAD_AT + subject.len()];
+    emit::icmp(&mut frame, &ends(port, source, destination), &fields, &subject).expect("there is room");
+    frame
+}
+
 fn arp(input: &mut Input<'_>, port: PortId) -> Vec<u8> {
     let operation = input.one_of(&[ArpOperation::Reply, ArpOperation::Request]);
     let sender = if port == IN { host(input) } else { server(input) };
@@ -137,6 +157,7 @@ pub fn packet(input: &mut Input<'_>) -> (PortId, Vec<u8>) {
     let frame = match kind & 7 {
         0 | 1 => udp(input, port),
         2..=4 => tcp(input, port),
+        5 if kind & 0x40 != 0 => icmp(input, port),
         5 | 6 => arp(input, port),
         _ => {
             let len = input.below(128);
