@@ -4,12 +4,22 @@ use crate::vnf::Vnf;
 use anyhow::{Context, Result, ensure};
 use slim_controller::hypervisor::{Image, Launch, Link, Nic, PciAddress};
 use slim_controller::net::MacAddress;
+use slim_core::protocol::Name;
+use slim_core::protocol::control::Secret;
+use slim_trust::{Authority, AuthorityError, Role};
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 /// The guest's address in QEMU's own network, and the port it listens on there.
 const MANAGEMENT_ADDRESS: &str = "10.0.2.15/24";
 const CONTROL_PORT: u16 = 7001;
+
+/// Where in the run's folder the identities of its deployment are, for whoever wants to connect to the instance.
+pub const TRUST_FOLDER: &str = "trust";
+
+/// Longer than anybody looks at one instance.
+const IDENTITY_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const MANAGEMENT_MAC: MacAddress = MacAddress([0x52, 0x54, 0x00, 0x03, 0x00, 0x0b]);
 
@@ -44,7 +54,7 @@ pub fn launch(
     let mut launch = Launch::new(&name, Image::in_folder(folder)?, run_dir);
     let mut config = format!(
         "name = \"{name}\"\n\n[management]\nmac = \"{MANAGEMENT_MAC}\"\naddress = \"{MANAGEMENT_ADDRESS}\"\n\
-         control_port = {CONTROL_PORT}\nplaintext = true\n\n"
+         control_port = {CONTROL_PORT}\n\n"
     );
     for (index, port) in vnf.ports.iter().enumerate() {
         let number = u8::try_from(index + 1).context("too many interfaces")?;
@@ -61,7 +71,18 @@ pub fn launch(
     let forward = control_port.map(|host| (host, CONTROL_PORT)).into_iter().collect();
     launch.nics.push(Nic::Management { link: Link::User { forward }, mac: MANAGEMENT_MAC });
     launch.config_toml = config + vnf.section;
+    launch.identity = Some(identity(&name, &run_dir.join(TRUST_FOLDER))?);
     Ok(launch)
+}
+
+/// An identity for `name`, in a deployment of its own, made in `folder` if it is not there.
+fn identity(name: &str, folder: &Path) -> Result<Secret> {
+    let authority = match Authority::read(folder) {
+        Err(AuthorityError::Missing(_)) => Authority::init(folder, Name::try_from("alone")?)?,
+        result => result?,
+    };
+    let pem = authority.issue(Role::Instance, &Name::try_from(name)?, IDENTITY_LIFE)?;
+    Ok(Secret::from(pem.to_string()))
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let mut machine = Qemu::find()?.start(&launch)?;
     let accel = machine.accel().map_or_else(String::new, |accel| format!(" with {accel}"));
     eprintln!("==> {} runs{accel}; Ctrl-C stops it", launch.name);
-    eprintln!("    its control connection: 127.0.0.1:{control_port}");
+    let trust = run_dir.path().join(standalone::TRUST_FOLDER);
+    eprintln!("    its control connection: 127.0.0.1:{control_port}, for identities of {}", trust.display());
     let mut console = File::open(machine.console_log())?;
     let mut ready = false;
     while !stop.load(Ordering::Relaxed) {

@@ -7,7 +7,7 @@ use crate::hypervisor::{Image, Launch, LaunchError, Link, Nic};
 use crate::net::Ipv4Interface;
 use crate::peer::Endpoint;
 use slim_core::protocol::Name;
-use slim_core::protocol::control::PortKind;
+use slim_core::protocol::control::{PortKind, Secret};
 use std::path::PathBuf;
 
 /// What the fourth octet of a management interface's MAC address is; dataplane ports count from 1.
@@ -96,16 +96,17 @@ impl Blueprint {
         if octet >= MANAGEMENT { octet + 1 } else { octet }
     }
 
-    /// What to start, with its configuration.
+    /// What to start, with its configuration and its identity, if it has one.
     ///
     /// # Errors
     /// The image is not there.
-    pub(super) fn start(&self) -> Result<Start, LaunchError> {
+    pub(super) fn start(&self, identity: Option<Secret>) -> Result<Start, LaunchError> {
         let name = self.name.as_str();
         match &self.vnf.source {
             Source::Image(folder) => {
                 let mut launch = Launch::new(name, Image::in_folder(folder)?, &self.run_dir);
-                launch.config_toml = self.config();
+                launch.config_toml = self.config(identity.is_some());
+                launch.identity = identity;
                 launch.memory_mb = self.vnf.memory_mb;
                 launch.vcpus = self.vnf.vcpus;
                 launch.accel = self.vnf.accel;
@@ -117,7 +118,9 @@ impl Blueprint {
             Source::Program(program) => Ok(Start::Process(Box::new(ProcessLaunch {
                 name: name.to_owned(),
                 program: program.clone(),
-                config_toml: self.config(),
+                config_toml: self.config(identity.is_some()),
+                identity,
+                identity_file: self.identity_file(),
                 config_file: self.run_dir.join(format!("{name}.toml")),
                 console_log: self.run_dir.join(format!("{name}.console.log")),
                 sockets: self.sockets(),
@@ -133,6 +136,11 @@ impl Blueprint {
             _ => None,
         };
         self.plug.ports.iter().filter_map(socket).collect()
+    }
+
+    /// Where the identity of a process is, until it has read it.
+    fn identity_file(&self) -> PathBuf {
+        self.run_dir.join(format!("{}.identity.pem", self.name))
     }
 
     fn nics(&self) -> Vec<Nic> {
@@ -153,7 +161,7 @@ impl Blueprint {
     }
 
     /// The instance's configuration file.
-    fn config(&self) -> String {
+    fn config(&self, has_identity: bool) -> String {
         let guest = matches!(self.vnf.source, Source::Image(_));
         let mut management = toml::Table::new();
         if guest {
@@ -162,7 +170,14 @@ impl Blueprint {
         management.insert("address".into(), self.address.to_string().into());
         management.insert("control_port".into(), i64::from(CONTROL_PORT).into());
         management.insert("state_port".into(), i64::from(STATE_PORT).into());
-        management.insert("plaintext".into(), true.into());
+        match (has_identity, guest) {
+            (false, _) => management.insert("plaintext".into(), true.into()),
+            (true, false) => {
+                management.insert("identity".into(), self.identity_file().to_string_lossy().into_owned().into())
+            }
+            // A guest is handed it.
+            (true, true) => None,
+        };
 
         let ports: Vec<toml::Value> = self
             .vnf
@@ -226,11 +241,15 @@ mod tests {
             std::fs::write(folder.path().join(file), "").unwrap();
         }
         let blueprint = blueprint(&format!("image = {:?}\nmemory_mb = 128", folder.path()));
-        let Start::Guest(launch) = blueprint.start().unwrap() else { panic!("an image is a guest") };
+        let Start::Guest(launch) = blueprint.start(Some(Secret::from("key".to_owned()))).unwrap() else {
+            panic!("an image is a guest")
+        };
         let config: toml::Table = toml::from_str(&launch.config_toml).unwrap();
         assert_eq!(config["name"].as_str(), Some("nat-a"));
         assert_eq!(config["management"]["mac"].as_str(), Some("52:54:00:03:00:0b"));
         assert_eq!(config["management"]["address"].as_str(), Some("10.3.0.11/24"));
+        assert!(config["management"].get("identity").is_none() && config["management"].get("plaintext").is_none());
+        assert_eq!(launch.identity.as_ref().map(Secret::reveal), Some("key"));
         assert_eq!(config["port"][1]["mac"].as_str(), Some("52:54:00:02:00:0b"));
         assert_eq!(config["nat"]["interior_address"].as_str(), Some("10.1.0.1/24"));
         assert_eq!(config["limits"]["pkt_q_bytes"].as_integer(), Some(1_000_000));
@@ -250,12 +269,18 @@ mod tests {
     #[test]
     fn a_process_gets_devices_and_no_management_port() {
         let blueprint = blueprint("program = \"/bin/nat\"");
-        let Start::Process(launch) = blueprint.start().unwrap() else { panic!("a program is a process") };
+        let Start::Process(launch) = blueprint.start(Some(Secret::from("key".to_owned()))).unwrap() else {
+            panic!("a program is a process")
+        };
         let config: toml::Table = toml::from_str(&launch.config_toml).unwrap();
         let device = "net_virtio_user0,path=/run/slim/nat-a.in.sock,server=1,mac=52:54:00:01:00:0b,queue_size=1024";
         assert_eq!(config["port"][0]["device"].as_str(), Some(device));
         assert!(config["port"][0].get("mac").is_none());
         assert!(config["management"].get("mac").is_none());
+        let file = config["management"]["identity"].as_str().unwrap();
+        assert_eq!((Path::new(file), file), (launch.identity_file.as_path(), "/run/slim/nat-a.identity.pem"));
+        let Start::Process(plain) = blueprint.start(None).unwrap() else { panic!("a program is a process") };
+        assert!(plain.config_toml.contains("plaintext = true") && plain.identity.is_none());
         assert_eq!(blueprint.plug().management, None);
         assert_eq!(launch.program, Path::new("/bin/nat"));
     }

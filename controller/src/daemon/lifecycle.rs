@@ -224,7 +224,10 @@ impl Daemon {
 
     /// Starts the instance's guest or process and waits until it is ready.
     fn start(&self, entry: &Entry, blueprint: &Blueprint) -> Result<Ready, ControlError> {
-        let machine: Box<dyn Machine> = match blueprint.start().map_err(from_launch)? {
+        let identity = self.identities.issue(&entry.name);
+        let identity = identity.map_err(|error| ControlError::with(ErrorCode::Io, error.to_string()))?;
+        entry.state().renew_at = self.identities.next_renewal();
+        let machine: Box<dyn Machine> = match blueprint.start(identity).map_err(from_launch)? {
             Start::Guest(launch) => {
                 let qemu = Qemu::find().map_err(|error| from_launch(error.into()))?;
                 qemu.boot(&launch).map_err(from_launch)?
@@ -257,7 +260,7 @@ impl Daemon {
 
     /// Opens the control connection and asks the instance who it is.
     pub(super) fn connect(&self, entry: &Entry, limit: Duration) -> Result<(), ControlError> {
-        let peer = InstancePeer::new(entry.control.clone()).map_err(|error| {
+        let peer = InstancePeer::new(entry.control.clone(), self.identities.trust(&entry.name)).map_err(|error| {
             ControlError::with(ErrorCode::Io, format!("no thread for a control connection: {error}"))
         })?;
         let peer = Arc::new(peer);

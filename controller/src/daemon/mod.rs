@@ -7,11 +7,13 @@
 //! - `server`: the socket that `slimctl` connects to;
 //! - `requests`: what is asked for there;
 //! - `registry`, `blueprint`, `lifecycle`: instances, from a section of the deployment to their end;
+//! - `identities`: who everybody is;
 //! - `migrate`, `drive`, `migrations`: who migrates where, the coordinator's driver, and how it went;
 //! - `keep`, `recover`: what one run of the daemon leaves for the next, and what that makes of it.
 
 mod blueprint;
 mod drive;
+mod identities;
 mod keep;
 mod lifecycle;
 mod migrate;
@@ -25,9 +27,11 @@ mod server;
 use crate::deployment::Deployment;
 use crate::fabric::{Fabric, FabricError, SwitchAgent};
 use crate::peer::{CallError, PeerEvent};
+use identities::Identities;
 use migrations::Migrations;
 use registry::Registry;
 use slim_core::protocol::control::{ControlError, ErrorCode};
+use slim_trust::AuthorityError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +60,9 @@ pub enum DaemonError {
     /// The switch does not answer or refuses.
     #[error(transparent)]
     Fabric(#[from] FabricError),
+    /// There are no identities, or they are damaged.
+    #[error("{0}")]
+    Trust(#[from] AuthorityError),
     /// The controller has no way into the management network.
     #[error("{0}")]
     Network(String),
@@ -100,6 +107,7 @@ impl StopFlag {
 /// A daemon with its socket open and the switch set up.
 pub struct Daemon {
     deployment: Deployment,
+    identities: Identities,
     fabric: Arc<dyn Fabric>,
     registry: Registry,
     migrations: Migrations,
@@ -117,15 +125,18 @@ impl Daemon {
     /// # Errors
     /// It could not start. Once it runs, failures are answers to clients and log lines.
     pub fn run(deployment: Deployment, stop: StopFlag, ready: impl FnOnce()) -> Result<(), DaemonError> {
+        let identities = Identities::read(&deployment.trust)?;
         for folder in [Some(deployment.run_dir.as_path()), deployment.socket.parent()].into_iter().flatten() {
             std::fs::create_dir_all(folder)
                 .map_err(DaemonError::io(format!("make the folder {}", folder.display())))?;
         }
         let listener = server::Listener::bind(&deployment.socket)?;
-        let switch = SwitchAgent::new(deployment.switch.clone()).map_err(DaemonError::io("start a thread"))?;
+        let switch = SwitchAgent::new(deployment.switch.clone(), identities.security());
+        let switch = switch.map_err(DaemonError::io("start a thread"))?;
         switch.wait_up(SWITCH_LIMIT)?;
         let daemon = Arc::new(Self {
             deployment,
+            identities,
             fabric: Arc::new(switch),
             registry: Registry::default(),
             migrations: Migrations::default(),
@@ -138,7 +149,13 @@ impl Daemon {
         daemon.forget_stale().map_err(|error| DaemonError::Network(error.to_string()))?;
         daemon.recover_migrations(true);
         let serving = listener.serve(Arc::clone(&daemon))?;
-        log::warn!("control and state streams are not encrypted: keep the management network to yourself");
+        daemon.keep_identities().map_err(DaemonError::io("start a thread"))?;
+        if daemon.deployment.trust.plaintext {
+            log::warn!(
+                "PLAINTEXT: control connections and state streams are neither encrypted nor authenticated; whoever \
+                 reaches the management network can end every instance or take its state"
+            );
+        }
         log::info!("listening on {}", daemon.deployment.socket.display());
         ready();
 

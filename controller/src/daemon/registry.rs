@@ -11,7 +11,7 @@ use slim_core::protocol::{MigrationId, Name};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an instance may take for a simple answer.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) migration: Option<MigrationId>,
     /// Whether the traffic of its network function leads to it, for a switch that has forgotten it.
     pub(super) has_traffic: bool,
+    /// When its identity is to be renewed; at once if it was not we who gave it the present one.
+    pub(super) renew_at: Option<Instant>,
 }
 
 /// Where an instance is in its life.
@@ -67,6 +69,7 @@ impl Entry {
             ready: None,
             migration: None,
             has_traffic: false,
+            renew_at: Some(Instant::now()),
         };
         Self { name: name.clone(), vnf: vnf.cloned(), blueprint, control, index, state: Mutex::new(state) }
     }

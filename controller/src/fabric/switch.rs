@@ -1,11 +1,12 @@
 //! The switch agent as a fabric.
 
 use super::{Fabric, FabricError, FabricSubscriber, OnFabricAnswer, Plug};
-use crate::peer::{CallError, Endpoint, SwitchPeer};
+use crate::peer::{CallError, Endpoint, SwitchPeer, Trust};
 use slim_core::protocol::control::{
     ErrorCode, InstancePaths, PortKind, RedirectState, SwitchReply, SwitchRequest, SwitchStatus,
 };
 use slim_core::protocol::{MigrationId, Name};
+use slim_trust::{Expected, Role, Security};
 use std::time::Duration;
 
 /// How long the switch may take. Opening a port is the slowest it does.
@@ -17,12 +18,14 @@ pub struct SwitchAgent {
 }
 
 impl SwitchAgent {
-    /// Starts to connect to the switch at `endpoint`, and again after every break.
+    /// Starts to connect to the switch at `endpoint`, and again after every break. Over TCP it is encrypted as `security`
+    /// says.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn new(endpoint: Endpoint) -> std::io::Result<Self> {
-        Ok(Self { peer: SwitchPeer::new(endpoint)? })
+    pub fn new(endpoint: Endpoint, security: Security) -> std::io::Result<Self> {
+        let trust = Trust { security, expected: Expected::any(Role::Switch), late: Duration::ZERO };
+        Ok(Self { peer: SwitchPeer::new(endpoint, trust)? })
     }
 
     /// Waits until the switch can be reached, for `limit` at most.

@@ -12,6 +12,7 @@
 pub mod accel;
 mod child;
 mod console;
+mod handover;
 pub mod native;
 pub mod passthrough;
 mod pci;
@@ -23,6 +24,7 @@ pub use pci::{InvalidPciAddress, PciAddress};
 use crate::net::MacAddress;
 use crate::process::{MissingProgram, ProcessId};
 use serde::{Deserialize, Serialize};
+use slim_core::protocol::control::Secret;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,6 +109,8 @@ pub struct Launch {
     pub image: Image,
     /// The instance's configuration, which the image reads at start.
     pub config_toml: String,
+    /// The instance's identity; `None` where it speaks plaintext.
+    pub identity: Option<Secret>,
     /// Its interfaces.
     pub nics: Vec<Nic>,
     /// Guest memory in MiB.
@@ -132,6 +136,7 @@ impl Launch {
             name: name.to_owned(),
             image,
             config_toml: String::new(),
+            identity: None,
             nics: Vec::new(),
             memory_mb: 256,
             vcpus: 1,

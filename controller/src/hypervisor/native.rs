@@ -5,7 +5,9 @@
 
 use super::child::Attended;
 use super::console::tail;
+use super::handover::Handover;
 use super::{AccelChoice, Adoption, LaunchError, Machine, Ready, Stopped};
+use slim_core::protocol::control::Secret;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -23,6 +25,10 @@ pub struct ProcessLaunch {
     pub config_toml: String,
     /// The file the configuration is written to.
     pub config_file: PathBuf,
+    /// The instance's identity; `None` where it speaks plaintext.
+    pub identity: Option<Secret>,
+    /// The file, named by the configuration, in which it is until the process is ready.
+    pub identity_file: PathBuf,
     /// Receives what the process prints. Replaced if it exists.
     pub console_log: PathBuf,
     /// Sockets it listens on, made by it. What a killed process has left there is removed.
@@ -36,6 +42,7 @@ pub struct ProcessLaunch {
 pub struct ProcessInstance {
     child: Attended,
     config_file: PathBuf,
+    handover: Handover,
 }
 
 impl ProcessInstance {
@@ -57,6 +64,7 @@ impl ProcessInstance {
         }
         let writing = |path: &Path| LaunchError::io(format!("write {}", path.display()));
         fs::write(&launch.config_file, &launch.config_toml).map_err(writing(&launch.config_file))?;
+        let handover = Handover::write(&launch.identity_file, launch.identity.as_ref())?;
         let log = File::create(&launch.console_log).map_err(writing(&launch.console_log))?;
         for socket in &launch.sockets {
             remove_leftover(socket).map_err(LaunchError::io(format!("remove {}", socket.display())))?;
@@ -66,12 +74,16 @@ impl ProcessInstance {
         };
         let child =
             Attended::start(&launch.name, &launch.program, arguments, &launch.console_log, log, launch.outlives_us)?;
-        Ok(Self { child, config_file: launch.config_file.clone() })
+        Ok(Self { child, config_file: launch.config_file.clone(), handover })
     }
 
     /// Takes charge of a process that was left running.
     pub(super) fn adopt(adoption: &Adoption) -> Self {
-        Self { child: Attended::adopt(adoption), config_file: adoption.config_file.clone() }
+        Self {
+            child: Attended::adopt(adoption),
+            config_file: adoption.config_file.clone(),
+            handover: Handover::default(),
+        }
     }
 }
 
@@ -111,7 +123,11 @@ impl Machine for ProcessInstance {
 
     fn poll_ready(&mut self) -> Result<Option<Ready>, LaunchError> {
         let console_log = self.child.console_log.clone();
-        self.child.poll_ready(|| tail(&console_log))
+        let ready = self.child.poll_ready(|| tail(&console_log))?;
+        if ready.is_some() {
+            self.handover.done();
+        }
+        Ok(ready)
     }
 
     fn adoption(&self) -> Option<Adoption> {
@@ -161,6 +177,8 @@ mod tests {
             program,
             config_toml: "name = \"nat-a\"\n".into(),
             config_file: folder.join("nat-a.toml"),
+            identity: Some(Secret::from("key of nat-a".to_owned())),
+            identity_file: folder.join("nat-a.pem"),
             console_log: folder.join("nat-a.console.log"),
             sockets: Vec::new(),
             outlives_us: false,
@@ -170,9 +188,13 @@ mod tests {
     #[test]
     fn a_process_gets_its_configuration_and_is_ready_when_it_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        let launch = launch(folder.path(), "cat \"$3\"; echo \"slim: ready args=$1,$2\"; exec sleep 60");
+        let script = "stat -c %a nat-a.pem; cat nat-a.pem \"$3\"; echo \"slim: ready args=$1,$2\"; exec sleep 60";
+        let launch = launch(folder.path(), &format!("cd {}; {script}", folder.path().display()));
         let mut instance = ProcessInstance::start(&launch).unwrap();
         let ready = instance.wait_ready(LIMIT).unwrap();
+        assert!(!launch.identity_file.exists(), "it has been read");
+        let printed = fs::read_to_string(&launch.console_log).unwrap();
+        assert!(printed.starts_with("600\nkey of nat-a"), "{printed}");
         assert_eq!(ready.value("args"), Some("--process,--config"));
         assert!(instance.console_tail().contains("name = \"nat-a\""));
         assert!(instance.is_alive());

@@ -8,7 +8,7 @@
 
 mod stream;
 
-pub use stream::Endpoint;
+pub use stream::{Endpoint, Trust};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,8 +20,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use stream::Stream;
 
-/// How long to wait between two attempts to connect.
+/// How long to wait between two attempts to connect,
 const RETRY: Duration = Duration::from_millis(50);
+
+/// and when the peer was refused, or refuses us: that seldom changes.
+const RETRY_REFUSED: Duration = Duration::from_secs(1);
 
 /// The message types spoken with one kind of peer.
 pub trait Dialect: 'static {
@@ -111,11 +114,14 @@ struct State<D: Dialect> {
     pending: HashMap<u64, OnAnswer<D>>,
     subscribers: Vec<Subscriber<D>>,
     last_error: String,
+    /// Whether the last attempt failed for who the peer is or we are: waiting will hardly help.
+    refused: bool,
     closed: bool,
 }
 
 struct Shared<D: Dialect> {
     endpoint: Endpoint,
+    trust: Trust,
     state: Mutex<State<D>>,
     changed: Condvar,
 }
@@ -129,19 +135,22 @@ pub type InstancePeer = Peer<InstanceDialect>;
 pub type SwitchPeer = Peer<SwitchDialect>;
 
 impl<D: Dialect> Peer<D> {
-    /// Starts to connect to `endpoint`, again and again until it works, and after every break.
+    /// Starts to connect to `endpoint`, again and again until it works, and after every break. At a TCP endpoint `trust`
+    /// decides who may be there.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn new(endpoint: Endpoint) -> std::io::Result<Self> {
+    pub fn new(endpoint: Endpoint, trust: Trust) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             endpoint,
+            trust,
             state: Mutex::new(State {
                 stream: None,
                 next_id: 1,
                 pending: HashMap::new(),
                 subscribers: Vec::new(),
                 last_error: String::new(),
+                refused: false,
                 closed: false,
             }),
             changed: Condvar::new(),
@@ -161,9 +170,9 @@ impl<D: Dialect> Peer<D> {
         self.0.lock().stream.is_some()
     }
 
-    /// Waits until there is a connection, or `limit` has passed; says which.
+    /// Waits until there is a connection, `limit` has passed, or the peer has been refused; says whether there is one.
     pub fn wait_up(&self, limit: Duration) -> bool {
-        let waiting = |state: &mut State<D>| state.stream.is_none() && !state.closed;
+        let waiting = |state: &mut State<D>| state.stream.is_none() && !state.refused && !state.closed;
         let state = self.0.changed.wait_timeout_while(self.0.lock(), limit, waiting);
         state.unwrap_or_else(PoisonError::into_inner).0.stream.is_some()
     }
@@ -263,14 +272,28 @@ impl<D: Dialect> Shared<D> {
             if self.lock().closed {
                 return;
             }
-            let connected = Stream::connect(&self.endpoint).and_then(|reader| Ok((reader.try_clone()?, reader)));
-            match connected {
+            let connected = Stream::connect(&self.endpoint, &self.trust);
+            let mut pause = RETRY;
+            match connected.and_then(|reader| Ok((reader.try_clone()?, reader))) {
                 Ok((writer, reader)) => self.serve(writer, reader),
-                Err(error) => self.lock().last_error = error.to_string(),
+                Err(error) => {
+                    let mut state = self.lock();
+                    let words = error.to_string();
+                    state.refused = error.kind() == std::io::ErrorKind::InvalidData;
+                    if state.refused {
+                        pause = RETRY_REFUSED;
+                        if state.last_error != words {
+                            log::warn!("{}: refused: {words}", self.endpoint);
+                        }
+                    }
+                    state.last_error = words;
+                    drop(state);
+                    self.changed.notify_all();
+                }
             }
             let state = self.lock();
             let waiting = |state: &mut State<D>| !state.closed;
-            drop(self.changed.wait_timeout_while(state, RETRY, waiting));
+            drop(self.changed.wait_timeout_while(state, pause, waiting));
         }
     }
 
@@ -282,6 +305,7 @@ impl<D: Dialect> Shared<D> {
                 return;
             }
             state.stream = Some(writer);
+            state.refused = false;
             state.last_error.clear();
             state.tell(&PeerEvent::Up);
         }

@@ -1,6 +1,7 @@
 //! A connection over TCP or a Unix socket, whichever.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use slim_trust::{Channel, Expected, Security};
 use socket2::{SockRef, TcpKeepalive};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -8,10 +9,13 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a connection may take to come about. The peers are one hop away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long it may take to know each other then.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a peer may take to accept what we write, and how long silence lasts until TCP asks whether it is alive.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -49,26 +53,41 @@ impl FromStr for Endpoint {
 
 crate::net::serde_as_text!(Endpoint);
 
+/// Whom to expect at a TCP endpoint, and how to speak there. A Unix socket's owner is the host's business.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// How we speak.
+    pub security: Security,
+    /// Who has to be there.
+    pub expected: Expected,
+    /// How long their identity may have expired.
+    pub late: Duration,
+}
+
 /// An open connection.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Tcp(TcpStream),
+    Tcp(Channel),
     Unix(UnixStream),
 }
 
 impl Stream {
-    pub(super) fn connect(endpoint: &Endpoint) -> io::Result<Self> {
+    pub(super) fn connect(endpoint: &Endpoint, trust: &Trust) -> io::Result<Self> {
         match endpoint {
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, CONNECT_TIMEOUT)?;
                 stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(SILENCE))?;
                 let socket = SockRef::from(&stream);
                 let keepalive =
                     TcpKeepalive::new().with_time(Duration::from_secs(1)).with_interval(Duration::from_secs(1));
                 socket.set_tcp_keepalive(&keepalive.with_retries(5))?;
                 socket.set_tcp_user_timeout(Some(SILENCE))?;
-                Ok(Self::Tcp(stream))
+                let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+                let channel = slim_trust::connect(stream, &trust.security, &trust.expected, trust.late, deadline)?;
+                // Peers speak first. Until then we do not know whether they refuse us.
+                channel.wait_for_data(deadline)?;
+                channel.set_timeouts(None, Some(SILENCE))?;
+                Ok(Self::Tcp(channel))
             }
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
@@ -80,7 +99,7 @@ impl Stream {
 
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
-            Self::Tcp(stream) => Self::Tcp(stream.try_clone()?),
+            Self::Tcp(channel) => Self::Tcp(channel.clone()),
             Self::Unix(stream) => Self::Unix(stream.try_clone()?),
         })
     }

@@ -28,6 +28,12 @@ impl Server {
     }
 }
 
+/// No trust is needed at a Unix socket.
+fn open() -> Trust {
+    let expected = slim_trust::Expected::any(slim_trust::Role::Switch);
+    Trust { security: slim_trust::Security::Plaintext, expected, late: Duration::ZERO }
+}
+
 fn read_request(stream: &mut BufReader<UnixStream>) -> Request<SwitchRequest> {
     let mut line = String::new();
     stream.read_line(&mut line).unwrap();
@@ -45,7 +51,7 @@ fn done(id: u64) -> ServerMessage<SwitchReply, SwitchEvent> {
 #[test]
 fn replies_find_their_requests_in_any_order() {
     let server = Server::new();
-    let peer = SwitchPeer::new(server.endpoint()).unwrap();
+    let peer = SwitchPeer::new(server.endpoint(), open()).unwrap();
     let mut stream = server.accept();
     let (answers, received) = channel();
     assert!(peer.wait_up(LIMIT));
@@ -64,7 +70,7 @@ fn replies_find_their_requests_in_any_order() {
 #[test]
 fn a_broken_connection_fails_what_is_open_and_comes_back() {
     let server = Server::new();
-    let peer = SwitchPeer::new(server.endpoint()).unwrap();
+    let peer = SwitchPeer::new(server.endpoint(), open()).unwrap();
     let mut stream = server.accept();
     let (events, told) = channel();
     assert!(peer.wait_up(LIMIT));
@@ -94,7 +100,7 @@ fn a_broken_connection_fails_what_is_open_and_comes_back() {
 #[test]
 fn nobody_there_is_said_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let peer = SwitchPeer::new(Endpoint::Unix(folder.path().join("socket"))).unwrap();
+    let peer = SwitchPeer::new(Endpoint::Unix(folder.path().join("socket")), open()).unwrap();
     let error = peer.call(SwitchRequest::Status {}, Duration::from_millis(200)).unwrap_err().to_string();
     assert!(error.contains("cannot be reached") && error.contains("No such file"), "{error}");
 }
@@ -102,7 +108,7 @@ fn nobody_there_is_said_with_the_reason() {
 #[test]
 fn a_silent_peer_runs_into_the_limit() {
     let server = Server::new();
-    let peer = SwitchPeer::new(server.endpoint()).unwrap();
+    let peer = SwitchPeer::new(server.endpoint(), open()).unwrap();
     let _stream = server.accept();
     let error = peer.call(SwitchRequest::Status {}, Duration::from_millis(200)).unwrap_err();
     assert!(matches!(error, CallError::TimeOut { limit_ms: 200, .. }), "{error}");
@@ -111,7 +117,7 @@ fn a_silent_peer_runs_into_the_limit() {
 #[test]
 fn garbage_is_survived_and_answers_its_request() {
     let server = Server::new();
-    let peer = SwitchPeer::new(server.endpoint()).unwrap();
+    let peer = SwitchPeer::new(server.endpoint(), open()).unwrap();
     let mut stream = server.accept();
     let answering = std::thread::spawn(move || {
         stream.get_mut().write_all(b"hello\n{}\n\x00\xff\n{\"v\":1,\"id\":999,\"ok\":{\"type\":\"done\"}}\n").unwrap();
@@ -130,7 +136,7 @@ fn garbage_is_survived_and_answers_its_request() {
 #[test]
 fn a_line_without_end_ends_the_connection() {
     let server = Server::new();
-    let peer = SwitchPeer::new(server.endpoint()).unwrap();
+    let peer = SwitchPeer::new(server.endpoint(), open()).unwrap();
     let mut stream = server.accept();
     let flooding = std::thread::spawn(move || {
         let block = [b'x'; 1 << 16];
@@ -144,7 +150,7 @@ fn a_line_without_end_ends_the_connection() {
 #[test]
 fn dropping_the_peer_ends_the_connection() {
     let server = Server::new();
-    let peer = SwitchPeer::new(server.endpoint()).unwrap();
+    let peer = SwitchPeer::new(server.endpoint(), open()).unwrap();
     let mut stream = server.accept();
     assert!(peer.wait_up(LIMIT));
     drop(peer);

@@ -3,4 +3,5 @@
 mod commands;
 mod migrate;
 mod restart;
+mod trust;
 mod world;

@@ -15,8 +15,8 @@ const MACHINE: &str = "q35,sata=off,smbus=off,i8042=off,usb=off,vmport=off";
 const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
      guest_uso4=off,guest_uso6=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,host_uso=off,mrg_rxbuf=off";
 
-/// The arguments of QEMU for `launch`, with the instance's configuration in `config_file`.
-pub fn argv(launch: &Launch, kvm: bool, config_file: &Path) -> Vec<OsString> {
+/// The arguments of QEMU for `launch`, with the instance's configuration and identity in these files.
+pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Option<&Path>) -> Vec<OsString> {
     let mut args = Args(Vec::new());
     args.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
     args.pair("-display", "none");
@@ -36,6 +36,10 @@ pub fn argv(launch: &Launch, kvm: bool, config_file: &Path) -> Vec<OsString> {
     args.path("-initrd", "", &launch.image.initramfs);
     args.pair("-append", &cmdline(launch, kvm));
     args.path("-fw_cfg", "name=opt/slim/config,file=", config_file);
+    if let Some(file) = identity_file {
+        // The name of a file only: what stands on a command line, everybody can read.
+        args.path("-fw_cfg", "name=opt/slim/identity,file=", file);
+    }
 
     args.path("-chardev", "file,id=console,path=", &launch.console_log);
     args.pair("-serial", "chardev:console");
@@ -166,10 +170,17 @@ mod tests {
 
     #[test]
     fn a_vnf_gets_shared_memory_its_configuration_and_its_links() {
-        let args = argv(&launch(), false, Path::new("/run/slim/nat-a.toml"));
+        let identity = Path::new("/run/slim/nat-a.identity.pem");
+        let args = argv(&launch(), false, Path::new("/run/slim/nat-a.toml"), Some(identity));
         assert_eq!(values(&args, "-object"), ["memory-backend-memfd,id=memory,size=256M,share=on"]);
         assert!(values(&args, "-machine")[0].ends_with(",memory-backend=memory"));
-        assert_eq!(values(&args, "-fw_cfg"), ["name=opt/slim/config,file=/run/slim/nat-a.toml"]);
+        assert_eq!(
+            values(&args, "-fw_cfg"),
+            [
+                "name=opt/slim/config,file=/run/slim/nat-a.toml",
+                "name=opt/slim/identity,file=/run/slim/nat-a.identity.pem"
+            ]
+        );
         assert_eq!(values(&args, "-kernel"), ["/images/nat/kernel"]);
         assert_eq!(
             values(&args, "-chardev"),
@@ -185,7 +196,7 @@ mod tests {
 
     #[test]
     fn only_the_management_interface_loses_its_offloads() {
-        let devices = values(&argv(&launch(), false, Path::new("c")), "-device");
+        let devices = values(&argv(&launch(), false, Path::new("c"), None), "-device");
         assert_eq!(devices.len(), 3);
         assert!(devices[0].contains("mac=52:54:00:03:00:0b") && devices[0].contains(",csum=off,guest_csum=off,"));
         assert_eq!(
@@ -205,7 +216,7 @@ mod tests {
             Nic::Dataplane { link: Link::Tap { interface: "tap0".into() }, mac },
             Nic::Management { link: Link::User { forward: vec![(7101, 7001), (7102, 7002)] }, mac },
         ];
-        let args = argv(&launch, false, Path::new("c"));
+        let args = argv(&launch, false, Path::new("c"), None);
         assert!(values(&args, "-device").iter().all(|device| !device.contains("tx_queue_size")));
         assert_eq!(
             values(&args, "-netdev"),
@@ -222,15 +233,15 @@ mod tests {
         let mut launch = launch();
         launch.extra_cmdline = "  debug foo=1 ".into();
         launch.vcpus = 2;
-        let tcg = argv(&launch, false, Path::new("c"));
+        let tcg = argv(&launch, false, Path::new("c"), None);
         assert_eq!(values(&tcg, "-cpu"), ["max"]);
         assert_eq!(
             values(&tcg, "-append"),
             ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable debug foo=1"]
         );
-        let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, false, Path::new("c"));
+        let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, false, Path::new("c"), None);
         assert!(values(&alone, "-append")[0].contains(" noreplace-smp "), "one CPU needs no locks rewritten");
-        let kvm = argv(&launch, true, Path::new("c"));
+        let kvm = argv(&launch, true, Path::new("c"), None);
         assert_eq!(values(&kvm, "-accel"), ["kvm"]);
         assert_eq!(values(&kvm, "-cpu"), ["host"]);
         assert_eq!(values(&kvm, "-append"), ["console=ttyS0 quiet panic=-1 reboot=t debug foo=1"]);
@@ -242,7 +253,7 @@ mod tests {
         let mut launch = launch();
         launch.image.kernel = "/a,b/kernel".into();
         launch.qmp_socket = "/a,b/qmp".into();
-        let args = argv(&launch, false, Path::new("/a,b/config"));
+        let args = argv(&launch, false, Path::new("/a,b/config"), None);
         assert_eq!(values(&args, "-kernel"), ["/a,b/kernel"]);
         assert_eq!(values(&args, "-fw_cfg"), ["name=opt/slim/config,file=/a,,b/config"]);
         assert_eq!(values(&args, "-chardev")[1], "socket,id=qmp,server=on,wait=off,path=/a,,b/qmp");

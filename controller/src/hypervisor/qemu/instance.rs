@@ -4,6 +4,7 @@ use super::argv::argv;
 use super::qmp::Qmp;
 use crate::hypervisor::child::Attended;
 use crate::hypervisor::console::tail;
+use crate::hypervisor::handover::Handover;
 use crate::hypervisor::{AccelChoice, Adoption, Launch, LaunchError, Machine, Ready, Stopped};
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -19,6 +20,7 @@ pub struct Instance {
     child: Attended,
     accel: AccelChoice,
     files: Files,
+    handover: Handover,
 }
 
 #[derive(Debug, Clone)]
@@ -26,6 +28,7 @@ struct Files {
     qemu_log: PathBuf,
     qmp_socket: PathBuf,
     config: PathBuf,
+    identity: PathBuf,
 }
 
 impl Files {
@@ -35,6 +38,7 @@ impl Files {
             qemu_log: run_dir.join(format!("{name}.qemu.log")),
             qmp_socket: qmp_socket.to_owned(),
             config: run_dir.join(format!("{name}.toml")),
+            identity: run_dir.join(format!("{name}.identity.pem")),
         }
     }
 
@@ -66,14 +70,15 @@ impl Instance {
         }
         let writing = |path: &Path| LaunchError::io(format!("write {}", path.display()));
         fs::write(&files.config, &launch.config_toml).map_err(writing(&files.config))?;
+        let handover = Handover::write(&files.identity, launch.identity.as_ref())?;
         File::create(&launch.console_log).map_err(writing(&launch.console_log))?;
         let log = File::create(&files.qemu_log).map_err(writing(&files.qemu_log))?;
 
         let arguments = |command: &mut std::process::Command| {
-            command.args(argv(launch, accel.kvm, &files.config));
+            command.args(argv(launch, accel.kvm, &files.config, handover.file()));
         };
         let child = Attended::start(&launch.name, program, arguments, &launch.console_log, log, launch.outlives_us)?;
-        Ok(Self { child, accel, files })
+        Ok(Self { child, accel, files, handover })
     }
 
     /// Takes charge of a guest that was left running.
@@ -82,6 +87,7 @@ impl Instance {
             child: Attended::adopt(adoption),
             accel: adoption.accel.clone()?,
             files: Files::new(&adoption.name, adoption.qmp_socket.as_deref()?),
+            handover: Handover::default(),
         })
     }
 
@@ -136,7 +142,11 @@ impl Machine for Instance {
 
     fn poll_ready(&mut self) -> Result<Option<Ready>, LaunchError> {
         let (qemu_log, console_log) = (&self.files.qemu_log, self.child.console_log.clone());
-        self.child.poll_ready(|| tail(qemu_log) + &tail(&console_log))
+        let ready = self.child.poll_ready(|| tail(qemu_log) + &tail(&console_log))?;
+        if ready.is_some() {
+            self.handover.done();
+        }
+        Ok(ready)
     }
 
     fn adoption(&self) -> Option<Adoption> {

@@ -19,6 +19,9 @@ const DEPLOYMENT: &str = r#"
 socket = "slimctl.sock"
 run_dir = "run"
 
+[trust]
+plaintext = true
+
 [switch]
 control = "switch.sock"
 

@@ -3,8 +3,9 @@
 use alloc::string::String;
 use core::fmt;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
-/// Text that no log, error or debugger's output shows. It travels as it is: over encrypted connections only.
+/// Text that no log or error shows, overwritten when dropped. It travels as it is: over encrypted connections only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -19,6 +20,12 @@ impl Secret {
 impl From<String> for Secret {
     fn from(text: String) -> Self {
         Self(text)
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -44,6 +44,10 @@ pub struct InstanceArguments {
     #[arg(long, conflicts_with_all = ["vcpus", "memory", "accel"])]
     pub process: bool,
 
+    /// Neither encrypt nor authenticate control connections and state streams, as in the paper
+    #[arg(long)]
+    pub plaintext: bool,
+
     /// Link rate of each instance and direction in Mbit/s; its meter drops what is above
     #[arg(long, default_value_t = 1000, value_name = "MBIT", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub link_rate: u64,
@@ -65,6 +69,7 @@ impl InstanceArguments {
             vcpus: self.vcpus,
             memory_mb: self.memory,
             process: self.process,
+            plaintext: self.plaintext,
             link_rate_mbit: self.link_rate,
             link_burst_ms: self.link_burst,
             link_delay_us: self.link_delay,
@@ -80,6 +85,7 @@ impl Default for InstanceArguments {
             vcpus: 1,
             memory: 256,
             process: false,
+            plaintext: false,
             link_rate: 1000,
             link_burst: 20,
             link_delay: 2500,

@@ -41,6 +41,8 @@ pub struct Settings {
     pub memory_mb: u32,
     /// Ordinary processes instead of images.
     pub process: bool,
+    /// Neither identities nor encryption, as in the paper.
+    pub plaintext: bool,
     /// Of each instance and direction, in Mbit/s.
     pub link_rate_mbit: u64,
     /// In milliseconds of the rate.
@@ -97,6 +99,7 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
                 ("keep", Value::Boolean(settings.keep)),
             ]),
         ),
+        ("trust", table(&[("folder", path(&trust_folder(folder))), ("plaintext", Value::Boolean(settings.plaintext))])),
         ("switch", table(&[("control", path(&switch_socket(folder)))])),
         (
             "management",
@@ -129,6 +132,11 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
 /// The switch agent's control socket.
 pub fn switch_socket(folder: &Path) -> std::path::PathBuf {
     folder.join("switch.sock")
+}
+
+/// The identities of the testbed's own deployment.
+pub fn trust_folder(folder: &Path) -> std::path::PathBuf {
+    folder.join("trust")
 }
 
 /// The daemon's socket, for `slimctl --socket`.

@@ -23,10 +23,11 @@ use crate::artifacts::Artifacts;
 use crate::process::Process;
 use crate::sandbox::ip;
 use anyhow::{Context, Result};
-use deployment::{CONTROLLER_ADDRESS, deployment};
+use deployment::{CONTROLLER_ADDRESS, deployment, trust_folder};
 use slim_controller::api::InstanceInfo;
 use slim_controller::client::Client;
 use slim_core::protocol::Name;
+use slim_trust::Authority;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,6 +59,10 @@ impl Topology {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         std::fs::write(&file, deployment(artifacts, settings, ends, folder))
             .with_context(|| format!("cannot write {}", file.display()))?;
+
+        if !settings.plaintext {
+            make_identities(&trust_folder(folder))?;
+        }
 
         let arguments = ["--control".into(), switch_socket(folder).into()];
         let mut switch = Process::start("slim-switch", &artifacts.switch, &arguments, &folder.join("switch.log"))?;
@@ -130,4 +135,15 @@ fn wait_for_switch(switch: &mut Process, folder: &Path) -> Result<()> {
 fn wait_for_daemon(daemon: &mut Process, folder: &Path) -> Result<()> {
     let socket = daemon_socket(folder);
     daemon.wait_until("listening for slimctl", START_LIMIT, || Client::connect(&socket).is_ok())
+}
+
+/// What `slimctl init` does, unless an earlier run in this folder has done it.
+fn make_identities(folder: &Path) -> Result<()> {
+    if Authority::read(folder).is_err() {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        Authority::init(folder, Name::try_from("testbed")?)?;
+    }
+    Ok(())
 }
