@@ -31,6 +31,9 @@ mod unreachable {
     pub(super) const PROHIBITED: u8 = 13;
 }
 
+/// Type and code of "port unreachable".
+pub(crate) const PORT_UNREACHABLE: (u8, u8) = (icmp_type::UNREACHABLE, unreachable::PORT);
+
 /// How many errors may still be sent in this tick.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ErrorBudget {
@@ -58,7 +61,7 @@ const fn error_for(drop: Drop, side: Side) -> Option<(u8, u8)> {
             Some((icmp_type::UNREACHABLE, unreachable::HOST))
         }
         (Drop::HostSessionLimit, Side::Interior) => Some((icmp_type::UNREACHABLE, unreachable::PROHIBITED)),
-        (Drop::ToSelf, Side::Interior) => Some((icmp_type::UNREACHABLE, unreachable::PORT)),
+        (Drop::ToSelf, Side::Interior) => Some(PORT_UNREACHABLE),
         _ => None,
     }
 }
@@ -67,26 +70,39 @@ impl Nat {
     /// Tells the sender of a dropped frame why, where that is right.
     #[cold]
     pub(crate) fn report_drop<E: Environment>(&mut self, env: &mut E, side: Side, frame: &[u8], drop: Drop) {
-        let Some((message_type, code)) = error_for(drop, side) else { return };
+        let Some(kind) = error_for(drop, side) else { return };
         let Ok((ethernet, packet)) = Ethernet::parse(frame) else { return };
-        let Ok((ip, payload)) = Ipv4::parse(packet) else { return };
+        let Ok((ip, _)) = Ipv4::parse(packet) else { return };
+        // Without padding.
+        let whole = packet.get(..usize::from(ip.total_len())).unwrap_or(packet);
+        self.send_error(env, side, ethernet.source(), whole, kind);
+    }
+
+    /// Sends an error about a packet, or the begin of one, that came from `mac`, unless it must not be told of.
+    pub(crate) fn send_error<E: Environment>(
+        &mut self,
+        env: &mut E,
+        side: Side,
+        mac: MacAddr,
+        packet: &[u8],
+        (message_type, code): (u8, u8),
+    ) {
+        let Ok((ip, payload)) = Ipv4::parse_truncated(packet) else { return };
         let silent = ip.fragment_offset() != 0
             || (ip.protocol() == protocol::ICMP && is_error(payload))
             || !is_unicast(ip.source())
-            || !ethernet.source().is_unicast();
+            || !mac.is_unicast();
         if silent || !self.errors.admits(self.state.clock.get()) {
             return;
         }
         let own = *self.interface(side);
         let ends = emit::Ends {
             source_mac: own.mac,
-            destination_mac: ethernet.source(),
+            destination_mac: mac,
             source: SocketAddrV4::new(own.network.address, 0),
             destination: SocketAddrV4::new(ip.source(), 0),
         };
-        // Without padding.
-        let whole = packet.get(..usize::from(ip.total_len())).unwrap_or(packet);
-        let subject = whole.get(..SUBJECT_LEN_MAX).unwrap_or(whole);
+        let subject = packet.get(..SUBJECT_LEN_MAX).unwrap_or(packet);
         let mut buffer = [0; emit::ICMP_PAYLOAD_AT + SUBJECT_LEN_MAX];
         let fields = emit::IcmpFields { message_type, code, rest: [0; 4] };
         if let Ok(len) = emit::icmp(&mut buffer, &ends, &fields, subject) {

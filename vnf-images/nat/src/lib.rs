@@ -7,7 +7,7 @@
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
 //! - [`ports`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
-//! - `arp`, `translate`, `transport`, `icmp`, `answer`, [`fragments`]: packets.
+//! - `arp`, `translate`, `transport`, `icmp`, `answer`, [`fragments`], [`unsolicited`]: packets.
 //! - [`drops`]: why packets are dropped.
 
 #![forbid(unsafe_code)]
@@ -28,6 +28,7 @@ pub mod tcp;
 mod translate;
 mod transport;
 pub mod types;
+pub mod unsolicited;
 
 pub use config::Config;
 pub use drops::Drop;
@@ -149,7 +150,7 @@ impl Nat {
 
 impl NetworkFunction for Nat {
     const KIND: &'static str = "nat";
-    const SCHEMA: u64 = 4;
+    const SCHEMA: u64 = 5;
     const PORTS: &'static [&'static str] = &["in", "out"];
     const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
 
@@ -179,6 +180,7 @@ impl NetworkFunction for Nat {
         self.try_process(env, port, packet).unwrap_or_else(|drop| {
             if let Some(side) = Side::of_port(port) {
                 self.report_drop(env, side, packet.bytes(), drop);
+                self.note_unsolicited(env, packet.bytes(), drop);
             }
             Verdict::from(drop)
         })
@@ -191,14 +193,18 @@ impl NetworkFunction for Nat {
             let lost = self.sweep.run(&mut self.state, &self.timeouts, |statelet| announce(env, statelet));
             self.totals.held_fragments_lost += lost;
         }
+        if !self.state.syns.is_empty() {
+            self.answer_unsolicited(env);
+        }
         self.look_after_gateway(env);
     }
 
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError> {
-        if statelet_type == Statelet::HOLD {
-            return self.state.install_held(value);
+        match statelet_type {
+            Statelet::HOLD => self.state.install_held(value),
+            Statelet::SYN => self.state.install_syn(value),
+            _ => self.state.install(&Statelet::decode(statelet_type, value)?),
         }
-        self.state.install(&Statelet::decode(statelet_type, value)?)
     }
 
     fn coalescing(statelet_type: u16, _value: &[u8]) -> Coalescing {
@@ -220,7 +226,7 @@ impl NetworkFunction for Nat {
     }
 
     fn gauges(&self) -> Vec<Gauge> {
-        let State { clock, mappings, sessions, hosts, neighbours, ports, trains, held, .. } = &self.state;
+        let State { clock, mappings, sessions, hosts, neighbours, ports, trains, held, syns, .. } = &self.state;
         let gauge = |name, value: usize| Gauge { name, value: value as u64 };
         vec![
             gauge("sessions", sessions.len()),
@@ -233,6 +239,7 @@ impl NetworkFunction for Nat {
             gauge("fragment_trains_capacity", trains.capacity()),
             gauge("fragments_held", held.len()),
             gauge("fragments_held_capacity", held.capacity()),
+            gauge("unanswered_syns", syns.len()),
             gauge("arp_entries", neighbours.len()),
             gauge("arp_entries_capacity", neighbours.capacity()),
             gauge("udp_ports_used", ports.of(Protocol::Udp).used() as usize),

@@ -23,6 +23,7 @@ use crate::statelet::{Statelet, TOTAL_MASK};
 use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, PeerKey, Session, SessionKey};
 use crate::tcp::TcpState;
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
+use crate::unsolicited::{SYNS_MAX, Syn, SynKey};
 use core::net::Ipv4Addr;
 use slim_core::nf::{ConfigError, InstallError, InterfaceAddress, PortId, Shard};
 use slim_core::packet::MacAddr;
@@ -46,6 +47,7 @@ pub(crate) enum Full {
     Neighbours,
     Peers,
     Fragments,
+    Syns,
 }
 
 impl Full {
@@ -57,6 +59,7 @@ impl Full {
             Self::Neighbours => "neighbours",
             Self::Peers => "peers",
             Self::Fragments => "fragments",
+            Self::Syns => "syns",
         }
     }
 }
@@ -74,6 +77,7 @@ pub(crate) struct State {
     keeps_peers: bool,
     pub(crate) trains: SegmentedTable<TrainKey, Train>,
     pub(crate) held: SmallTable<HeldKey, Held>,
+    pub(crate) syns: SmallTable<SynKey, Syn>,
     pub(crate) hosts: SegmentedTable<u32, Host>,
     pub(crate) neighbours: SegmentedTable<NeighbourKey, Neighbour>,
     /// An index over `bindings`: which ports they leave free.
@@ -100,6 +104,7 @@ impl State {
             keeps_peers: config.filtering == Filtering::AddressDependent,
             trains: SegmentedTable::with_capacity("trains", config.fragment_trains_max as usize, key(7)),
             held: SmallTable::with_capacity("held", config.fragments_held_max as usize),
+            syns: SmallTable::with_capacity("syns", SYNS_MAX),
             hosts: SegmentedTable::with_capacity("hosts", config.hosts_max as usize, key(3)),
             neighbours: SegmentedTable::with_capacity("neighbours", config.arp_entries_max as usize, key(4)),
             ports: PortAllocator::new(ports, key(5)),
@@ -117,6 +122,7 @@ impl State {
         f(&mut self.peers);
         f(&mut self.trains);
         f(&mut self.held);
+        f(&mut self.syns);
         f(&mut self.hosts);
         f(&mut self.neighbours);
     }
@@ -156,6 +162,7 @@ impl State {
             Statelet::HostGone(address) => self.forget_host(address.to_bits()),
             Statelet::Train(key, train) => self.begin_train(key, Train { began: self.clock.get(), ..train }),
             Statelet::HeldGone(key) => self.forget_held(&key).then_some(()).ok_or(Refusal::Inconsistent),
+            Statelet::SynGone(key) => self.forget_syn(&key).then_some(()).ok_or(Refusal::Inconsistent),
             Statelet::TrainGone(key) => self.forget_train(&key).then_some(()).ok_or(Refusal::Inconsistent),
         };
         outcome.map_err(|refusal| match refusal {
@@ -201,6 +208,24 @@ impl State {
     /// Whether there was such a fragment.
     pub(crate) fn forget_held(&mut self, key: &HeldKey) -> bool {
         self.held.remove(key).is_some()
+    }
+
+    /// Installs an unsolicited SYN.
+    pub(crate) fn install_syn(&mut self, value: &[u8]) -> Result<(), InstallError> {
+        let malformed = InstallError::Malformed { statelet_type: Statelet::SYN, len: value.len() };
+        let (mac, packet) = value.split_first_chunk().ok_or(malformed)?;
+        let key = SynKey::of(packet).ok_or(malformed)?;
+        let syn = Syn::new(self.clock.get(), MacAddr(*mac), packet).ok_or(malformed)?;
+        self.hold_syn(key, syn).map_err(|_| InstallError::TableFull { table: Full::Syns.table() })
+    }
+
+    pub(crate) fn hold_syn(&mut self, key: SynKey, syn: Syn) -> Result<(), Refusal> {
+        self.syns.insert(key, syn).map(|_| ()).map_err(|_| Refusal::Full(Full::Syns))
+    }
+
+    /// Whether there was such a SYN.
+    pub(crate) fn forget_syn(&mut self, key: &SynKey) -> bool {
+        self.syns.remove(key).is_some()
     }
 
     /// Lets time pass.

@@ -20,6 +20,8 @@
 //! 0x0041  hold            port u8, the IPv4 packet                                     22 to 1501
 //! 0x0042  held gone       as it arrives, offset u16                                              14
 //! 0x0043  train gone      as it arrives                                                          12
+//! 0x0050  syn             MAC, begin of the IPv4 packet                                    34 to 74
+//! 0x0051  syn gone        server addr, exterior addr, server port, exterior port                 12
 //! 0x0020  arp interior    addr, MAC                                                              10
 //! 0x0021  arp exterior    addr, MAC                                                              10
 //! 0x0022  arp interior gone  addr                                                                 4
@@ -35,12 +37,14 @@
 use crate::fragments::{HeldKey, Train, TrainKey};
 use crate::tcp::TcpState;
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
+use crate::unsolicited::SynKey;
 use core::net::Ipv4Addr;
 use slim_core::nf::InstallError;
 use slim_core::packet::MacAddr;
 use slim_core::statelet::Coalescing;
 
-/// The longest value but that of a held fragment.
+/// The longest value of a [`Statelet`]. A held fragment's and an unsolicited SYN's are longer, and apart from them: most
+/// statelets are announced by the packet loop, which need not clear room for those.
 pub const VALUE_BYTES_MAX: usize = 29;
 
 /// The bits of a host's total of bytes that a count tells. No 65,535 packets have more bytes than that.
@@ -102,6 +106,8 @@ pub enum Statelet {
     HeldGone(HeldKey),
     /// No fragment of that packet is expected any more.
     TrainGone(TrainKey),
+    /// An unsolicited SYN has been answered, or need not be.
+    SynGone(SynKey),
 }
 
 /// A statelet's type and value, ready to be announced.
@@ -174,11 +180,16 @@ mod types {
     pub(super) const HOLD: u16 = 0x0041;
     pub(super) const HELD_GONE: u16 = 0x0042;
     pub(super) const TRAIN_GONE: u16 = 0x0043;
+    pub(super) const SYN: u16 = 0x0050;
+    pub(super) const SYN_GONE: u16 = 0x0051;
 }
 
 impl Statelet {
-    /// The type of the one statelet of variable length: a fragment is held, from now on.
+    /// A fragment is held, from now on.
     pub const HOLD: u16 = types::HOLD;
+
+    /// An unsolicited SYN has come, at the present time.
+    pub const SYN: u16 = types::SYN;
 
     /// The statelet's type.
     pub const fn statelet_type(&self) -> u16 {
@@ -204,6 +215,7 @@ impl Statelet {
             Self::Train(..) => types::TRAIN,
             Self::HeldGone(_) => types::HELD_GONE,
             Self::TrainGone(_) => types::TRAIN_GONE,
+            Self::SynGone(_) => types::SYN_GONE,
         }
     }
 
@@ -238,6 +250,11 @@ impl Statelet {
                 .put([train.egress]),
             Self::HeldGone(key) => encoded.put_train_key(&key.train).put(key.offset.to_be_bytes()),
             Self::TrainGone(key) => encoded.put_train_key(key),
+            Self::SynGone(key) => encoded
+                .put(key.server_address.to_be_bytes())
+                .put(key.exterior_address.to_be_bytes())
+                .put(key.server_port.to_be_bytes())
+                .put(key.exterior_port.to_be_bytes()),
         }
     }
 
@@ -271,6 +288,7 @@ impl Statelet {
             HOST_GONE => reader.address().map(Self::HostGone),
             TRAIN => reader.train(),
             HELD_GONE => reader.held_gone(),
+            SYN_GONE => reader.syn_gone(),
             TRAIN_GONE => reader.train_key().map(Self::TrainGone),
             unknown => return Err(InstallError::UnknownType(unknown)),
         };
@@ -286,7 +304,8 @@ pub fn coalescing(statelet_type: u16) -> Coalescing {
         // They leave the counters of hosts alone and do not end hosts.
         types::SESSION_UDP..=types::CLOSE_ICMP
         | types::ARP_INTERIOR..=types::ARP_EXTERIOR_GONE
-        | types::TRAIN..=types::TRAIN_GONE => Coalescing::Pass,
+        | types::TRAIN..=types::TRAIN_GONE
+        | types::SYN..=types::SYN_GONE => Coalescing::Pass,
         // Counts are made at the present time, and end with the host.
         _ => Coalescing::Barrier,
     }
@@ -362,6 +381,12 @@ impl Reader<'_> {
         let (host_outbound, host_inbound) = (self.u32()?, self.u32()?);
         let [egress] = self.bytes()?;
         Some(Statelet::Train(key, Train { source, destination, host_outbound, host_inbound, egress, began: 0 }))
+    }
+
+    fn syn_gone(&mut self) -> Option<Statelet> {
+        let (server_address, exterior_address) = (self.u32()?, self.u32()?);
+        let (server_port, exterior_port) = (self.u16()?, self.u16()?);
+        Some(Statelet::SynGone(SynKey { server_address, exterior_address, server_port, exterior_port }))
     }
 
     fn held_gone(&mut self) -> Option<Statelet> {

@@ -406,9 +406,14 @@ impl Nat {
             Refusal::Full(Full::Sessions | Full::Peers) => Drop::SessionsFull,
             Refusal::Full(Full::Mappings) => Drop::MappingsFull,
             Refusal::Full(Full::Hosts) => Drop::HostsFull,
-            Refusal::Full(Full::Neighbours | Full::Fragments) | Refusal::Inconsistent => Drop::StateInconsistent,
+            Refusal::Full(Full::Neighbours | Full::Fragments | Full::Syns) | Refusal::Inconsistent => {
+                Drop::StateInconsistent
+            }
         })?;
         announce(env, &Statelet::Session { id: part.id, interior });
+        if part.id.protocol == Protocol::Tcp {
+            self.forget_unsolicited(env, &part.id);
+        }
         Ok(())
     }
 

@@ -181,7 +181,9 @@ fn nat_keeps_the_law() {
     let Coverage { drops, statelets, transmitted } = coverage.into_inner();
     println!("transmitted {transmitted}\ndropped {drops:?}\nannounced {statelets:#06x?}");
     assert!(transmitted > 2000);
-    for statelet_type in (0x10..=0x19).chain(0x20..=0x23).chain(0x30..=0x32).chain(0x40..=0x43).chain([1]) {
+    for statelet_type in
+        (0x10..=0x19).chain(0x20..=0x23).chain(0x30..=0x32).chain(0x40..=0x43).chain(0x50..=0x51).chain([1])
+    {
         assert!(statelets.contains_key(&statelet_type), "no statelet of type {statelet_type:#06x} was tested");
     }
     for reason in [

@@ -155,11 +155,81 @@ fn rfc5382_r3_address_and_port_dependent_filtering() {
 }
 
 #[test]
-fn rfc5382_r4_unsolicited_syn_is_not_answered() {
+fn rfc5382_r4_unsolicited_syn_is_answered_after_six_seconds() {
+    for mapped in [false, true] {
+        let mut lab = Lab::resolved(&config());
+        let exterior = match mapped {
+            true => lab.tcp_connect(socket(host(10), 5000), socket(server(10), 80)),
+            false => socket(EXTERIOR, 5000),
+        };
+        let syn = tcp(OUT, socket(server(11), 4000), exterior, SYN, b"");
+        let reason = if mapped { Drop::Filtered } else { Drop::NoMapping };
+        lab.inbound(&syn).dropped(reason);
+        lab.bench.emitted.clear();
+        lab.pass(3);
+        lab.inbound(&syn).dropped(reason);
+        lab.pass(3);
+        assert_eq!(lab.gauge("unanswered_syns"), 1);
+        let told = |lab: &mut Lab| {
+            let icmp = std::mem::take(&mut lab.bench.emitted).into_iter().filter(|(_, frame)| frame[23] == 1);
+            icmp.map(|(port, frame)| (port, read_icmp(&frame))).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut lab), []);
+        lab.pass(1);
+        let answers = told(&mut lab);
+        assert_eq!(answers.len(), 1);
+        let (port, answer) = &answers[0];
+        assert_eq!((*port, answer.from, answer.to, answer.kind), (OUT, EXTERIOR, server(11), (3, 3)));
+        assert_eq!(answer.data, subject(&syn, false));
+        lab.pass(10);
+        assert_eq!(told(&mut lab), []);
+    }
+}
+
+#[test]
+fn rfc5382_r4_simultaneous_open_is_not_answered() {
     let mut lab = Lab::resolved(&config());
+    let exterior = lab.tcp_connect(socket(host(10), 5000), socket(server(10), 80));
+    let stranger = socket(server(11), 4000);
+    lab.inbound(&tcp(OUT, stranger, exterior, SYN, b"")).dropped(Drop::Filtered);
+    assert_eq!(lab.tcp_out(socket(host(10), 5000), stranger, SYN), exterior);
+    assert_eq!(lab.gauge("unanswered_syns"), 0);
     lab.bench.emitted.clear();
-    lab.inbound(&tcp(OUT, socket(server(10), 80), socket(EXTERIOR, 5000), SYN, b"")).dropped(Drop::NoMapping);
-    assert!(lab.bench.emitted.is_empty());
+    lab.pass(10);
+    assert!(lab.bench.emitted.iter().all(|(_, frame)| frame[23] != 1));
+}
+
+#[test]
+fn only_intact_syns_are_answered_and_no_more_than_there_is_room_for() {
+    let mut lab = Lab::resolved(&config());
+    let syn = |port| tcp(OUT, socket(server(11), port), socket(EXTERIOR, 5000), SYN, b"");
+    let mut damaged = syn(1);
+    *damaged.last_mut().unwrap() ^= 1;
+    lab.inbound(&damaged).dropped(Drop::NoMapping);
+    lab.inbound(&tcp(OUT, socket(server(11), 1), socket(EXTERIOR, 5000), ACK, b"")).dropped(Drop::NoMapping);
+    assert_eq!(lab.gauge("unanswered_syns"), 0);
+    for port in 1..200 {
+        lab.inbound(&syn(port)).dropped(Drop::NoMapping);
+    }
+    assert_eq!(lab.gauge("unanswered_syns"), 64);
+    lab.pass(7);
+    assert_eq!(lab.gauge("unanswered_syns"), 0);
+}
+
+#[test]
+fn rfc5382_r4_another_instance_gives_the_answer() {
+    let mut lab = Lab::resolved(&config());
+    let syn = tcp(OUT, socket(server(11), 4000), socket(EXTERIOR, 5000), SYN, b"");
+    lab.inbound(&syn).dropped(Drop::NoMapping);
+    lab.pass(4);
+    let snapshot = lab.freeze();
+    let mut other = Lab::with_seed(&config(), 99);
+    adopt(&mut other.nat, &snapshot);
+    other.nat.take_over(other.bench.now);
+    other.bench.emitted.clear();
+    other.pass(3);
+    let answers = other.bench.emitted.iter().filter(|(_, frame)| frame[23] == 1).count();
+    assert_eq!(answers, 1);
 }
 
 #[test]
