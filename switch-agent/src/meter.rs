@@ -1,6 +1,6 @@
 //! The meter: a token bucket that decides which packets of a direction conform.
 
-use slim_core::time::Instant;
+use slim_core::time::{Duration, Instant};
 
 /// Rate and burst of a [`Meter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +29,18 @@ impl MeterLimits {
 /// Units of tokens per byte: a rate in bit/s then gains a whole number of units per nanosecond.
 const UNITS_PER_BYTE: u64 = 8 * 1_000_000_000;
 
+/// The longest pause that is credited in full.
+const CREDIT_MAX: Duration = Duration::from_secs(1);
+
 /// A token bucket, exact in integers. It starts full.
 ///
 /// A packet conforms if the bucket holds a token for each of its bytes; it then takes them. A packet that does not
 /// conform takes none. Frames count from destination MAC to the last payload byte, without preamble and check sequence.
+///
+/// A switch polls: it does not see when packets arrive, only that they have arrived since it looked last. So what is
+/// gained since then may pass on top of a full bucket, and only once the switch has [caught up](Self::caught_up) is what
+/// exceeds the burst lost. Otherwise a switch that did not run for a moment would drop what has rightly gathered in the
+/// rings meanwhile.
 #[derive(Debug, Clone)]
 pub struct Meter {
     limits: MeterLimits,
@@ -42,8 +50,8 @@ pub struct Meter {
 
 impl Meter {
     /// A full bucket.
-    pub fn new(limits: MeterLimits) -> Self {
-        let mut meter = Self { limits, tokens: 0, updated: Instant::ZERO };
+    pub fn new(now: Instant, limits: MeterLimits) -> Self {
+        let mut meter = Self { limits, tokens: 0, updated: now };
         meter.tokens = meter.capacity();
         meter
     }
@@ -82,11 +90,19 @@ impl Meter {
         self.tokens = self.tokens.saturating_sub((len as u64).saturating_mul(UNITS_PER_BYTE));
     }
 
+    /// Everything that had arrived by `now` has been seen: tokens beyond the burst are lost.
+    pub fn caught_up(&mut self, now: Instant) {
+        self.refill(now);
+        self.tokens = self.tokens.min(self.capacity());
+    }
+
     fn refill(&mut self, now: Instant) {
-        let elapsed = now.saturating_since(self.updated).as_nanos();
-        if elapsed > 0 {
-            let gained = u64::try_from(elapsed).unwrap_or(u64::MAX).saturating_mul(self.limits.rate_bps);
-            self.tokens = self.tokens.saturating_add(gained).min(self.capacity());
+        let elapsed = now.saturating_since(self.updated);
+        if !elapsed.is_zero() {
+            let credit = self.limits.rate_bps.saturating_mul(CREDIT_MAX.as_nanos() as u64);
+            let gained = (elapsed.as_nanos() as u64).saturating_mul(self.limits.rate_bps);
+            let most = self.capacity().saturating_add(credit);
+            self.tokens = self.tokens.saturating_add(gained).min(most);
             self.updated = now;
         }
     }
@@ -117,8 +133,12 @@ mod tests {
             Self { rate: limits.rate_bps.into(), capacity, tokens: capacity, updated: 0 }
         }
 
+        fn caught_up(&mut self) {
+            self.tokens = self.tokens.min(self.capacity);
+        }
+
         fn allow(&mut self, now_ns: u64, len: usize) -> bool {
-            self.tokens = (self.tokens + (u128::from(now_ns) - self.updated) * self.rate).min(self.capacity);
+            self.tokens += (u128::from(now_ns) - self.updated) * self.rate;
             self.updated = now_ns.into();
             let need = len as u128 * 8_000_000_000;
             if need > self.tokens {
@@ -131,8 +151,9 @@ mod tests {
 
     #[test]
     fn a_full_bucket_passes_its_burst_and_not_a_byte_more() {
-        let mut meter = Meter::new(MeterLimits::with_burst_20ms(1_000_000_000));
+        let mut meter = Meter::new(Instant::ZERO, MeterLimits::with_burst_20ms(1_000_000_000));
         let now = Instant::from_millis(5);
+        meter.caught_up(now);
         let passed = (0..2600).filter(|_| meter.allow(now, 1000)).count();
         assert_eq!(passed, 2500);
         assert!(!meter.allow(now, 1));
@@ -142,14 +163,42 @@ mod tests {
     }
 
     #[test]
+    fn what_gathered_while_the_switch_did_not_look_conforms_but_no_more() {
+        let limits = MeterLimits::with_burst_20ms(8_000_000);
+        let mut meter = Meter::new(Instant::ZERO, limits);
+        meter.caught_up(Instant::ZERO);
+        // 50 ms at a million bytes per second, on top of 20 ms.
+        let mut packets = 0;
+        let mut now = Instant::from_millis(50);
+        while meter.allow(now, 1000) {
+            packets += 1;
+            // It takes several rounds to empty the rings.
+            now += Duration::from_nanos(10);
+        }
+        assert_eq!(packets, 70);
+        meter.caught_up(now);
+        assert!(!meter.allow(now, 1000));
+        meter.caught_up(now + Duration::from_millis(500));
+        assert_eq!((0..100).filter(|_| meter.allow(now + Duration::from_millis(500), 1000)).count(), 20);
+    }
+
+    #[test]
+    fn a_long_pause_is_not_credited_in_full() {
+        let mut meter = Meter::new(Instant::ZERO, MeterLimits { rate_bps: 8_000, burst_bytes: 100 });
+        let now = Instant::from_millis(3_600_000);
+        assert_eq!((0..10_000).filter(|_| meter.allow(now, 1)).count(), 1100);
+    }
+
+    #[test]
     fn without_a_rate_everything_conforms() {
-        let mut meter = Meter::new(MeterLimits::UNLIMITED);
+        let mut meter = Meter::new(Instant::ZERO, MeterLimits::UNLIMITED);
         assert!((0..10_000).all(|_| meter.allow(Instant::ZERO, 1500)));
     }
 
     #[test]
     fn time_that_runs_backwards_gains_nothing() {
-        let mut meter = Meter::new(MeterLimits { rate_bps: 8_000, burst_bytes: 100 });
+        let mut meter = Meter::new(Instant::ZERO, MeterLimits { rate_bps: 8_000, burst_bytes: 100 });
+        meter.caught_up(Instant::from_millis(100));
         assert!(meter.allow(Instant::from_millis(100), 100));
         assert!(!meter.allow(Instant::from_millis(50), 1));
         assert!(!meter.allow(Instant::from_millis(100), 1));
@@ -158,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_charge_takes_tokens_but_never_refuses() {
-        let mut meter = Meter::new(MeterLimits { rate_bps: 8_000, burst_bytes: 100 });
+        let mut meter = Meter::new(Instant::ZERO, MeterLimits { rate_bps: 8_000, burst_bytes: 100 });
         meter.charge(Instant::ZERO, 60);
         meter.charge(Instant::ZERO, 60);
         assert!(!meter.allow(Instant::ZERO, 1));
@@ -170,14 +219,18 @@ mod tests {
         fn conforms_exactly_like_the_reference(
             rate_bps in 1u64..20_000_000_000,
             burst_bytes in 0u64..5_000_000,
-            packets in prop::collection::vec((0u64..2_000_000, 0usize..2_000), 1..400),
+            packets in prop::collection::vec((0u64..2_000_000, 0usize..2_000, any::<bool>()), 1..400),
         ) {
             let limits = MeterLimits { rate_bps, burst_bytes };
-            let (mut meter, mut reference) = (Meter::new(limits), Reference::new(limits));
+            let (mut meter, mut reference) = (Meter::new(Instant::ZERO, limits), Reference::new(limits));
             let mut now_ns = 0;
-            for (gap_ns, len) in packets {
+            for (gap_ns, len, caught_up) in packets {
                 now_ns += gap_ns;
                 prop_assert_eq!(meter.allow(Instant::from_nanos(now_ns), len), reference.allow(now_ns, len));
+                if caught_up {
+                    meter.caught_up(Instant::from_nanos(now_ns));
+                    reference.caught_up();
+                }
             }
         }
 
@@ -187,7 +240,7 @@ mod tests {
             burst_bytes in 0u64..100_000,
             packets in prop::collection::vec((0u64..100_000, 1usize..2_000), 1..400),
         ) {
-            let mut meter = Meter::new(MeterLimits { rate_bps, burst_bytes });
+            let mut meter = Meter::new(Instant::ZERO, MeterLimits { rate_bps, burst_bytes });
             let (mut now_ns, mut passed) = (0u64, 0u64);
             for (gap_ns, len) in packets {
                 now_ns += gap_ns;

@@ -7,12 +7,15 @@
 
 use crate::executor::Executor;
 use crate::socket::{SocketError, claim};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::geteuid;
 use slim_core::protocol::control::{
     DecodeError, Event, LineBuffer, Reply, Request, SwitchEvent, SwitchReply, SwitchRequest, decode_request, encode,
 };
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,11 +47,11 @@ impl Listener {
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let refused = |error| SocketError::Refused { path: path.into(), error };
         claim(path)?;
-        let socket = UnixListener::bind(path).map_err(refused)?;
-        let listener = Self { socket, path: path.into() };
-        // Whoever can write to it commands the switch.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(refused)?;
-        Ok(listener)
+        // Whoever can write to it commands the switch: it is nobody else's from the moment it exists.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        Ok(Self { socket: bound.map_err(refused)?, path: path.into() })
     }
 
     /// Accepts clients on a thread of its own, for the rest of the process's life.
@@ -59,7 +62,10 @@ impl Listener {
         let socket = self.socket.try_clone()?;
         spawn("control", move || {
             for (id, stream) in (0..).zip(socket.incoming()) {
-                let served = stream.and_then(|stream| clients.serve(id, stream, jobs.clone()));
+                let served = stream.and_then(|stream| {
+                    check_owner(&stream)?;
+                    clients.serve(id, stream, jobs.clone())
+                });
                 if let Err(error) = served {
                     log::warn!("control client {id}: {error}");
                     // Such as no descriptors left: do not spin.
@@ -67,6 +73,15 @@ impl Listener {
                 }
             }
         })
+    }
+}
+
+/// Refuses clients of other users, however they got past the socket's permissions.
+fn check_owner(stream: &UnixStream) -> std::io::Result<()> {
+    let user = getsockopt(stream, PeerCredentials)?.uid();
+    match user == 0 || user == geteuid().as_raw() {
+        true => Ok(()),
+        false => Err(std::io::Error::other(format!("turned away, it belongs to user {user}"))),
     }
 }
 

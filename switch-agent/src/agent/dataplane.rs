@@ -90,18 +90,21 @@ impl Dataplane {
             }
             let mut now = self.clock.now();
             let mut moved = 0;
+            let mut backlog = false;
             for attached in &mut self.devices {
                 attached.device.receive(&self.pool, &mut burst);
                 if burst.is_empty() {
                     continue;
                 }
                 moved += burst.len() as u64;
+                backlog |= burst.is_full();
                 // After the packets' arrival, so that no packet spends less than the delay on its line.
                 now = self.clock.now();
                 for packet in burst.drain(..) {
                     self.switch.receive(now, attached.index, packet);
                 }
             }
+            self.switch.set_backlog(backlog);
             self.switch.advance(now);
             for Attached { index, device } in &mut self.devices {
                 moved += self.switch.send(*index, |queue| device.send(queue));

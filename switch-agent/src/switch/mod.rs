@@ -34,7 +34,7 @@ const ETHERNET_HEADER_LEN: usize = 14;
 ///
 /// The driver's calls, in this order, for every round of its loop:
 ///
-/// 1. [`receive`](Self::receive) for each packet a device received;
+/// 1. [`receive`](Self::receive) for each packet a device received; [`set_backlog`](Self::set_backlog) if more wait;
 /// 2. [`advance`](Self::advance): packets leave delay lines, drain packets are re-sent, holds run out;
 /// 3. [`send`](Self::send) for each port: the device takes what it can from the egress queue, the rest stays;
 /// 4. [`poll_event`](Self::poll_event) until there is none.
@@ -53,6 +53,8 @@ pub struct Switch<B: Buffers> {
     instances: Vec<Option<Instance<B::Packet>>>,
     bridge: Bridge,
     redirects: VecDeque<RedirectRecord>,
+    /// Packets wait at a device.
+    backlog: bool,
     /// The earliest drain packet to re-send or hold to end.
     timer: Option<Instant>,
     events: VecDeque<SwitchEvent>,
@@ -71,6 +73,7 @@ impl<B: Buffers> Switch<B> {
             instances: Vec::new(),
             bridge: Bridge::default(),
             redirects: VecDeque::new(),
+            backlog: false,
             timer: None,
             events: VecDeque::new(),
             counts: Counts::default(),
@@ -123,8 +126,20 @@ impl<B: Buffers> Switch<B> {
         }
     }
 
+    /// Says whether packets still wait at a device that [`receive`](Self::receive) has not been given, until it is said
+    /// otherwise. As long as they do, meters credit what was gained while they gathered; see [`Meter`](crate::meter::Meter).
+    pub fn set_backlog(&mut self, waiting: bool) {
+        self.backlog = waiting;
+    }
+
     /// Does what is due at `now`.
     pub fn advance(&mut self, now: Instant) {
+        if !self.backlog {
+            for instance in self.instances.iter_mut().flatten() {
+                instance.to.meter.caught_up(now);
+                instance.from.meter.caught_up(now);
+            }
+        }
         for index in 0..self.instances.len() as u16 {
             while let Some((port, packet)) =
                 slot(&mut self.instances, index).and_then(|instance| instance.from.delay.pop(now))

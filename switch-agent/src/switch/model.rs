@@ -10,6 +10,7 @@ use crate::meter::Meter;
 use slim_core::packet::PacketBuf;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::LinkSettings;
+use slim_core::time::Instant;
 
 /// An instance: a slot that another instance may have had before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +123,9 @@ impl<P: PacketBuf> Port<P> {
 }
 
 impl<T, P: PacketBuf> Link<T, P> {
-    pub fn new(settings: &LinkSettings, limits: &Limits) -> Self {
+    pub fn new(now: Instant, settings: &LinkSettings, limits: &Limits) -> Self {
         Self {
-            meter: Meter::new(limits::meter_limits(settings)),
+            meter: Meter::new(now, limits::meter_limits(settings)),
             delay: DelayLine::new(limits::delay(settings), limits.delay_bounds(settings)),
             passed: Traffic::default(),
         }
@@ -133,6 +134,7 @@ impl<T, P: PacketBuf> Link<T, P> {
 
 impl<P: PacketBuf> Instance<P> {
     pub fn new(
+        now: Instant,
         name: Name,
         ports: Vec<PortIndex>,
         mgmt: Option<PortIndex>,
@@ -145,8 +147,8 @@ impl<P: PacketBuf> Instance<P> {
             ports,
             mgmt,
             settings,
-            to: Link::new(&settings, limits),
-            from: Link::new(&settings, limits),
+            to: Link::new(now, &settings, limits),
+            from: Link::new(now, &settings, limits),
             bound: false,
             hold: None,
         }

@@ -125,7 +125,7 @@ impl<B: Buffers> Switch<B> {
         if let Some(port) = mgmt.and_then(|mgmt| slot(&mut self.ports, mgmt.0)) {
             port.role = Role::InstanceManagement(index);
         }
-        self.instances[usize::from(index.0)] = Some(Instance::new(name, indices, mgmt, link, &self.limits));
+        self.instances[usize::from(index.0)] = Some(Instance::new(now, name, indices, mgmt, link, &self.limits));
         Ok(())
     }
 

@@ -151,3 +151,11 @@ fn ports_come_and_go_while_others_are_in_use() {
     }
     agent.settled_counters();
 }
+
+#[test]
+fn the_socket_is_its_owners_only() {
+    use std::os::unix::fs::MetadataExt;
+    let agent = Agent::start();
+    let metadata = agent.socket("control").metadata().expect("it exists");
+    assert_eq!(metadata.mode() & 0o777, 0o600);
+}

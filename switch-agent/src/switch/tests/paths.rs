@@ -156,3 +156,26 @@ fn a_new_link_setting_keeps_what_is_on_the_way_in_order() {
     rig.pass(Duration::from_micros(1));
     assert_eq!(rig.numbers("nat-a.in"), [1, 2]);
 }
+
+#[test]
+fn what_gathered_in_the_rings_while_the_switch_did_not_run_passes_the_meter() {
+    // 20 ms at 100 kB/s are 2,000 bytes; 31 frames of 64 bytes.
+    let mut rig = Rig::new(LinkSettings { rate_bps: 800_000, burst_bytes: 2_000, delay_us: 0 });
+    rig.switch.advance(rig.now);
+    // It stands still for 64 ms, in which 100 frames may come; they take several rounds.
+    rig.now += Duration::from_millis(64);
+    for round in 0..4 {
+        for number in 0..32 {
+            rig.receive("inside", frame(32 * round + number));
+        }
+        rig.switch.set_backlog(round < 3);
+        rig.switch.advance(rig.now);
+    }
+    assert_eq!(rig.dropped(DropCause::MeterToInstance), 0);
+    // Beyond burst and rate nothing passes, and nothing is left over once the switch has caught up.
+    for number in 0..10 {
+        rig.receive("inside", frame(number));
+    }
+    assert_eq!(rig.dropped(DropCause::MeterToInstance), 7);
+    rig.check();
+}
