@@ -2,6 +2,7 @@
 
 use super::{Daemon, DaemonError};
 use crate::api::{ApiEvent, ApiReply, ApiRequest};
+use nix::sys::stat::{Mode, umask};
 use slim_core::protocol::control::{
     ControlError, ErrorCode, LineBuffer, Reply, Request, ServerMessage, decode_request, encode,
 };
@@ -32,7 +33,6 @@ pub(super) struct Serving {
 impl Listener {
     /// Opens the socket, in place of one that a daemon left behind when it was killed.
     pub(super) fn bind(path: &Path) -> Result<Self, DaemonError> {
-        use std::os::unix::fs::PermissionsExt;
         let io_error = |source| DaemonError::io(format!("listen on {}", path.display()))(source);
         match UnixStream::connect(path) {
             Ok(_) => return Err(DaemonError::AlreadyRunning(path.to_owned())),
@@ -41,10 +41,11 @@ impl Listener {
             }
             Err(_) => {}
         }
-        let listener = UnixListener::bind(path).map_err(io_error)?;
-        // Whoever can connect can end every instance.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io_error)?;
-        Ok(Self { listener, path: path.to_owned() })
+        // Whoever can connect can end every instance: it is nobody else's from the moment it exists.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        Ok(Self { listener: bound.map_err(io_error)?, path: path.to_owned() })
     }
 
     /// Starts to accept clients.
