@@ -154,6 +154,20 @@ fn events_of_other_migrations_are_ignored() {
 }
 
 #[test]
+fn what_comes_twice_or_late_changes_nothing() {
+    let mut bench = Bench::new();
+    bench.echo = Some(Vec::new());
+    while bench.coordinator.outcome().is_none() {
+        bench.step();
+    }
+    let mut once = Bench::reach(CoordinatorPhase::Finishing);
+    once.step();
+    assert_eq!(bench.outcome(), once.outcome());
+    assert_eq!(bench.phases.len(), 7, "no phase is entered twice: {:?}", bench.phases);
+    assert_eq!((bench.instance_calls.len(), bench.switch_calls.len()), (0, 0), "nothing is asked for twice");
+}
+
+#[test]
 fn what_could_not_be_sent_is_sent_again_soon_and_at_once_after_a_reconnection() {
     let mut bench = Bench::reach(CoordinatorPhase::Preparing);
     bench.answer(DESTINATION, is_prepare, Err(unreachable()));

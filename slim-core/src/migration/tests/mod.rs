@@ -131,6 +131,8 @@ struct Bench {
     instance_calls: Vec<(MigrationRole, Call, InstanceRequest)>,
     switch_calls: Vec<(Call, SwitchRequest)>,
     phases: Vec<CoordinatorPhase>,
+    /// Everything comes twice, and everything that came before comes once more after it.
+    echo: Option<Vec<CoordinatorEvent>>,
 }
 
 const SOURCE: MigrationRole = MigrationRole::Source;
@@ -152,6 +154,7 @@ impl Bench {
             instance_calls: Vec::new(),
             switch_calls: Vec::new(),
             phases: Vec::new(),
+            echo: None,
         };
         bench.collect();
         bench
@@ -172,7 +175,14 @@ impl Bench {
     }
 
     fn handle(&mut self, event: CoordinatorEvent) {
-        self.coordinator.handle(self.now, event);
+        if let Some(past) = &mut self.echo {
+            past.extend([event.clone(), event]);
+            for event in past.clone() {
+                self.coordinator.handle(self.now, event);
+            }
+        } else {
+            self.coordinator.handle(self.now, event);
+        }
         self.collect();
     }
 
