@@ -27,6 +27,7 @@ mod task_image;
 mod task_kernel;
 mod task_run;
 mod task_setup;
+mod task_sim;
 mod task_test;
 mod task_testbed;
 mod vnf;
@@ -55,6 +56,7 @@ Examples:
   cargo xtask demo                 see a live NAT move, packet by packet
   cargo xtask image nat            build the NAT's image
   cargo xtask test --only lint     what a reviewer would complain about first
+  cargo xtask sim --seeds 100000   whole migrations in virtual time, with faults
   cargo xtask fuzz --minutes 10 --target snapshot_stream
 ";
 
@@ -92,6 +94,12 @@ enum Task {
     ///
     /// Goes on after a failure and reports all of them at the end. The first run also builds the kernel and an image.
     Test(task_test::Arguments),
+    /// Run whole migrations in virtual time, with faults, from random seeds, and check each.
+    ///
+    /// The machines, the switch and the network functions are those of the images; a seed decides traffic, sizes, links
+    /// and what goes wrong when. A seed that fails is printed with the line that repeats it. See `cargo xtask sim --help`
+    /// and docs/simulation.md.
+    Sim(task_sim::Arguments),
     /// Feed streams, messages, packets and machines with inputs that a fuzzer makes up, and print what it found.
     ///
     /// Builds the targets of `fuzz/` with libFuzzer and the address sanitizer, which takes a nightly toolchain and
@@ -113,6 +121,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => task_bench::run(&arguments, policy),
         Task::Demo(arguments) => task_demo::run(&arguments, policy),
         Task::Testbed(action) => task_testbed::run(&action, policy),
+        Task::Sim(arguments) => task_sim::run(&arguments),
         Task::Fuzz(arguments) => task_fuzz::run(&arguments, policy),
         Task::Test(arguments) => task_test::run(&arguments, policy),
     };

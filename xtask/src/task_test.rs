@@ -4,7 +4,7 @@ use crate::progress::Step;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::tally::Tally;
-use crate::{artifacts, cargo, command, paths, task_fuzz};
+use crate::{artifacts, cargo, command, paths, task_fuzz, task_sim};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use slim_testbed::artifacts::ARTIFACTS_ENV;
@@ -27,6 +27,8 @@ enum Group {
     Lint,
     /// The tests of all crates, with every feature; the fuzzer's corpora are replayed and the models checked among them.
     Unit,
+    /// Whole migrations in virtual time: fresh seeds, and deliberate mistakes that have to be caught.
+    Sim,
     /// Each fuzz target for some seconds.
     Fuzz,
     /// Booted images, and a migration between them under load.
@@ -38,6 +40,7 @@ impl Group {
         match self {
             Self::Lint => &[Need::Dpdk, Need::Lint],
             Self::Unit => &[Need::Dpdk, Need::Testbed],
+            Self::Sim => &[],
             Self::Fuzz => &[Need::Fuzz],
             Self::E2e => &artifacts::NEEDS,
         }
@@ -56,7 +59,9 @@ struct Outcome {
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let selected = |group| arguments.only.is_empty() || arguments.only.contains(&group);
     let mut needs = Vec::new();
-    for group in [Group::Lint, Group::Unit, Group::Fuzz, Group::E2e].into_iter().filter(|group| selected(*group)) {
+    for group in
+        [Group::Lint, Group::Unit, Group::Sim, Group::Fuzz, Group::E2e].into_iter().filter(|group| selected(*group))
+    {
         needs.extend_from_slice(group.needs());
     }
     setup::ensure(&needs, policy)?;
@@ -66,6 +71,11 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     }
     if selected(Group::Unit) {
         outcomes.push(tests("unit", None, &["--workspace", "--all-features", "--no-fail-fast"], &[]));
+    }
+    if selected(Group::Sim) {
+        let started = Instant::now();
+        let error = task_sim::check().err();
+        outcomes.push(Outcome { name: "simulation", error, tally: None, duration: started.elapsed() });
     }
     if selected(Group::Fuzz) {
         let started = Instant::now();

@@ -8,7 +8,7 @@ use clap::Parser;
 /// wrong when. The same seed gives the same run on every machine. A seed that fails is printed with the line that
 /// repeats it; with --trace that run is told event by event.
 #[derive(Debug, Parser)]
-#[command(name = "slim-sim", after_help = EXAMPLES)]
+#[command(name = "cargo xtask sim", after_help = EXAMPLES)]
 pub struct Args {
     /// How many seeds to run, one after the other from the base seed on.
     #[arg(long, default_value_t = 2_000)]
@@ -30,6 +30,10 @@ pub struct Args {
     #[cfg(feature = "mutants")]
     #[arg(long, value_name = "NAME|all")]
     pub mutant: Option<String>,
+    /// Look for a mistake only until it is caught, and not how often it is.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    pub quick: bool,
     /// List the deliberate mistakes.
     #[cfg(feature = "mutants")]
     #[arg(long)]
@@ -40,9 +44,11 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
-  slim-sim                           2000 fresh seeds
-  slim-sim --seeds 100000 --seed 1   a long run that can be repeated
-  slim-sim --seed 123 --trace        what happens in seed 123";
+  cargo xtask sim                             2000 fresh seeds
+  cargo xtask sim --seeds 100000 --seed 1     a long run that can be repeated
+  cargo xtask sim --seed 123 --trace          what happens in seed 123
+  cargo xtask sim --mutant all                is every deliberate mistake caught?
+  cargo xtask sim --mutant drain-ignored --seed 1 --trace";
 
 impl Args {
     /// How many threads to use.

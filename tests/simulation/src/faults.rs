@@ -1,6 +1,7 @@
 //! What may go wrong, and when.
 
 use crate::Random;
+use slim_core::protocol::{DestinationPhase, MigrationPhase, SourcePhase};
 use slim_core::time::Duration;
 
 /// Something that goes wrong once.
@@ -28,6 +29,8 @@ pub enum Fault {
     Partition {
         /// The host.
         host: usize,
+        /// The only one it cannot talk to; with none, it is everybody.
+        peer: Option<usize>,
         /// How long.
         time: Duration,
     },
@@ -42,6 +45,8 @@ pub enum Fault {
     StalledLcores {
         /// The instance.
         node: usize,
+        /// The only one that does not run; with none, it is all of them.
+        only: Option<usize>,
         /// How long.
         time: Duration,
     },
@@ -67,6 +72,8 @@ pub enum When {
     After(Duration),
     /// Right behind a step: the n-th event of the trace.
     Step(u64),
+    /// As soon as an instance enters a phase, or a little later.
+    Phase(MigrationPhase),
 }
 
 impl Fault {
@@ -115,9 +122,18 @@ impl Fault {
             2 => Self::ResetStream { choice: random.number() },
             3 => Self::ResetControl { node, bytes: random.below(600) },
             4 => Self::SwitchOutage(short),
-            5 => Self::Partition { host: random.below(3) as usize, time: long },
+            5 => {
+                let host = random.below(3) as usize;
+                let peer = random.chance(600).then(|| (host + 1 + random.below(2) as usize) % 3);
+                // Half of them longer than anybody waits for an answer.
+                let (low, high) = if random.chance(500) { (5, 3_000) } else { (9_000, 40_000) };
+                Self::Partition { host, peer, time: log_uniform(random, low, high) }
+            }
             6 => Self::StalledReader { node, time: long },
-            7 => Self::StalledLcores { node, time: short },
+            7 => {
+                let only = random.chance(600).then(|| random.below(2) as usize);
+                Self::StalledLcores { node, only, time: short }
+            }
             8 => Self::Crash { node, restart: if random.chance(500) { Duration::ZERO } else { long } },
             9 => Self::SwitchCrash(short),
             10 => Self::ControllerCrash(short),
@@ -126,9 +142,37 @@ impl Fault {
     }
 }
 
+/// Phases of a migration that succeeds, and of its undoing.
+const PHASES: [MigrationPhase; 18] = [
+    MigrationPhase::Source(SourcePhase::Connecting),
+    MigrationPhase::Source(SourcePhase::Freezing),
+    MigrationPhase::Source(SourcePhase::Transferring),
+    MigrationPhase::Source(SourcePhase::Stopping),
+    MigrationPhase::Source(SourcePhase::Flushing),
+    MigrationPhase::Source(SourcePhase::Committed),
+    MigrationPhase::Source(SourcePhase::Released),
+    MigrationPhase::Destination(DestinationPhase::Redirecting),
+    MigrationPhase::Destination(DestinationPhase::TakingOver),
+    MigrationPhase::Destination(DestinationPhase::Live),
+    MigrationPhase::Source(SourcePhase::Draining),
+    MigrationPhase::Source(SourcePhase::RollingBack),
+    MigrationPhase::Destination(DestinationPhase::Arming),
+    MigrationPhase::Destination(DestinationPhase::Armed),
+    MigrationPhase::Destination(DestinationPhase::Installing),
+    MigrationPhase::Destination(DestinationPhase::Synchronising),
+    MigrationPhase::Destination(DestinationPhase::HandingBack),
+    MigrationPhase::Destination(DestinationPhase::Failed),
+];
+
 impl When {
     pub(crate) fn random(random: &mut Random) -> Self {
-        if random.chance(650) { Self::Step(random.below(130)) } else { Self::After(log_uniform(random, 1, 2_000)) }
+        match random.below(10) {
+            0..3 => Self::Phase(PHASES[random.below(PHASES.len() as u64) as usize]),
+            // Around the commit point.
+            3..5 => Self::Phase(PHASES[random.between(3, 9) as usize]),
+            5..8 => Self::Step(random.below(130)),
+            _ => Self::After(log_uniform(random, 1, 2_000)),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use slim_core::mutant::{Mutant, select};
 use slim_simulation::run_seed;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A mutant goes on to be looked for in this many seeds after it was caught, to tell how easily.
 const SEEDS_AFTER: u64 = 60;
@@ -46,7 +46,8 @@ pub fn run(choice: &str, args: &Args, base: u64) -> ExitCode {
     println!("{:<30} {:>9} {:>11}  caught by", "mutant", "caught at", "of seeds");
     let mut survivors = 0;
     for mutant in mutants {
-        let fate = hunt(mutant, base, args.seeds, args.jobs());
+        let after = if args.quick { 0 } else { SEEDS_AFTER };
+        let fate = hunt(mutant, base, (args.seeds, after), args.jobs());
         let share = format!("{}/{}", fate.caught, fate.runs);
         match fate.first {
             Some((after, seed, what)) => {
@@ -62,14 +63,14 @@ pub fn run(choice: &str, args: &Args, base: u64) -> ExitCode {
     if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn hunt(mutant: Mutant, base: u64, seeds: u64, jobs: usize) -> Fate {
-    let (next, stop, last) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(seeds));
+fn hunt(mutant: Mutant, base: u64, (seeds, after): (u64, u64), jobs: usize) -> Fate {
+    let (next, last) = (AtomicU64::new(0), AtomicU64::new(seeds));
     let fate = Mutex::new(Fate::default());
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 select(Some(mutant));
-                while !stop.load(Ordering::Relaxed) {
+                loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     if index >= last.load(Ordering::Relaxed) {
                         return;
@@ -80,7 +81,7 @@ fn hunt(mutant: Mutant, base: u64, seeds: u64, jobs: usize) -> Fate {
                     fate.runs += 1;
                     if let Some(violation) = run.violation {
                         fate.caught += 1;
-                        last.fetch_min(index + SEEDS_AFTER, Ordering::Relaxed);
+                        last.fetch_min(index + after, Ordering::Relaxed);
                         if fate.first.as_ref().is_none_or(|&(after, ..)| index + 1 < after) {
                             fate.first = Some((index + 1, seed, violation.to_string()));
                         }

@@ -41,7 +41,7 @@ pub(crate) struct Host {
     wire: Wire,
     listeners: Vec<(u16, SocketHandle)>,
     /// Connections that nobody uses any more, until both sides have closed.
-    lingering: Vec<SocketHandle>,
+    lingering: Vec<(SocketHandle, Option<Instant>)>,
     next_port: u16,
 }
 
@@ -171,7 +171,7 @@ impl Host {
     /// Closes and forgets; the stack sees the connection to its end.
     pub(crate) fn close(&mut self, conn: Conn) {
         self.get_mut(conn).close();
-        self.lingering.push(conn.0);
+        self.lingering.push((conn.0, None));
     }
 
     /// Resets, but goes on to be known: its user will find out.
@@ -188,8 +188,8 @@ impl Host {
         let handles: Vec<SocketHandle> = self.sockets.iter().map(|(handle, _)| handle).collect();
         for handle in handles {
             self.sockets.get_mut::<Socket<'static>>(handle).abort();
-            if !self.lingering.contains(&handle) {
-                self.lingering.push(handle);
+            if !self.lingering.iter().any(|&(known, _)| known == handle) {
+                self.lingering.push((handle, None));
             }
         }
     }
@@ -216,8 +216,14 @@ impl Host {
             changed = true;
         }
         let sockets = &mut self.sockets;
-        self.lingering.retain(|&handle| {
+        // A system does not wait for ever for a peer to close its side.
+        let longest = self.parameters.patience * 2;
+        self.lingering.retain_mut(|(handle, until)| {
+            let handle = *handle;
             let socket = sockets.get_mut::<Socket<'static>>(handle);
+            if *until.get_or_insert(now + longest) <= now {
+                socket.abort();
+            }
             // Nobody reads it, so what is in it must not keep the peer waiting for ever.
             let _ = socket.recv(|bytes| (bytes.len(), ()));
             let over = matches!(socket.state(), State::Closed | State::TimeWait);

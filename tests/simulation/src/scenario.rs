@@ -43,6 +43,12 @@ pub struct Scenario {
     pub packet_interval: Duration,
     /// The link of each instance.
     pub link: LinkSettings,
+    /// How long an lcore may take to look at what has arrived.
+    pub lcore_delay: Duration,
+    /// Whether destinations report the end of the statelets as soon as it arrives.
+    pub early_ends: bool,
+    /// Whether the first migration begins at a moment when much expires.
+    pub expiry: bool,
     /// Frames that a ring from the switch to a receive queue holds.
     pub ring_frames: usize,
     /// Bytes and packets that an egress queue of the switch holds.
@@ -69,8 +75,10 @@ pub struct Scenario {
     pub noise: Noise,
     /// The migrations, one after the other.
     pub migrations: Vec<PlannedMigration>,
-    /// Everything is sized so, and so little goes wrong, that every migration has to be completed.
+    /// Nothing goes wrong at all: every migration has to be completed without a remark.
     pub calm: bool,
+    /// Queues are so large, time-outs so long, and links so good, that only a fault can end a migration.
+    pub roomy: bool,
 }
 
 /// Faults by rate, of a thousand each.
@@ -88,6 +96,8 @@ pub struct Noise {
     pub inband_loss: u64,
     /// Drain packets and acknowledgements that arrive twice.
     pub inband_duplicate: u64,
+    /// How much later the second one comes at most.
+    pub inband_late: Duration,
     /// Control messages that are sent twice.
     pub control_duplicate: u64,
 }
@@ -111,7 +121,9 @@ impl Scenario {
         let calm = random.chance(150);
         let shards = if random.chance(300) { 2 } else { 1 };
         let function = if random.chance(600) { nat(random, shards) } else { chain(random, calm) };
-        let tight = |random: &mut Random| !calm && random.chance(120);
+        // Small queues and the like are left out of some runs entirely.
+        let roomy = calm || random.chance(450);
+        let tight = |random: &mut Random| !roomy && random.chance(250);
         let delay_us = random.between(20, 2_500) as u32;
         let rate_bps = match random.below(3) {
             0 => 0,
@@ -125,23 +137,31 @@ impl Scenario {
             if tight(random) { random.between(small.0, small.1) } else { large }
         };
         let hold_packets = pick(random, (0, 6), 8192) as usize;
+        let dense = random.chance(220);
         // Long time-outs mostly, or nothing would get far.
-        let scale = if calm || random.chance(600) { 1.0 } else { random.between(1, 40) as f64 / 100.0 };
+        let scale = if roomy || random.chance(500) { 1.0 } else { random.between(1, 40) as f64 / 100.0 };
         Self {
             seed,
             function,
             shards,
-            packets_max: random.between(150, 900),
-            packet_interval: Duration::from_micros(random.between(60, 600)),
+            packets_max: if dense { random.between(500, 1_500) } else { random.between(150, 900) },
+            packet_interval: Duration::from_micros(if dense { random.between(5, 30) } else { random.between(40, 400) }),
+            lcore_delay: Duration::from_micros(if random.chance(700) { 50 } else { random.between(100, 4_000) }),
+            early_ends: random.chance(500),
+            expiry: random.chance(250),
             link: LinkSettings { rate_bps, burst_bytes, delay_us },
-            ring_frames: pick(random, (4, 12), 256) as usize,
+            ring_frames: pick(random, (2, 12), 256) as usize,
             egress: (8 << 20, pick(random, (2, 20), 8192) as usize),
             hold: (8 << 20, hold_packets),
             pkt_q_bytes: pick(random, (0, 2_000), 1 << 18) as usize,
-            st_q_out_bytes: pick(random, (40, 800), 1 << 17) as usize,
+            st_q_out_bytes: pick(random, (30, 300), 1 << 17) as usize,
             st_q_in_bytes: pick(random, (40, 800), 1 << 17) as usize,
             stream_buffer_bytes: pick(random, (300, 2_000), 16_384) as usize,
-            patience: Duration::from_millis(if random.chance(700) { 10_000 } else { random.between(300, 2_000) }),
+            patience: Duration::from_millis(if roomy || random.chance(700) {
+                10_000
+            } else {
+                random.between(300, 2_000)
+            }),
             prepare: PrepareOptions {
                 underrun_records: random.below(4),
                 timeouts: destination_timeouts(scale),
@@ -155,9 +175,10 @@ impl Scenario {
                 ..StartOptions::default()
             },
             timeouts: coordinator_timeouts(scale),
-            noise: if calm { Noise::default() } else { noise(random) },
+            noise: if roomy { Noise::default() } else { noise(random) },
             migrations: migrations(random, calm),
             calm,
+            roomy,
         }
     }
 }
@@ -182,6 +203,7 @@ fn chain(random: &mut Random, calm: bool) -> Function {
 
 fn noise(random: &mut Random) -> Noise {
     // Each kind is left out of most runs entirely: uniform noise finds less.
+    let late = if random.chance(700) { log_uniform(random, 1, 2_000) } else { Duration::ZERO };
     let mut rate = |share, high| if random.chance(share) { random.between(1, high) } else { 0 };
     let mut noise = Noise {
         mgmt_loss: rate(200, 60),
@@ -189,9 +211,11 @@ fn noise(random: &mut Random) -> Noise {
         mgmt_jitter: Duration::ZERO,
         data_loss: rate(120, 40),
         inband_loss: rate(200, 500),
-        inband_duplicate: rate(150, 500),
+        inband_duplicate: rate(250, 500),
         control_duplicate: rate(150, 200),
+        inband_late: late,
     };
+
     noise.mgmt_jitter = Duration::from_micros(rate(250, 3_000));
     noise
 }
@@ -207,11 +231,16 @@ fn migrations(random: &mut Random, calm: bool) -> Vec<PlannedMigration> {
     };
     let planned = |index: u64| {
         let strikes = if calm || allowed.is_empty() { 0 } else { random.below(4) };
-        let mut fault = || {
+        let mut faults = Vec::new();
+        for _ in 0..strikes {
+            let when = When::random(random);
             let kind = allowed[random.below(allowed.len() as u64) as usize];
-            (When::random(random), Fault::of_kind(kind, random))
-        };
-        let faults = (0..strikes).map(|_| fault()).collect();
+            faults.push((when, Fault::of_kind(kind, random)));
+            if random.chance(300) {
+                // Misfortunes come in pairs.
+                faults.push((when, Fault::of_kind(random.below(kinds) as usize, random)));
+            }
+        }
         PlannedMigration {
             pause: if index > 0 && random.chance(400) { Duration::ZERO } else { log_uniform(random, 1, 60) },
             // Without, the next migration is refused, and that must do no harm.

@@ -97,7 +97,8 @@ pub struct DestinationTimeouts {
     pub synchronise_ms: u32,
     /// From the request to redirect to the last end record.
     pub redirect_ms: u32,
-    /// Waiting for drain packets before `pkt_q` is handed back, and then handing it back.
+    /// Waiting for drain packets before `pkt_q` is handed back, and then handing it back. Longer than the controller may
+    /// take from asking for it to redirecting back, because what goes back before that goes astray.
     pub hand_back_ms: u32,
     /// Computing the digest at take-over; the report goes out without it then.
     pub digest_ms: u32,
@@ -111,7 +112,7 @@ impl Default for DestinationTimeouts {
             install_ms: 120_000,
             synchronise_ms: 30_000,
             redirect_ms: 30_000,
-            hand_back_ms: 2_000,
+            hand_back_ms: 30_000,
             digest_ms: 10_000,
         }
     }

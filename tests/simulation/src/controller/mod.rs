@@ -102,6 +102,11 @@ impl Controller {
         !self.drives.is_empty()
     }
 
+    /// Whether it can talk to everybody.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.peers.iter().all(Peer::is_up) && self.switch.is_up()
+    }
+
     /// Begins a migration.
     pub(crate) fn migrate(&mut self, now: Instant, parameters: CoordinatorParameters, source: usize) {
         self.drives.push(Drive { coordinator: Coordinator::new(now, parameters), source });

@@ -70,6 +70,10 @@ impl Peer {
         }
     }
 
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
     pub(super) fn wake(&self) -> Option<Instant> {
         self.conn.is_none().then_some(self.retry_at)
     }
@@ -156,6 +160,10 @@ pub(super) struct SwitchPeer {
 }
 
 impl SwitchPeer {
+    pub(super) fn is_up(&self) -> bool {
+        self.epoch.is_some()
+    }
+
     pub(super) fn wake(&self, pipe: &Pipe) -> Option<Instant> {
         let reconnect = self.epoch.is_none().then(|| self.retry_at.max(pipe.up_at()));
         reconnect.into_iter().chain(pipe.arrivals().1).min()

@@ -19,6 +19,8 @@ use slim_core::vei::lcore::Command;
 use slim_core::vei::{Action, Event, Handled, LcoreCommand, StreamCommand, StreamEvent};
 use std::collections::BTreeMap;
 
+/// How long stream threads may need to end.
+const CLOSE: Duration = Duration::from_millis(20);
 /// The longest a handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the source has to close its end after the acknowledgement.
@@ -145,7 +147,7 @@ impl<N: NetworkFunction> Node<N> {
                 }
                 match news {
                     News::Event(event) => self.event(now, trace, Event::Stream { shard, event }),
-                    News::Synchronised(nf) => self.shards[usize::from(shard.0)].synchronised = Some(nf),
+                    News::Synchronised(nf) => self.shards[usize::from(shard.0)].synchronised(nf),
                 }
             }
             Message::Digest(shard, session, digest) => {
@@ -216,7 +218,7 @@ impl<N: NetworkFunction> Node<N> {
         let managed = &mut self.shards[usize::from(shard.0)];
         if let Streams::None = managed.streams {
             managed.next_session();
-            managed.streams = Streams::Incoming(Incoming::new(st_q_in_bytes));
+            managed.streams = Streams::Incoming(Incoming::new(st_q_in_bytes, self.options.early_ends));
         }
         if let Streams::Incoming(streams) = &mut managed.streams {
             match nf {
@@ -251,6 +253,7 @@ impl<N: NetworkFunction> Node<N> {
                 Action::Notify(event) => {
                     if let InstanceEvent::PhaseChanged { phase, .. } = &event {
                         self.tell(trace, now, format_args!("{phase:?}"));
+                        self.phases.push(*phase);
                     }
                     let line: ServerLine = ServerMessage::Event(event);
                     for client in &mut self.clients {
@@ -288,7 +291,7 @@ impl<N: NetworkFunction> Node<N> {
             LcoreCommand::Release(migration) => Command::Release(migration),
             LcoreCommand::ArmPktQ => Command::ArmPktQ,
             LcoreCommand::TakeOver => {
-                let Some(nf) = self.shards[index].synchronised.take() else {
+                let Some(nf) = self.shards[index].take_synchronised() else {
                     self.complaint.get_or_insert_with(|| "take over without a network function".into());
                     return;
                 };
@@ -350,7 +353,7 @@ impl<N: NetworkFunction> Node<N> {
                     thread.end = Some(end);
                 }
             }
-            (StreamCommand::ApplyStatelets, Streams::Incoming(streams)) => streams.apply(),
+            (StreamCommand::ApplyStatelets, Streams::Incoming(streams)) if streams.is_installed() => streams.apply(),
             (StreamCommand::SendTakenOver, Streams::Incoming(streams)) => {
                 let migration = self.vei.destination().map(|destination| destination.parameters().migration);
                 if let (Some(thread), Some(migration)) = (&streams.statelets, migration) {
@@ -365,9 +368,15 @@ impl<N: NetworkFunction> Node<N> {
                 managed.streams = Streams::None;
             }
             (StreamCommand::Close, _) => {
-                managed.close(&mut self.host);
-                let closed = News::Event(StreamEvent::Closed);
-                self.send_later(now, random, Message::Stream(shard, session, closed));
+                let closed = Message::Stream(shard, session, News::Event(StreamEvent::Closed));
+                if managed.close(&mut self.host) {
+                    // Threads that sleep find out a little later.
+                    let at = now + random.time(Duration::ZERO, CLOSE);
+                    self.inbox_seen += 1;
+                    self.inbox.insert((at, self.inbox_seen), closed);
+                } else {
+                    self.send_later(now, random, closed);
+                }
             }
             (command, _) => {
                 let complaint = format!("streams of shard {index} cannot {command:?} now");

@@ -24,7 +24,7 @@ use shard::ManagedShard;
 use slim_core::nf::{NetworkFunction, Shard, ShardId};
 use slim_core::protocol::control::{InstanceRequest, InstanceRole, Request};
 use slim_core::protocol::stream::Handshake;
-use slim_core::protocol::{Digest, Name, Schema};
+use slim_core::protocol::{Digest, MigrationPhase, Name, Schema};
 use slim_core::time::{Duration, Instant};
 use slim_core::vei::lcore::{Command, Lcore};
 use slim_core::vei::{self, LcoreEvent, StreamEvent};
@@ -87,6 +87,8 @@ pub(crate) struct Node<N: NetworkFunction> {
     pub(crate) seeds: Vec<u64>,
     /// The instance has been activated since this was last looked at.
     pub(crate) activated: bool,
+    /// Phases entered since this was last looked at.
+    pub(crate) phases: Vec<MigrationPhase>,
     /// A request that the VEI had no answer to, or an event that it did not expect: what the images only log.
     pub(crate) complaint: Option<String>,
     number: u8,
@@ -108,6 +110,7 @@ pub(crate) struct Node<N: NetworkFunction> {
 struct NodeOptions {
     st_q_out_bytes: usize,
     st_q_in_bytes: usize,
+    early_ends: bool,
 }
 
 impl<N: NetworkFunction> Node<N> {
@@ -141,6 +144,7 @@ impl<N: NetworkFunction> Node<N> {
             stalled_until: Instant::ZERO,
             seeds: vec![0; usize::from(count)],
             activated: false,
+            phases: Vec::new(),
             complaint: None,
             number,
             shards: (0..count).map(|id| ManagedShard::new(Shard { id: ShardId(id), count })).collect(),
@@ -154,7 +158,11 @@ impl<N: NetworkFunction> Node<N> {
             config,
             began: now,
             label: ["instance 0", "instance 1"][index],
-            options: NodeOptions { st_q_out_bytes: scenario.st_q_out_bytes, st_q_in_bytes: scenario.st_q_in_bytes },
+            options: NodeOptions {
+                st_q_out_bytes: scenario.st_q_out_bytes,
+                early_ends: scenario.early_ends,
+                st_q_in_bytes: scenario.st_q_in_bytes,
+            },
         })
     }
 

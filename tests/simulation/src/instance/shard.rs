@@ -18,7 +18,7 @@ pub(super) struct ManagedShard<N> {
     /// The frozen state, between the freeze and the snapshot thread.
     pub(super) frozen: Option<Frozen>,
     /// The network function, between its synchronisation and the lcore, and the seed it was made with.
-    pub(super) synchronised: Option<Box<Watched<N>>>,
+    synchronised: Option<Box<Watched<N>>>,
     pub(super) arriving_seed: u64,
 }
 
@@ -59,11 +59,22 @@ impl<N: NetworkFunction> ManagedShard<N> {
         }
     }
 
+    pub(super) fn take_synchronised(&mut self) -> Option<Box<Watched<N>>> {
+        self.synchronised.take()
+    }
+
     pub(super) fn run(&mut self, turn: &mut Turn<'_, N>) -> Option<Instant> {
         match &mut self.streams {
             Streams::None => None,
             Streams::Outgoing(streams) => streams.run(turn),
             Streams::Incoming(streams) => streams.run(turn),
+        }
+    }
+
+    /// Keeps the network function until it is to be given to the lcore, unless the streams have been closed meanwhile.
+    pub(super) fn synchronised(&mut self, nf: Box<Watched<N>>) {
+        if let Streams::Incoming(_) = self.streams {
+            self.synchronised = Some(nf);
         }
     }
 

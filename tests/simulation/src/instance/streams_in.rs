@@ -28,6 +28,9 @@ struct StQIn {
     capacity: usize,
     applying: bool,
     end: Option<(End, End, StateletTotals)>,
+    /// The end is reported when it arrives, and not when everything before it has been applied. Drivers may do either.
+    early_ends: bool,
+    end_reported: bool,
 }
 
 /// The statelet thread.
@@ -56,9 +59,16 @@ pub(crate) struct SnapshotIn<N> {
 }
 
 impl<N: NetworkFunction> Incoming<N> {
-    pub(crate) fn new(st_q_in_bytes: usize) -> Self {
-        let bytes = VecDeque::new();
-        let st_q_in = StQIn { bytes, records: 0, capacity: st_q_in_bytes, applying: false, end: None };
+    pub(crate) fn new(st_q_in_bytes: usize, early_ends: bool) -> Self {
+        let st_q_in = StQIn {
+            bytes: VecDeque::new(),
+            records: 0,
+            capacity: st_q_in_bytes,
+            applying: false,
+            end: None,
+            early_ends,
+            end_reported: false,
+        };
         Self { statelets: None, snapshot: None, st_q_in }
     }
 
@@ -80,6 +90,11 @@ impl<N: NetworkFunction> Incoming<N> {
             reported: None,
             over: false,
         });
+    }
+
+    /// Whether the snapshot is installed.
+    pub(crate) fn is_installed(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|thread| thread.installed)
     }
 
     /// Has `st_q_in` applied.
@@ -129,7 +144,12 @@ impl StateletsIn {
                 bytes: tally.bytes(),
                 segments: 0,
             };
-            st_q_in.end = Some((end, tally.end(), totals));
+            let received = tally.end();
+            st_q_in.end = Some((end, received, totals));
+            if st_q_in.early_ends && st_q_in.applying && !st_q_in.bytes.is_empty() {
+                st_q_in.end_reported = true;
+                turn.news.push(News::Event(StreamEvent::EndReceived { end, received, totals }));
+            }
             self.over = true;
             return true;
         }
@@ -228,6 +248,12 @@ impl<N: NetworkFunction> SnapshotIn<N> {
 
     fn synchronise(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn) -> bool {
         let Some(mut nf) = self.nf.take() else { return false };
+        if st_q_in.end_reported && st_q_in.bytes.is_empty() {
+            self.over = true;
+            turn.news.push(News::Synchronised(nf));
+            turn.news.push(News::Event(StreamEvent::Applied { records: self.records, left: 0 }));
+            return false;
+        }
         if self.reported != Some(self.records) {
             self.reported = Some(self.records);
             let event = StreamEvent::Applied { records: self.records, left: st_q_in.records };

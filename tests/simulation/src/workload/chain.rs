@@ -9,13 +9,18 @@ use slim_core::time::Instant;
 
 /// Stamps each packet with a number that depends on every packet of its flow before, in order and on either port.
 ///
-/// A packet that is lost, doubled or overtaken, or a statelet that is, changes every later packet of its flow.
+/// A packet that is lost, doubled or overtaken, or a statelet that is, changes every later packet of its flow. Every
+/// now and then a packet ends its flow's chain, and the next one begins another.
 pub struct FlowChain {
     chains: SegmentedTable<u32, u64>,
 }
 
-/// The one type of statelet: a flow (4 bytes) and its chain (8 bytes), big endian.
+/// A flow (4 bytes) and its chain (8 bytes), big endian.
 const CHAIN: u16 = 1;
+/// A flow (4 bytes) whose chain has ended.
+const ENDED: u16 = 2;
+/// Every so often a packet ends its flow's chain.
+const CHAIN_LEN: u64 = 11;
 const FLOW_AT: usize = 14;
 const SEQUENCE_AT: usize = 18;
 const PORT_AT: usize = 26;
@@ -43,11 +48,16 @@ impl NetworkFunction for FlowChain {
         let before = self.chains.get(&flow).copied().unwrap_or(1);
         let link = before.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
         let chain = link ^ (sequence << 1 | u64::from(port.0 & 1));
-        if self.chains.insert(flow, chain).is_err() {
+        let ends = sequence % CHAIN_LEN == u64::from(flow) % CHAIN_LEN;
+        if ends {
+            self.chains.remove(&flow);
+        } else if self.chains.insert(flow, chain).is_err() {
             return Verdict::Drop(1);
         }
         frame[STAMP_AT..STAMP_AT + 8].copy_from_slice(&chain.to_be_bytes());
-        if env.upd_enable() {
+        if env.upd_enable() && ends {
+            env.announce(ENDED, &flow.to_be_bytes());
+        } else if env.upd_enable() {
             let mut value = [0; 12];
             value[..4].copy_from_slice(&flow.to_be_bytes());
             value[4..].copy_from_slice(&chain.to_be_bytes());
@@ -59,13 +69,16 @@ impl NetworkFunction for FlowChain {
     fn tick<E: Environment>(&mut self, _env: &mut E) {}
 
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError> {
-        if statelet_type != CHAIN {
-            return Err(InstallError::UnknownType(statelet_type));
-        }
-        if value.len() != 12 {
-            return Err(InstallError::Malformed { statelet_type, len: value.len() });
+        match (statelet_type, value.len()) {
+            (CHAIN, 12) | (ENDED, 4) => {}
+            (CHAIN | ENDED, len) => return Err(InstallError::Malformed { statelet_type, len }),
+            _ => return Err(InstallError::UnknownType(statelet_type)),
         }
         let flow = u32::from_be_bytes(read(value, 0));
+        if statelet_type == ENDED {
+            self.chains.remove(&flow);
+            return Ok(());
+        }
         let chain = u64::from_be_bytes(read(value, 4));
         self.chains.insert(flow, chain).map(drop).map_err(|_| InstallError::TableFull { table: "chains" })
     }

@@ -6,6 +6,7 @@ use crate::fabric::Fabric;
 use crate::instance::Node;
 use crate::{Fault, When, Workload};
 use slim_core::nf::NetworkFunction;
+use slim_core::protocol::MigrationPhase;
 use slim_core::protocol::control::LineBuffer;
 use slim_core::time::Duration;
 
@@ -14,12 +15,14 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     pub(super) fn arm(&mut self, faults: &[(When, Fault)]) {
         self.round += 1;
         self.armed.clear();
+        self.armed_phases.clear();
         for &(when, fault) in faults {
             match when {
                 When::After(time) => {
                     self.agenda.enter(self.now + time, Happening::Strike { round: self.round, fault });
                 }
                 When::Step(step) => self.armed.push((self.trace.events() + step, fault)),
+                When::Phase(phase) => self.armed_phases.push((phase, fault)),
             }
         }
     }
@@ -28,6 +31,19 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     pub(super) fn disarm(&mut self) {
         self.round += 1;
         self.armed.clear();
+        self.armed_phases.clear();
+    }
+
+    /// Lets those faults strike soon whose phase has been entered.
+    pub(super) fn strike_at_phases(&mut self, phases: &[MigrationPhase]) {
+        for phase in phases {
+            while let Some(index) = self.armed_phases.iter().position(|(wanted, _)| wanted == phase) {
+                let (_, fault) = self.armed_phases.swap_remove(index);
+                let latest = Duration::from_millis(if self.random.chance(500) { 0 } else { 12 });
+                let at = self.now + self.random.time(Duration::ZERO, latest);
+                self.agenda.enter(at, Happening::Strike { round: self.round, fault });
+            }
+        }
     }
 
     /// Lets those faults strike whose step has come.
@@ -70,9 +86,15 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                 self.pipe.cut(&mut self.random, self.now + time);
                 self.wake(Actor::Controller, self.now);
             }
-            Fault::Partition { host, time } => {
+            Fault::Partition { host, peer, time } => {
                 self.excuses.unreachable = true;
-                self.partitioned_until[host] = self.partitioned_until[host].max(self.now + time);
+                let until = self.now + time;
+                for other in (0..3).filter(|&other| peer.is_none_or(|peer| peer == other)) {
+                    for (from, to) in [(host, other), (other, host)] {
+                        let known = &mut self.partitioned_until[from][to];
+                        *known = (*known).max(until);
+                    }
+                }
             }
             Fault::StalledReader { node, time } => {
                 self.excuses.unreachable = true;
@@ -81,9 +103,14 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                     self.wake(Actor::Node(node), self.now);
                 }
             }
-            Fault::StalledLcores { node, time } => {
+            Fault::StalledLcores { node, only, time } => {
                 self.excuses.unreachable = true;
-                self.lcores_stalled_until[node] = self.lcores_stalled_until[node].max(self.now + time);
+                let until = self.now + time;
+                for (shard, known) in self.lcores_stalled_until[node].iter_mut().enumerate() {
+                    if only.is_none_or(|only| only == shard) {
+                        *known = (*known).max(until);
+                    }
+                }
             }
             Fault::Crash { node, restart } => self.crash(node, restart),
             Fault::SwitchCrash(restart) => self.crash_switch(restart),
@@ -144,7 +171,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         let (name, config) = (self.names.instances[node].clone(), self.workload.config());
         let instance = Node::new(self.now, node, name, config, &self.scenario, &mut self.random)?;
         self.nodes[node] = Some(instance);
-        self.lcores_stalled_until[node] = self.now;
+        self.lcores_stalled_until[node].fill(self.now);
         if let Some(fabric) = &mut self.fabric {
             fabric.set_present(node, true);
         }
@@ -209,8 +236,10 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         self.disarm();
         self.trace.event(self.now, "operator", format_args!("nothing more goes wrong"));
         self.scenario.noise = crate::Noise::default();
-        self.partitioned_until = [self.now; 3];
-        self.lcores_stalled_until = [self.now; 2];
+        self.partitioned_until = [[self.now; 3]; 3];
+        for known in self.lcores_stalled_until.iter_mut().flatten() {
+            *known = self.now;
+        }
         for instance in self.nodes.iter_mut().flatten() {
             instance.stalled_until = self.now;
         }

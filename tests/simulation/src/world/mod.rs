@@ -12,8 +12,8 @@ use crate::oracle::Oracle;
 use crate::pipe::Pipe;
 use crate::{Agenda, Fault, Random, Scenario, Stats, Trace, Workload};
 use slim_core::nf::{NetworkFunction, PortId};
-use slim_core::protocol::MigrationId;
 use slim_core::protocol::control::LineBuffer;
+use slim_core::protocol::{MigrationId, MigrationPhase};
 use slim_core::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,6 +62,18 @@ enum Happening {
         life: u32,
         frame: Vec<u8>,
     },
+    /// A copy of an in-band frame comes late.
+    LateToInstance {
+        node: usize,
+        life: u32,
+        port: PortId,
+        frame: Vec<u8>,
+    },
+    LateFromInstance {
+        node: usize,
+        port: PortId,
+        frame: Vec<u8>,
+    },
     Generate,
     React {
         port: PortId,
@@ -97,8 +109,7 @@ pub(crate) struct Excuses {
     pub(crate) switch_crash: bool,
     /// Somebody could not be reached for a while, or was late.
     pub(crate) unreachable: bool,
-    /// A hold of the switch ended by its time-out.
-    pub(crate) hold_timeout: bool,
+
     /// Two migrations were under way at a time, or one was begun while another was unresolved.
     pub(crate) contested: bool,
 }
@@ -127,8 +138,9 @@ pub(crate) struct World<N: NetworkFunction, W: Workload<N>> {
     /// Who processes packets of each shard, and which life of it.
     holder: Vec<Option<(usize, u32)>>,
     generating: bool,
-    partitioned_until: [Instant; 3],
-    lcores_stalled_until: [Instant; 2],
+    /// Until when no management frame gets from one host to another.
+    partitioned_until: [[Instant; 3]; 3],
+    lcores_stalled_until: [Vec<Instant>; 2],
     excuses: Excuses,
     /// Packets dropped by lcores that are no more, by cause.
     dropped: BTreeMap<&'static str, u64>,
@@ -137,6 +149,13 @@ pub(crate) struct World<N: NetworkFunction, W: Workload<N>> {
     /// Which migration of the plan it is, and its faults that wait for a step.
     round: u64,
     armed: Vec<(u64, Fault)>,
+    armed_phases: Vec<(MigrationPhase, Fault)>,
+    /// When a hold of the switch may end by its time-out.
+    hold_until: Instant,
+    /// The holder when the migration under way began.
+    held_by: Option<usize>,
+    /// Nothing stands in the way of the migration under way: it has to be completed.
+    must_complete: bool,
     known_migrations: BTreeSet<MigrationId>,
 }
 
@@ -175,13 +194,17 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             controller: Some(controller),
             workload,
             generating: true,
-            partitioned_until: [Instant::ZERO; 3],
-            lcores_stalled_until: [Instant::ZERO; 2],
+            partitioned_until: [[Instant::ZERO; 3]; 3],
+            lcores_stalled_until: [0, 1].map(|_| vec![Instant::ZERO; usize::from(scenario.shards)]),
             excuses: Excuses::default(),
             dropped: BTreeMap::new(),
             discarded: 0,
             round: 0,
             armed: Vec::new(),
+            armed_phases: Vec::new(),
+            held_by: None,
+            hold_until: Instant::ZERO,
+            must_complete: false,
             known_migrations: BTreeSet::new(),
             scenario,
         };
@@ -264,6 +287,12 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                     self.wake(Actor::Host(host), self.now);
                 }
             }
+            Happening::LateToInstance { node, life, port, frame } => {
+                if life == self.lives[node] {
+                    self.put_in_ring(node, port, frame);
+                }
+            }
+            Happening::LateFromInstance { node, port, frame } => self.put_to_switch(node, port, frame),
             Happening::Generate => self.generate()?,
             Happening::React { port, flow } => self.send_in(port, flow),
             Happening::Strike { round, fault } => {
@@ -300,8 +329,9 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         }
         let (generated, max) = (self.oracle.generated(), self.scenario.packets_max);
         let mean = self.scenario.packet_interval.as_nanos() as u64;
-        // Ever more slowly, so that a run that takes long is not a run of many packets.
-        let slower = 1 + 60 * generated * generated / (max * max);
+        // Ever more slowly, so that a run that takes long is not a run of many packets; but a migration wants traffic.
+        let driving = self.controller.as_ref().is_some_and(|controller| controller.is_driving());
+        let slower = 1 + if driving { 8 } else { 80 } * generated * generated / (max * max);
         // Now and then a burst.
         let burst = self.random.chance(300);
         let pause = if burst { self.random.below(mean / 20) } else { self.random.below(mean * 3 * slower) };

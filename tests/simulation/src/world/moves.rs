@@ -53,7 +53,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     fn on_wire(&mut self, host: usize, frame: Vec<u8>, arrive: impl Fn(usize, Vec<u8>) -> Happening) {
         self.stats.management_frames += 1;
         let noise = self.scenario.noise;
-        if self.now < self.partitioned_until[host] {
+        if self.is_cut_off(&frame) {
             return;
         }
         if self.random.chance(noise.mgmt_loss) {
@@ -67,6 +67,22 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         }
         if twice {
             self.stats.fault("management frame duplicated");
+        }
+    }
+
+    /// Whether a frame does not get through because of a partition.
+    fn is_cut_off(&self, frame: &[u8]) -> bool {
+        let host_of = |mac: Option<&u8>| match mac {
+            Some(11) => Some(0),
+            Some(12) => Some(1),
+            Some(1) => Some(CONTROLLER),
+            _ => None,
+        };
+        let (Some(from), to) = (host_of(frame.get(11)), host_of(frame.get(5))) else { return false };
+        match to {
+            Some(to) => self.now < self.partitioned_until[from][to],
+            // To everybody.
+            None => (0..3).all(|to| to == from || self.now < self.partitioned_until[from][to]),
         }
     }
 
@@ -89,12 +105,14 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             self.oracle.begin(&instance.seeds)?;
             self.holder.fill(Some((node, self.lives[node])));
         }
+        let phases = std::mem::take(&mut instance.phases);
         let commanded: Vec<usize> =
             (0..instance.commands.len()).filter(|&shard| !instance.commands[shard].is_empty()).collect();
         for shard in commanded {
-            self.wake_soon(Actor::Lcore(node, shard), micros(60));
+            self.wake_soon(Actor::Lcore(node, shard), self.scenario.lcore_delay);
         }
         self.wake(Actor::Host(node), self.now);
+        self.strike_at_phases(&phases);
         Ok(())
     }
 
@@ -155,8 +173,10 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             self.leave_switch(behind, frame)?;
         }
         for event in round.events {
-            if let SwitchEvent::RollbackFinished { timed_out: true, .. } = event {
-                self.excuses.hold_timeout = true;
+            if let SwitchEvent::RollbackFinished { timed_out: true, .. } = event
+                && self.now >= self.hold_until
+            {
+                // What is handed back after that is late, as the switch says.
                 self.oracle.excuse_order();
             }
             self.trace.event(self.now, "switch", format_args!("{event:?}"));
@@ -190,6 +210,9 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                 };
                 let Some(fabric) = &mut self.fabric else { continue };
                 let shown = format!("{:?}", request.request);
+                if let SwitchRequest::Redirect { rollback: true, hold_ms, .. } = &request.request {
+                    self.hold_until = self.now + Duration::from_millis(u64::from(*hold_ms));
+                }
                 let result = fabric.execute(self.now, request.request);
                 match &result {
                     Ok(_) => self.trace.event(self.now, "switch", format_args!("{shown}: done")),
@@ -244,12 +267,26 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             self.oracle.lose_in(&self.workload, &frame);
             return;
         }
+        if copies > 1 {
+            let at = self.now + self.random.time(Duration::ZERO, self.scenario.noise.inband_late);
+            let (life, frame) = (self.lives[node], frame.clone());
+            self.agenda.enter(at, Happening::LateToInstance { node, life, port, frame });
+        }
+        self.put_in_ring(node, port, frame);
+    }
+
+    pub(super) fn put_in_ring(&mut self, node: usize, port: PortId, frame: Vec<u8>) {
         let shard = shard_of::<N, W>(&self.workload, &frame, self.scenario.shards);
         let Some(instance) = &mut self.nodes[node] else { return };
-        for _ in 0..copies {
-            instance.lcores[shard].io_mut().put(port, frame.clone());
+        instance.lcores[shard].io_mut().put(port, frame);
+        self.wake_soon(Actor::Lcore(node, shard), self.scenario.lcore_delay);
+    }
+
+    pub(super) fn put_to_switch(&mut self, node: usize, port: PortId, frame: Vec<u8>) {
+        if let Some(fabric) = &mut self.fabric {
+            fabric.incoming.push_back((Behind::Data(node, port), frame));
+            self.wake_soon(Actor::Switch, micros(30));
         }
-        self.wake_soon(Actor::Lcore(node, shard), micros(50));
     }
 
     /// How often a frame arrives that is sent between switch and instance.
@@ -289,8 +326,9 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
 
     /// One pass of an lcore, and what the judge says to it.
     pub(super) fn run_lcore(&mut self, node: usize, shard: usize) -> Outcome {
-        if self.now < self.lcores_stalled_until[node] {
-            self.wake(Actor::Lcore(node, shard), self.lcores_stalled_until[node]);
+        let stalled_until = self.lcores_stalled_until[node][shard];
+        if self.now < stalled_until {
+            self.wake(Actor::Lcore(node, shard), stalled_until);
             return Ok(());
         }
         let Some(instance) = &mut self.nodes[node] else { return Ok(()) };
@@ -314,8 +352,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         let work = self.nodes[node].as_ref().is_some_and(|instance| instance.lcore_has_work(shard));
         let actor = Actor::Lcore(node, shard);
         match patience {
-            _ if passed.busy || work => self.wake_soon(actor, micros(25)),
-            Patience::None => self.wake_soon(actor, micros(25)),
+            _ if passed.busy || work => self.wake_soon(actor, self.scenario.lcore_delay / 2),
+            Patience::None => self.wake_soon(actor, self.scenario.lcore_delay / 2),
             Patience::Tick => {
                 let at = self.now + self.random.time(Duration::from_millis(2), Duration::from_millis(25));
                 self.wake(actor, at);
@@ -334,6 +372,15 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         let id = ShardId(shard as u16);
         let mut taken_over = None;
         for entry in take_journal() {
+            if let Some((holder, life)) = self.holder[shard]
+                && self.lives[holder] != life
+                && node != holder
+                && !matches!(entry, Entry::TakenOver { .. })
+            {
+                // The destination died with the state right after it had taken over, and the source went on from its own.
+                self.oracle.lose_state();
+                self.holder[shard] = Some(me);
+            }
             if !matches!(entry, Entry::TakenOver { .. }) && self.holder[shard] != Some(me) {
                 let holder = self.holder[shard].map(|(node, _)| node);
                 return Err(format!("instance {node} processes packets of shard {shard}, which {holder:?} holds"));
@@ -392,12 +439,13 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     fn from_instance(&mut self, node: usize, port: PortId, frame: Vec<u8>) {
         let copies = self.copies(&frame);
         let handed_back = is_inband(&frame);
-        match &mut self.fabric {
-            Some(fabric) if copies > 0 => {
-                for _ in 0..copies {
-                    fabric.incoming.push_back((Behind::Data(node, port), frame.clone()));
+        match &self.fabric {
+            Some(_) if copies > 0 => {
+                if copies > 1 {
+                    let at = self.now + self.random.time(Duration::ZERO, self.scenario.noise.inband_late);
+                    self.agenda.enter(at, Happening::LateFromInstance { node, port, frame: frame.clone() });
                 }
-                self.wake_soon(Actor::Switch, micros(30));
+                self.put_to_switch(node, port, frame);
             }
             _ if handed_back => {
                 let frame = inner(&frame).to_vec();

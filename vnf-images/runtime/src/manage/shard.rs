@@ -198,9 +198,12 @@ impl<F: NetworkFunction> ManagedShard<F> {
         self.frozen = Some(frozen);
     }
 
-    /// Keeps the network function until it is to be given to the lcore.
+    /// Keeps the network function until it is to be given to the lcore. One that was under way when the streams were
+    /// closed is of no use any more.
     pub fn synchronised(&mut self, nf: Box<F>) {
-        self.synchronised = Some(nf);
+        if let Streams::Incoming(_) = self.streams {
+            self.synchronised = Some(nf);
+        }
     }
 
     /// How full `st_q_in` is and has been.
