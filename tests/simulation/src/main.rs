@@ -10,6 +10,7 @@ mod report;
 use args::Args;
 use clap::Parser;
 use slim_simulation::{Run, Stats, run_seed};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,8 @@ struct Totals {
     /// The first of a kind, with the number of others.
     failures: Vec<Run>,
     failed: u64,
+    /// What was violated, numbers left out: how often, and in which seed first.
+    kinds: BTreeMap<String, (u64, u64)>,
     /// Seeds whose second run differed from the first.
     strayed: Vec<u64>,
     runs: u64,
@@ -65,7 +68,7 @@ fn run_seeds(base: u64, count: u64, jobs: usize, keep_going: bool) -> Totals {
                     let seed = base.wrapping_add(index);
                     let run = run_seed(seed, false);
                     // Every so often, and whenever one fails, the seed is run once more: nothing may depend on chance.
-                    let again = run.violation.is_some() || index % 64 == 0;
+                    let again = run.violation.is_some() || index.is_multiple_of(64);
                     let strayed = again && run_seed(seed, false).hash != run.hash;
                     let mut totals = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     totals.add(run, strayed);
@@ -88,9 +91,21 @@ impl Totals {
         }
         if run.violation.is_some() {
             self.failed += 1;
+            let kind = kind(&run);
+            let (count, first) = self.kinds.entry(kind).or_insert((0, run.seed));
+            *count += 1;
+            *first = run.seed.min(*first);
             if self.failures.len() < FAILURES_MAX {
                 self.failures.push(run);
             }
         }
     }
+}
+
+/// The first words of a violation, without what differs from seed to seed.
+fn kind(run: &Run) -> String {
+    let text = run.violation.as_ref().map(|violation| violation.what.as_str()).unwrap_or_default();
+    let mut kind: String = text.chars().filter(|one| !one.is_ascii_digit()).collect();
+    kind.truncate(kind.char_indices().nth(70).map_or(kind.len(), |(at, _)| at));
+    kind
 }

@@ -5,6 +5,7 @@
 //! to the caller: to close, to reset, not to read.
 
 use crate::Random;
+use slim_core::packet::{ArpOperation, MacAddr, emit};
 use slim_core::time::{Duration, Instant};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
@@ -58,6 +59,10 @@ impl Host {
         let mut config = Config::new(HardwareAddress::Ethernet(mac));
         config.random_seed = random.number();
         let mut wire = Wire::default();
+        // The stack asks for one unknown neighbour a second, the same first each time: a dead one would keep it from ever
+        // finding another. So it knows all of them from the start, having been asked by each.
+        let others = [1, 11, 12].into_iter().filter(|&other| other != parameters.number);
+        wire.incoming.extend(others.map(|other| arp_request(other, parameters.number)));
         let mut interface = Interface::new(config, &mut wire, time(now));
         interface.update_ip_addrs(|addresses| {
             // The interface is new: there is room for one.
@@ -245,6 +250,18 @@ impl Host {
         let at = self.interface.poll_at(time(now), &self.sockets)?;
         Some(Instant::from_nanos((at.total_micros().max(0) as u64).saturating_mul(1000)))
     }
+}
+
+/// One host asks for another one's address.
+fn arp_request(from: u8, to: u8) -> Vec<u8> {
+    let socket = |number: u8| SocketAddrV4::new(Ipv4Addr::new(10, 3, 0, number), 0);
+    let mac = |number: u8| MacAddr([0x02, 0x51, 0x1a, 0x03, 0, number]);
+    let ends =
+        emit::Ends { source_mac: mac(from), destination_mac: mac(to), source: socket(from), destination: socket(to) };
+    let mut frame = vec![0; 60];
+    // The buffer is long enough.
+    let _ = emit::arp(&mut frame, ArpOperation::Request, &ends);
+    frame
 }
 
 fn address(number: u8) -> IpAddress {

@@ -48,6 +48,8 @@ pub(crate) struct Oracle<N: NetworkFunction> {
     unknown: u64,
     /// The order of packets is not promised any more for those generated before, by flow.
     order_excused: BTreeMap<(PortId, u32), u64>,
+    /// Nor for any, for now.
+    order_suspended: bool,
     processed: u64,
     lost_out: u64,
     /// The state died with its holder: what becomes of packets cannot be told any more, but their order can.
@@ -86,6 +88,7 @@ impl<N: NetworkFunction> Oracle<N> {
             counted_out: 0,
             unknown: 0,
             order_excused: BTreeMap::new(),
+            order_suspended: false,
             processed: 0,
             lost_out: 0,
             state_lost: false,
@@ -128,6 +131,7 @@ impl<N: NetworkFunction> Oracle<N> {
         let next = self.next_in.entry((id.port, id.flow)).or_default();
         if id.sequence < *next {
             let excused = self.order_excused.get(&(id.port, id.flow)).is_some_and(|&until| id.sequence < until);
+            let excused = excused || self.order_suspended;
             match self.skipped.remove(&id) {
                 true if excused => {}
                 true => return Err(format!("{id:?} was overtaken within its flow on its way in")),
@@ -222,7 +226,7 @@ impl<N: NetworkFunction> Oracle<N> {
         }
         let next = self.next_out.entry((id.port, id.flow)).or_default();
         let excused = self.order_excused.get(&(id.port, id.flow)).is_some_and(|&until| id.sequence < until);
-        if id.sequence < *next && !excused {
+        if id.sequence < *next && !excused && !self.order_suspended {
             return Err(format!("{id:?} left after {}: overtaken within its flow", *next - 1));
         }
         *next = (*next).max(id.sequence + 1);
@@ -264,6 +268,18 @@ impl<N: NetworkFunction> Oracle<N> {
     /// Something died that held at most so many packets.
     pub(crate) fn lose_unknown(&mut self, packets: u64) {
         self.unknown += packets;
+    }
+
+    /// Promises no order until [`resume_order`](Self::resume_order).
+    pub(crate) fn suspend_order(&mut self) {
+        self.order_suspended = true;
+    }
+
+    /// Promises order again, for packets to come.
+    pub(crate) fn resume_order(&mut self) {
+        if std::mem::take(&mut self.order_suspended) {
+            self.excuse_order();
+        }
     }
 
     /// From here on packets generated so far may overtake each other.

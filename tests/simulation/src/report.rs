@@ -41,6 +41,9 @@ pub fn print(args: &Args, base: u64, totals: &Totals, took: Duration) -> ExitCod
         print!("{}", tables(&totals.stats));
         println!("{} seeds from {base}, {rate:.0} seeds/s, {} failed", totals.runs, totals.failed);
     }
+    for (kind, (count, first)) in &totals.kinds {
+        eprintln!("{count:>8} seeds, first {first}: {kind}");
+    }
     for run in &totals.failures {
         if let Some(violation) = &run.violation {
             eprintln!("seed {}: VIOLATION: {violation}", run.seed);

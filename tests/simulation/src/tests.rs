@@ -2,6 +2,7 @@
 
 use crate::workload::NatPressure;
 use crate::{Fault, Function, Noise, PlannedMigration, Run, Scenario, When, run_scenario, run_seed};
+use slim_core::protocol::{MigrationPhase, SourcePhase};
 use slim_core::time::Duration;
 
 /// Everything large, no faults.
@@ -54,7 +55,7 @@ fn a_seed_repeats_itself() {
 /// One migration with `fault` right behind every `stride`-th step of it, and another one after it.
 fn at_each_step(stride: usize, fault: impl Fn(u64) -> Fault) -> Vec<Run> {
     let at = |step: u64| {
-        let mut scenario = calm(step, if step % 2 == 0 { CHAIN } else { NAT }, 1 + (step / 2 % 2) as u16, 2);
+        let mut scenario = calm(step, if step.is_multiple_of(2) { CHAIN } else { NAT }, 1 + (step / 2 % 2) as u16, 2);
         scenario.calm = false;
         scenario.migrations[0].faults = vec![(When::Step(step), fault(step))];
         let run = run_scenario(scenario, false);
@@ -112,4 +113,46 @@ fn an_instance_that_dies_at_any_step_takes_nothing_with_it_but_what_it_holds() {
 #[test]
 fn a_second_migration_is_refused_without_harm() {
     at_each_step(9, |_| Fault::SecondMigration);
+}
+
+/// A destination that hands back before the paths lead back would have its packets go astray.
+#[test]
+fn a_slow_control_path_loses_nothing_while_a_committed_source_is_resumed() {
+    for step in 0..8 {
+        let mut scenario = calm(step, CHAIN, 2, 1);
+        scenario.calm = false;
+        scenario.pkt_q_bytes = 700;
+        let committed = When::Phase(MigrationPhase::Source(SourcePhase::Committed));
+        // The controller cannot be reached for longer than two seconds in the middle of undoing.
+        let slow = Fault::Partition { host: 2, peer: Some(0), time: Duration::from_millis(1_000 + 400 * step) };
+        scenario.migrations[0].faults = vec![(committed, Fault::ResetStream { choice: step }), (committed, slow)];
+        clean(&run_scenario(scenario, false));
+    }
+}
+
+/// News of an earlier migration that comes late is nobody's any more.
+#[test]
+fn a_migration_right_after_an_aborted_one_is_completed() {
+    for step in (0..130).step_by(13) {
+        let mut scenario = calm(step, CHAIN, 2, 3);
+        scenario.calm = false;
+        scenario.migrations[0].faults = vec![(When::Step(step), Fault::Abort)];
+        scenario.migrations[1].pause = Duration::ZERO;
+        clean(&run_scenario(scenario, false));
+    }
+}
+
+/// The next switch has no ports yet when packets arrive, and the controller dies before it has given it all of them.
+#[test]
+fn a_switch_that_restarts_gets_its_paths_back_although_the_controller_dies_meanwhile() {
+    for delay_ms in (0..120).step_by(15) {
+        let mut scenario = calm(delay_ms, NAT, 1, 1);
+        scenario.calm = false;
+        let at = |ms| When::After(Duration::from_millis(ms));
+        scenario.migrations[0].faults = vec![
+            (at(20), Fault::SwitchCrash(Duration::from_millis(5))),
+            (at(20 + delay_ms), Fault::ControllerCrash(Duration::from_millis(25))),
+        ];
+        clean(&run_scenario(scenario, false));
+    }
 }

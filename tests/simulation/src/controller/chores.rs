@@ -121,6 +121,8 @@ impl Controller {
         result: Result<InstanceReply, CallError>,
     ) {
         match waiting {
+            // Given up meanwhile.
+            Waiting::Recycling if self.chores.recycle[node] == Recycling::No => {}
             Waiting::Recycling => {
                 let done = match result {
                     Ok(_) => true,

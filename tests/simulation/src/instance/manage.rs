@@ -300,7 +300,11 @@ impl<N: NetworkFunction> Node<N> {
             }
             LcoreCommand::HandBack(migration) => Command::HandBack(migration),
             LcoreCommand::Discard => Command::Discard,
-            LcoreCommand::Reset => Command::Reset,
+            LcoreCommand::Reset => {
+                // Threads of the migration before may still tell that they have ended.
+                self.shards[index].next_session();
+                Command::Reset
+            }
         };
         self.commands[index].push_back(command);
     }

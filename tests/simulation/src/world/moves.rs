@@ -247,20 +247,20 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                     self.agenda.enter(at, Happening::React { port, flow });
                 }
             }
-            Behind::Management => self.to_host(CONTROLLER, frame),
-            Behind::InstanceManagement(node) => self.to_host(node, frame),
-            Behind::Data(node, port) => self.to_instance(node, port, frame),
+            Behind::Management => self.reach_host(CONTROLLER, frame),
+            Behind::InstanceManagement(node) => self.reach_host(node, frame),
+            Behind::Data(node, port) => self.reach_instance(node, port, frame),
         }
         Ok(())
     }
 
-    fn to_host(&mut self, host: usize, frame: Vec<u8>) {
+    fn reach_host(&mut self, host: usize, frame: Vec<u8>) {
         let life = self.lives[host];
         self.on_wire(host, frame, |host, frame| Happening::FrameToHost { host, life, frame });
     }
 
     /// A frame enters a receive ring, unless it gets lost on the way.
-    fn to_instance(&mut self, node: usize, port: PortId, frame: Vec<u8>) {
+    fn reach_instance(&mut self, node: usize, port: PortId, frame: Vec<u8>) {
         let copies = self.copies(&frame);
         if copies == 0 {
             let frame = inner(&frame).to_vec();
@@ -361,7 +361,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             Patience::Forever => {}
         }
         for (port, frame) in sent {
-            self.from_instance(node, port, frame);
+            self.leave_instance(node, port, frame);
         }
         Ok(())
     }
@@ -436,7 +436,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     }
 
     /// A frame leaves an instance, unless it gets lost on the way to the switch.
-    fn from_instance(&mut self, node: usize, port: PortId, frame: Vec<u8>) {
+    fn leave_instance(&mut self, node: usize, port: PortId, frame: Vec<u8>) {
         let copies = self.copies(&frame);
         let handed_back = is_inband(&frame);
         match &self.fabric {

@@ -115,7 +115,11 @@ impl<F: NetworkFunction> ManagedShard<F> {
             }
             LcoreCommand::HandBack(migration) => Command::HandBack(migration),
             LcoreCommand::Discard => Command::Discard,
-            LcoreCommand::Reset => Command::Reset,
+            LcoreCommand::Reset => {
+                // Threads of the migration before may still tell that they have ended.
+                self.next_session();
+                Command::Reset
+            }
         };
         Ok(self.lcore.command(command)?)
     }
