@@ -191,3 +191,28 @@ fn an_expired_identity_fails_a_migration_and_its_renewal_lets_it_succeed() {
     assert_eq!(source.digest, destination.digest);
     world.must_be_perfect();
 }
+
+/// The inodes in one of the kernel's tables of sockets, with each socket's state.
+fn sockets(table: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+    let field = |line: &str, number| line.split_whitespace().nth(number).unwrap_or_default().to_owned();
+    text.lines().skip(1).map(|line| (field(line, 9), field(line, 3))).collect()
+}
+
+#[test]
+fn an_instance_listens_at_its_two_ports_and_nowhere_else() {
+    const LISTENING: &str = "0A";
+    let world = World::new("");
+    for instance in &world.instances {
+        let own: Vec<String> = std::fs::read_dir(format!("/proc/{}/fd", instance.process_id()))
+            .expect("it runs")
+            .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+            .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        let mine = |(inode, _): &(String, String)| own.contains(inode);
+        let tcp: Vec<_> = ["tcp", "tcp6"].into_iter().flat_map(sockets).filter(mine).collect();
+        assert_eq!(tcp.iter().filter(|(_, state)| state == LISTENING).count(), 2, "{tcp:?}");
+        let others: Vec<_> = ["udp", "udp6", "raw", "raw6"].into_iter().flat_map(sockets).filter(mine).collect();
+        assert_eq!(others, []);
+    }
+}
