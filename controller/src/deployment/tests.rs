@@ -67,6 +67,16 @@ fn a_good_file_is_resolved() {
 }
 
 #[test]
+fn connections_are_secure_unless_it_is_said_otherwise() {
+    let trust = parse(GOOD).unwrap().trust;
+    assert!(!trust.plaintext);
+    assert_eq!(trust.folder, Path::new("/etc/slim/trust"), "beside the file");
+    assert_eq!((trust.identity_life, trust.late), (Duration::from_secs(24 * 3600), Duration::ZERO));
+    let open = GOOD.replace("[switch]", "[trust]\nplaintext = true\n[switch]");
+    assert!(parse(&open).unwrap().trust.plaintext);
+}
+
+#[test]
 fn instances_get_addresses_of_the_management_network() {
     let management = parse(GOOD).unwrap().management;
     assert_eq!(management.instance(0).unwrap().to_string(), "10.3.0.11/24");
@@ -79,6 +89,7 @@ fn instances_get_addresses_of_the_management_network() {
 fn complaints_name_the_key() {
     for (from, to, parts) in [
         ("control = ", "controll = ", &["unknown field `controll`", "line 7"][..]),
+        ("[switch]", "[trust]\nidentity_hours = 0\n[switch]", &["trust.identity_hours", "between 1 and"]),
         ("\"10.3.0.1/24\"", "\"10.3.0.1\"", &["prefix length", "line 10"]),
         (
             "address = \"10.3.0.1/24\"",
