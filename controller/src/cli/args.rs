@@ -252,7 +252,7 @@ pub struct MigrateArgs {
 
     /// The longest a phase may take, such as source.drain=5000; 0 is without bound; may be repeated
     ///
-    /// Otherwise the deployment's [timeouts] hold. A wrong name is answered with all names there are.
+    /// Otherwise the deployment's section `timeouts` holds. A wrong name is answered with all names there are.
     #[arg(long = "timeout", value_name = "PHASE=MS", value_parser = parse_change)]
     pub timeouts: Vec<(String, u32)>,
 }
