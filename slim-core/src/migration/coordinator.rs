@@ -321,12 +321,15 @@ impl Coordinator {
     fn call_failed(&mut self, now: Instant, purpose: Purpose, error: CallError) {
         match error {
             CallError::Refused(error) => self.refused(now, purpose, error),
-            CallError::Unreachable(_) if purpose.repeats() => {
-                let wait = u64::from(self.parameters.timeouts.retry_interval_ms.max(1));
-                self.repeats.push((now + Duration::from_millis(wait), purpose));
-            }
+            CallError::Unreachable(_) if purpose.repeats() => self.repeat_later(now, purpose),
             CallError::Unreachable(_) => {}
         }
+    }
+
+    /// Asks again soon, as long as the phase lasts.
+    pub(super) fn repeat_later(&mut self, now: Instant, purpose: Purpose) {
+        let wait = u64::from(self.parameters.timeouts.retry_interval_ms.max(1));
+        self.repeats.push((now + Duration::from_millis(wait), purpose));
     }
 
     fn learn_from_event(&mut self, role: MigrationRole, event: InstanceEvent) {

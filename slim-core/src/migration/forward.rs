@@ -218,6 +218,8 @@ impl Coordinator {
     /// A party says no.
     pub(super) fn refused(&mut self, now: Instant, purpose: Purpose, error: ControlError) {
         match purpose {
+            // It is still letting go of the migration before: a failed migration can be repeated at once.
+            Purpose::Start if error.code == ErrorCode::Busy => self.repeat_later(now, purpose),
             Purpose::Describe(_) | Purpose::PathList | Purpose::Prepare | Purpose::Start | Purpose::Redirect => {
                 let code = match error.code {
                     ErrorCode::Incompatible => FailureCode::Incompatible,

@@ -132,7 +132,7 @@ fn the_switch_is_asked_how_far_the_rollback_is_in_case_its_event_got_lost() {
 #[test]
 fn a_refused_start_leaves_a_live_source_and_a_discarded_destination() {
     let mut bench = Bench::reach(CoordinatorPhase::Transferring);
-    bench.answer(SOURCE, is_start, Err(refusal(ErrorCode::Busy)));
+    bench.answer(SOURCE, is_start, Err(refusal(ErrorCode::WrongRole)));
     bench.answer(SOURCE, is_abort, Err(refusal(ErrorCode::UnknownMigration)));
     let live = status("nat-a", InstanceRole::Live, None);
     bench.answer(SOURCE, is_status, Ok(InstanceReply::Status(Box::new(live))));
@@ -140,6 +140,17 @@ fn a_refused_start_leaves_a_live_source_and_a_discarded_destination() {
     assert!(matches!(abort, InstanceRequest::Abort { hand_back: None, .. }), "no path ever led there");
     bench.destination_phase(DestinationPhase::Discarded);
     assert_eq!(bench.rolled_back(), FailureCode::Refused);
+}
+
+#[test]
+fn a_source_that_still_lets_go_of_the_migration_before_is_asked_again() {
+    let mut bench = Bench::reach(CoordinatorPhase::Transferring);
+    bench.answer(SOURCE, is_start, Err(refusal(ErrorCode::Busy)));
+    bench.now += Duration::from_millis(250);
+    bench.coordinator.handle_timeout(bench.now);
+    bench.collect();
+    bench.answer(SOURCE, is_start, Ok(InstanceReply::Done));
+    assert_eq!(bench.coordinator.phase(), CoordinatorPhase::Transferring);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::instance::Node;
 use crate::{Fault, When, Workload};
 use slim_core::nf::NetworkFunction;
 use slim_core::protocol::MigrationPhase;
-use slim_core::protocol::control::LineBuffer;
+use slim_core::protocol::control::{InstanceRole, LineBuffer};
 use slim_core::time::Duration;
 
 impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
@@ -16,7 +16,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         self.round += 1;
         self.armed.clear();
         self.armed_phases.clear();
-        if self.fabric.is_some() {
+        let open = |role| matches!(role, InstanceRole::Source | InstanceRole::Destination);
+        if self.fabric.is_some() && !self.nodes.iter().flatten().any(|instance| open(instance.role())) {
             self.oracle.resume_order();
         }
         for &(when, fault) in faults {
