@@ -34,6 +34,7 @@ mod random;
 mod run;
 mod scenario;
 mod stats;
+mod stories;
 #[cfg(test)]
 mod tests;
 mod trace;

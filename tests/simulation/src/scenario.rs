@@ -140,7 +140,7 @@ impl Scenario {
         let dense = random.chance(220);
         // Long time-outs mostly, or nothing would get far.
         let scale = if roomy || random.chance(500) { 1.0 } else { random.between(1, 40) as f64 / 100.0 };
-        Self {
+        let mut scenario = Self {
             seed,
             function,
             shards,
@@ -148,7 +148,7 @@ impl Scenario {
             packet_interval: Duration::from_micros(if dense { random.between(5, 30) } else { random.between(40, 400) }),
             lcore_delay: Duration::from_micros(if random.chance(700) { 50 } else { random.between(100, 4_000) }),
             early_ends: random.chance(500),
-            expiry: random.chance(250),
+            expiry: random.chance(350),
             link: LinkSettings { rate_bps, burst_bytes, delay_us },
             ring_frames: pick(random, (2, 12), 256) as usize,
             egress: (8 << 20, pick(random, (2, 20), 8192) as usize),
@@ -179,7 +179,9 @@ impl Scenario {
             migrations: migrations(random, calm),
             calm,
             roomy,
-        }
+        };
+        crate::stories::tell(&mut scenario, random);
+        scenario
     }
 }
 

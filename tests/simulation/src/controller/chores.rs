@@ -76,6 +76,11 @@ impl Chores {
         self.recycle = [Recycling::No; 2];
     }
 
+    /// Nobody knows where a migration has left the state.
+    pub(super) fn doubt_traffic(&mut self) {
+        self.has_traffic = None;
+    }
+
     pub(super) fn settle_paths(&mut self, node: usize) {
         self.has_traffic = Some(node);
         self.settle_paths = Some(node);

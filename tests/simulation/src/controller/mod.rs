@@ -275,8 +275,11 @@ impl Controller {
             false
         });
         for ended in ended {
-            if let Outcome::Completed { .. } = ended.outcome {
-                self.chores.settle_paths(1 - ended.source);
+            match ended.outcome {
+                Outcome::Completed { .. } => self.chores.settle_paths(1 - ended.source),
+                // Whom a restarted switch has to lead the traffic to will have to be asked.
+                Outcome::Unresolved { .. } => self.chores.doubt_traffic(),
+                Outcome::RolledBack { .. } => {}
             }
             self.ended.push(ended);
         }

@@ -49,7 +49,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         let Some(source) = self.holding().filter(|_| !self.holder_is_lost()) else { return Ok(()) };
         if self.scenario.expiry && self.round == 0 {
             // Just before the second in which entries of the first one expire.
-            let early = self.random.time(Duration::from_millis(3), Duration::from_millis(45));
+            let round_trips = Duration::from_micros(self.scenario.link.delay_us.into()) * 16;
+            let early = self.random.time(Duration::from_millis(3), Duration::from_millis(8) + round_trips);
             self.run_for(Instant::from_millis(10_000) - (self.now + early))?;
         }
         let open = |role| matches!(role, InstanceRole::Source | InstanceRole::Destination);
