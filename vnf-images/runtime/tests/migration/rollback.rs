@@ -146,6 +146,33 @@ fn undone_after_the_redirect_packets_return_in_order() {
     must_still_be_able_to_migrate(&mut world);
 }
 
+#[test]
+fn a_pkt_q_that_fills_undoes_the_migration_before_a_packet_is_lost() {
+    let mut world = World::live("pkt_q_bytes = 1048576");
+    world.fill(1000);
+    let (migration, nonce) = world.new_migration();
+    world.prepare(B, migration);
+    let destination = world.instances[B].state_address;
+    world.start(A, (migration, nonce), destination, StartOptions::default());
+    world.redirect_wanted(B);
+    // The source waits for other drain packets, and the destination for its end.
+    let (_, stale) = world.new_migration();
+    world.fabric.redirect(B, migration, stale);
+    world.traffic(Duration::from_micros(20));
+    assert_eq!(world.failed(B).code, FailureCode::PacketBacklog);
+    world.traffic(Duration::from_micros(200));
+
+    let (_, back) = world.new_migration();
+    let reason = "test";
+    world.ask(A, InstanceRequest::Abort { migration, reason: reason.into(), hand_back: None }).expect("aborts");
+    world.ask(B, InstanceRequest::Abort { migration, reason: reason.into(), hand_back: Some(back) }).expect("aborts");
+    world.fabric.redirect_back(A, migration, back);
+    world.wait("everything handed back", |world| !world.fabric.is_holding());
+    world.phase(B, MigrationPhase::Destination(DestinationPhase::Discarded));
+    world.ask(B, InstanceRequest::Reset {}).expect("resets");
+    must_still_be_able_to_migrate(&mut world);
+}
+
 /// A source that has committed and whose peer falls silent. Returns when it waits for the controller's word.
 fn unacknowledged(world: &mut World) -> slim_core::protocol::MigrationId {
     let ids = world.new_migration();
