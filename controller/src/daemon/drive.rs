@@ -7,11 +7,12 @@ use crate::api::{ApiEvent, MigrationOutcome, MigrationResult, MigrationSummary, 
 use crate::fabric::Fabric;
 use crate::peer::{self, InstancePeer, PeerEvent};
 use crate::units::word;
-use slim_core::migration::{CallError, Coordinator, CoordinatorAction, CoordinatorEvent, Outcome, Party};
-use slim_core::protocol::MigrationId;
+use slim_core::migration::{CallError, Coordinator, CoordinatorAction, CoordinatorEvent, Outcome};
 use slim_core::protocol::control::{ControlError, ErrorCode, InstanceEvent, MigrationRole};
+use slim_core::protocol::{DestinationPhase, MigrationId, MigrationPhase};
 use slim_core::time;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ impl Daemon {
         let began = Instant::now();
         let now = || time::Instant::from_nanos(began.elapsed().as_nanos().try_into().unwrap_or(u64::MAX));
         let (inputs, queue) = channel();
-        let wires = Wires::new(pair, &self.fabric, inputs.clone())?;
+        let wires = Wires::new(pair, self, inputs.clone())?;
         let mut coordinator = make(now());
         let migration = coordinator.parameters().migration;
         on_event(ApiEvent::MigrationBegun { migration });
@@ -63,6 +64,9 @@ impl Daemon {
             match next_input(&queue, coordinator.poll_timeout(), now()) {
                 Some(Input::Event(event)) => {
                     if let Some(step) = pair.step(migration, &event) {
+                        if is_take_over(&step) {
+                            pair.move_traffic();
+                        }
                         let entry = timeline.add(step);
                         on_event(ApiEvent::MigrationStep { entry });
                     }
@@ -105,8 +109,7 @@ impl Daemon {
 impl Daemon {
     /// The traffic leads to the destination now, also if the switch was restarted after the redirect.
     fn settle_paths(&self, pair: &Pair) {
-        pair.source.state().has_traffic = false;
-        pair.destination.state().has_traffic = true;
+        pair.move_traffic();
         let Some(blueprint) = &pair.destination.blueprint else { return };
         let name = &pair.destination.name;
         if self.leads_to(name) == Ok(false)
@@ -124,6 +127,12 @@ pub(super) struct Pair {
 }
 
 impl Pair {
+    /// The destination has the state: a switch that is restarted from now on leads the traffic there.
+    fn move_traffic(&self) {
+        self.source.state().has_traffic = false;
+        self.destination.state().has_traffic = true;
+    }
+
     /// The phase of an instance that an event tells of.
     fn step(&self, migration: MigrationId, event: &CoordinatorEvent) -> Option<Step> {
         match event {
@@ -141,16 +150,24 @@ impl Pair {
     }
 }
 
+/// Whether an instance says that it has taken over.
+fn is_take_over(step: &Step) -> bool {
+    let taken_over = [DestinationPhase::TakingOver, DestinationPhase::Live].map(MigrationPhase::Destination);
+    matches!(step, Step::Instance { phase, .. } if taken_over.contains(phase))
+}
+
 /// The connections of a migration.
 struct Wires {
     source: (Arc<Entry>, Arc<InstancePeer>),
     destination: (Arc<Entry>, Arc<InstancePeer>),
     fabric: Arc<dyn Fabric>,
+    switch_is_new: Arc<AtomicBool>,
     inputs: Sender<Input>,
 }
 
 impl Wires {
-    fn new(pair: &Pair, fabric: &Arc<dyn Fabric>, inputs: Sender<Input>) -> Result<Self, ControlError> {
+    fn new(pair: &Pair, daemon: &Daemon, inputs: Sender<Input>) -> Result<Self, ControlError> {
+        let fabric = &daemon.fabric;
         let (source, destination) = (pair.source.peer()?, pair.destination.peer()?);
         for (peer, role) in [(&source, MigrationRole::Source), (&destination, MigrationRole::Destination)] {
             let inputs = inputs.clone();
@@ -164,13 +181,14 @@ impl Wires {
         }
         let of_switch = inputs.clone();
         fabric.subscribe(Box::new(move |event| match event {
-            PeerEvent::Up => of_switch.send(Input::Event(CoordinatorEvent::Connected(Party::Switch))).is_ok(),
             PeerEvent::Event(event) => of_switch.send(Input::Event(CoordinatorEvent::Switch(event))).is_ok(),
-            PeerEvent::Down => true,
+            // A switch that comes back is of use only once it has got back its ports: the daemon tells then.
+            PeerEvent::Up | PeerEvent::Down => true,
         }));
         let source = (Arc::clone(&pair.source), source);
         let destination = (Arc::clone(&pair.destination), destination);
-        Ok(Self { source, destination, fabric: Arc::clone(fabric), inputs })
+        let switch_is_new = Arc::clone(&daemon.switch_is_new);
+        Ok(Self { source, destination, fabric: Arc::clone(fabric), switch_is_new, inputs })
     }
 
     fn carry_out(&self, action: CoordinatorAction) {
@@ -187,6 +205,11 @@ impl Wires {
                     // A driver that has ended does not want the answer any more.
                     let _ = inputs.send(Input::Event(CoordinatorEvent::InstanceReply { call, result }));
                 });
+            }
+            // It would refuse for want of the ports it is about to get.
+            CoordinatorAction::Switch { call, .. } if self.switch_is_new.load(Ordering::Acquire) => {
+                let result = Err(CallError::Unreachable("the switch gets back its ports".into()));
+                let _ = inputs.send(Input::Event(CoordinatorEvent::SwitchReply { call, result }));
             }
             CoordinatorAction::Switch { call, request } => {
                 self.fabric.request(

@@ -1,6 +1,7 @@
 //! What one run of the daemon leaves for the next: the instances that go on without it.
 //!
-//! Written after every change, so that it is right however a daemon ends. Only what nobody else can tell is written
+//! Written after every change, so that it is right however a daemon ends; where it is lost nevertheless, `search` finds
+//! what runs. Only what nobody else can tell is written
 //! down; roles, paths and migrations are read back from instances and switch.
 
 use super::blueprint::Blueprint;
@@ -28,13 +29,13 @@ struct Kept {
 /// An instance that goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KeptInstance {
-    name: Name,
-    vnf: Option<Name>,
-    index: Option<u8>,
-    control: Endpoint,
+pub(super) struct KeptInstance {
+    pub(super) name: Name,
+    pub(super) vnf: Option<Name>,
+    pub(super) index: Option<u8>,
+    pub(super) control: Endpoint,
     /// Its process; `None` if it was attached.
-    machine: Option<Adoption>,
+    pub(super) machine: Option<Adoption>,
 }
 
 impl Daemon {
@@ -55,21 +56,37 @@ impl Daemon {
 
     /// Takes charge of what an earlier daemon left running.
     pub(super) fn adopt_kept(&self) {
-        let file = self.kept_file();
-        let Ok(text) = std::fs::read(&file) else { return };
-        let kept: Kept = match serde_json::from_slice(&text) {
-            Ok(kept) => kept,
-            Err(error) => {
-                log::error!("{} cannot be understood, the instances in it are left alone: {error}", file.display());
-                return;
-            }
+        let mut instances = self.read_kept();
+        // Where instances end with their daemon there is none to be found.
+        let lost = match self.deployment.keep {
+            true => self.search(|name| instances.iter().any(|instance| instance.name == *name)),
+            false => Vec::new(),
         };
+        for instance in &lost {
+            log::warn!("{}: is written down nowhere, but runs", instance.name);
+        }
+        instances.extend(lost);
         std::thread::scope(|scope| {
-            for instance in kept.instances {
+            for instance in instances {
                 scope.spawn(|| self.adopt(instance));
             }
         });
         self.write_kept();
+    }
+
+    fn read_kept(&self) -> Vec<KeptInstance> {
+        let file = self.kept_file();
+        let Ok(text) = std::fs::read(&file) else { return Vec::new() };
+        match serde_json::from_slice::<Kept>(&text) {
+            Ok(kept) => kept.instances,
+            Err(error) => {
+                log::error!(
+                    "{} cannot be understood; attached instances are to be attached again: {error}",
+                    file.display()
+                );
+                Vec::new()
+            }
+        }
     }
 
     fn adopt(&self, instance: KeptInstance) {

@@ -62,6 +62,16 @@ impl Migrations {
         self.with(|inner| inner.running.push(Running { summary, began: Instant::now(), inputs }));
     }
 
+    /// Lets every migration under way know of something.
+    pub(super) fn tell_all(&self, event: &CoordinatorEvent) {
+        self.with(|inner| {
+            for running in &inner.running {
+                // A driver that has just ended does not want it any more.
+                let _ = running.inputs.send(Input::Event(event.clone()));
+            }
+        });
+    }
+
     pub(super) fn note(&self, migration: MigrationId, detail: &str) {
         self.with(|inner| {
             for running in inner.running.iter_mut().filter(|running| running.summary.migration == migration) {
@@ -84,9 +94,16 @@ impl Migrations {
             duration_us: outcome.total_us,
             detail,
         };
+        self.with(|inner| inner.running.retain(|running| running.summary.migration != outcome.migration));
+        self.note_past(summary);
+    }
+
+    /// Remembers a migration that is over, unless it is remembered already.
+    pub(super) fn note_past(&self, summary: MigrationSummary) {
         self.with(|inner| {
-            inner.running.retain(|running| running.summary.migration != outcome.migration);
-            inner.past.push_back(summary);
+            if inner.past.iter().all(|past| past.migration != summary.migration) {
+                inner.past.push_back(summary);
+            }
             if inner.past.len() > PAST_MAX {
                 inner.past.pop_front();
             }

@@ -9,7 +9,7 @@
 //! - `registry`, `blueprint`, `lifecycle`: instances, from a section of the deployment to their end;
 //! - `identities`: who everybody is;
 //! - `migrate`, `drive`, `migrations`: who migrates where, the coordinator's driver, and how it went;
-//! - `keep`, `recover`: what one run of the daemon leaves for the next, and what that makes of it.
+//! - `keep`, `search`, `recover`: what one run of the daemon leaves for the next, and what that makes of it.
 
 mod blueprint;
 mod drive;
@@ -22,6 +22,7 @@ mod network;
 mod recover;
 mod registry;
 mod requests;
+mod search;
 mod server;
 
 use crate::deployment::Deployment;
@@ -30,6 +31,7 @@ use crate::peer::{CallError, PeerEvent};
 use identities::Identities;
 use migrations::Migrations;
 use registry::Registry;
+use slim_core::migration::{CoordinatorEvent, Party};
 use slim_core::protocol::control::{ControlError, ErrorCode};
 use slim_trust::AuthorityError;
 use std::path::PathBuf;
@@ -113,6 +115,8 @@ pub struct Daemon {
     migrations: Migrations,
     started: Instant,
     stop: StopFlag,
+    /// Whether the switch may have been restarted and has not got back what it had.
+    switch_is_new: Arc<AtomicBool>,
     /// Whether instances are retired at the end although the deployment says that they go on.
     retire_at_end: AtomicBool,
 }
@@ -142,6 +146,7 @@ impl Daemon {
             migrations: Migrations::default(),
             started: Instant::now(),
             stop,
+            switch_is_new: Arc::default(),
             retire_at_end: AtomicBool::new(false),
         });
         daemon.set_up_network()?;
@@ -162,10 +167,8 @@ impl Daemon {
         let switch_came_back = daemon.watch_switch();
         while !daemon.stop.is_set() {
             daemon.check_instances();
-            if switch_came_back.swap(false, Ordering::AcqRel)
-                && let Err(error) = daemon.restore_switch()
-            {
-                log::error!("the switch could not be restored: {error}");
+            if switch_came_back.swap(false, Ordering::AcqRel) {
+                daemon.welcome_switch(&switch_came_back);
             }
             std::thread::sleep(PULSE);
         }
@@ -184,14 +187,30 @@ impl Daemon {
     /// A flag that is set whenever there is a new connection to the switch.
     fn watch_switch(&self) -> Arc<AtomicBool> {
         let came_back = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&came_back);
+        let (flag, is_new) = (Arc::clone(&came_back), Arc::clone(&self.switch_is_new));
         self.fabric.subscribe(Box::new(move |event| {
-            if event == PeerEvent::Up {
-                flag.store(true, Ordering::Release);
+            match event {
+                PeerEvent::Up => flag.store(true, Ordering::Release),
+                PeerEvent::Down => is_new.store(true, Ordering::Release),
+                PeerEvent::Event(_) => {}
             }
             true
         }));
         came_back
+    }
+
+    /// Gives a switch that has come back what it had, then lets migrations know.
+    fn welcome_switch(&self, came_back: &AtomicBool) {
+        match self.restore_switch() {
+            Ok(()) => {
+                self.switch_is_new.store(false, Ordering::Release);
+                self.migrations.tell_all(&CoordinatorEvent::Connected(Party::Switch));
+            }
+            Err(error) => {
+                log::error!("the switch could not be restored: {error}; tried again");
+                came_back.store(true, Ordering::Release);
+            }
+        }
     }
 }
 

@@ -7,13 +7,13 @@ use super::drive::Pair;
 use super::migrate::Claim;
 use super::registry::{CALL_LIMIT, Entry, Stage};
 use super::{Daemon, from_fabric};
-use crate::api::MigrationOutcome;
+use crate::api::{MigrationOutcome, MigrationResult, MigrationSummary};
 use slim_core::migration::{Coordinator, ReadBack};
 
 use slim_core::protocol::control::{
     ControlError, ErrorCode, InstanceRequest, InstanceRole, InstanceStatus, ResolveOutcome,
 };
-use slim_core::protocol::{MigrationId, MigrationPhase};
+use slim_core::protocol::{MigrationId, MigrationPhase, Name};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -42,6 +42,7 @@ impl Daemon {
         let all_known = all_known && self.registry.all().iter().all(|entry| entry.status().is_some());
         for (migration, known) in self.known_migrations() {
             if !known.is_open() {
+                self.note_ended(migration, &known);
                 continue;
             }
             let daemon = Arc::clone(self);
@@ -56,6 +57,26 @@ impl Daemon {
                 log::error!("no thread to pick up migration {migration}: {error}");
             }
         }
+    }
+
+    /// Remembers a migration that ended by itself while there was no daemon, for whoever asked for it.
+    fn note_ended(&self, migration: MigrationId, known: &Known) {
+        let (Some((source, status)), Some((destination, of_destination))) = (&known.source, &known.destination) else {
+            return;
+        };
+        let result = match (status.role, of_destination.role) {
+            (InstanceRole::Released, InstanceRole::Live) => MigrationResult::Completed,
+            (InstanceRole::Live, InstanceRole::Discarded) => MigrationResult::RolledBack,
+            _ => return,
+        };
+        self.migrations.note_past(MigrationSummary {
+            migration,
+            source: source.name.clone(),
+            destination: destination.name.clone(),
+            result,
+            duration_us: 0,
+            detail: "ended while there was no daemon".to_owned(),
+        });
     }
 
     fn known_migrations(&self) -> BTreeMap<MigrationId, Known> {
@@ -142,22 +163,30 @@ impl Daemon {
     /// Gives a switch that has been restarted everything it had: external ports, instances, and paths.
     pub(super) fn restore_switch(&self) -> Result<(), ControlError> {
         let plugged = self.fabric.paths().map_err(from_fabric)?;
-        let missing = |entry: &Arc<Entry>| {
-            entry.state().stage == Stage::Running && !plugged.iter().any(|known| known.instance == entry.name)
-        };
-        let entries: Vec<Arc<Entry>> = self.registry.all().into_iter().filter(missing).collect();
+        let known = |entry: &Entry| plugged.iter().find(|known| known.instance == entry.name);
+        let entries: Vec<Arc<Entry>> =
+            self.registry.all().into_iter().filter(|entry| entry.state().stage == Stage::Running).collect();
         let blueprints =
             || entries.iter().filter_map(|entry| entry.blueprint.as_ref().map(|blueprint| (entry, blueprint)));
-        if blueprints().next().is_none() {
-            return Ok(());
+        let mut missing = blueprints().filter(|(entry, _)| known(entry).is_none()).peekable();
+        if missing.peek().is_some() {
+            log::warn!("the switch has been restarted: it gets its ports and paths again");
+            // The external ports last: packets come from the moment they are open, and need a path.
+            for (_, blueprint) in missing {
+                self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
+            }
+            self.set_up_network().map_err(|error| ControlError::with(ErrorCode::Io, error.to_string()))?;
         }
-        log::warn!("the switch has been restarted: it gets its ports and paths again");
-        self.set_up_network().map_err(|error| ControlError::with(ErrorCode::Io, error.to_string()))?;
-        for (_, blueprint) in blueprints() {
-            self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
-        }
-        for (entry, blueprint) in blueprints().filter(|(entry, _)| entry.state().has_traffic) {
-            self.fabric.bind(&entry.name, &blueprint.externals()).map_err(from_fabric)?;
+        // Not only of those that were missing: an earlier attempt may have ended half-way.
+        let unbound = |entry: &Entry| known(entry).is_none_or(|known| known.paths.is_empty());
+        let leads_elsewhere = |externals: &[Name]| {
+            plugged.iter().any(|known| known.paths.iter().any(|path| externals.contains(&path.from)))
+        };
+        for (entry, blueprint) in blueprints().filter(|(entry, _)| entry.state().has_traffic && unbound(entry)) {
+            let externals = blueprint.externals();
+            if !leads_elsewhere(&externals) {
+                self.fabric.bind(&entry.name, &externals).map_err(from_fabric)?;
+            }
         }
         Ok(())
     }

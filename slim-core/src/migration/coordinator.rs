@@ -308,6 +308,14 @@ impl Coordinator {
                 if self.poll_at.is_some() {
                     self.poll_at = Some(now);
                 }
+                if party == Party::Switch
+                    && self.phase == CoordinatorPhase::Draining
+                    && !self.destination_is_committed()
+                {
+                    // A switch that was restarted has forgotten the redirect and its drain packets; for one that has not
+                    // nothing changes.
+                    self.ask(Purpose::Redirect);
+                }
             }
         }
         self.advance(now);
