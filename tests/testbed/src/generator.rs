@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the load generator may take to start and to learn the addresses it sends to.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -71,6 +71,24 @@ impl Generator {
         Ok(if self.report.exists() { Stage::Draining } else { stage(&self.control)? })
     }
 
+    /// Waits until packets come back again; says whether they do within `limit`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn flows_within(&self, limit: Duration) -> Result<bool> {
+        const ENOUGH: u64 = 50;
+        let received = || anyhow::Ok(status(&self.control)?.inbound.received);
+        let deadline = Instant::now() + limit;
+        let first = received()?;
+        while received()? < first + ENOUGH {
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(true)
+    }
+
     /// Begins the recorder's phase `phase`.
     ///
     /// # Errors
@@ -105,8 +123,11 @@ impl Generator {
 
 /// What the load generator that listens on `socket` is doing.
 fn stage(socket: &Path) -> Result<Stage> {
-    let status: Status = serde_json::from_str(&command(socket, "status")?)?;
-    Ok(status.stage)
+    Ok(status(socket)?.stage)
+}
+
+fn status(socket: &Path) -> Result<Status> {
+    Ok(serde_json::from_str(&command(socket, "status")?)?)
 }
 
 /// Says `line` to the load generator that listens on `socket` and returns its answer.

@@ -8,11 +8,13 @@
 //! - [`load`]: load generator, echo servers and recorder, the pure part of `slim-load`;
 //! - [`generator`]: `slim-load`, running;
 //! - [`topology`]: switch agent, daemon and two NAT instances, standing;
-//! - [`demo`]: the run behind `cargo xtask demo`.
+//! - [`demo`]: the run behind `cargo xtask demo`;
+//! - [`chaos`]: faults at every phase of a migration, behind `cargo xtask chaos`.
 
 #![forbid(unsafe_code)]
 
 pub mod artifacts;
+pub mod chaos;
 pub mod demo;
 pub mod download;
 pub mod generator;

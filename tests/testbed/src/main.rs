@@ -93,8 +93,9 @@ fn run(cli: &Cli) -> Result<Report> {
         progress: !cli.quiet,
     };
     let eal = Eal::init(dpdk::process_arguments(cli.memory_mb))?;
-    let report = driver::run(&eal, &cli.spec, &options, &mut control, &interrupt)?;
+    let (report, ports) = driver::run(&eal, &cli.spec, &options, &mut control, &interrupt)?;
     write_report(cli, &report).context("cannot write the report")?;
+    drop(ports);
     if !cli.quiet {
         eprint!("{report}");
     }

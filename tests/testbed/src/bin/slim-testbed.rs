@@ -6,7 +6,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use slim_testbed::artifacts::Artifacts;
-use slim_testbed::{demo, download, sandbox, standing};
+use slim_testbed::{chaos, demo, download, sandbox, standing};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +26,8 @@ enum Inside {
     Demo(RunArguments),
     /// Migrate to and fro under a TCP download and print the outcome as JSON.
     Download(RunArguments),
+    /// Run the chaos matrix and print it as JSON.
+    Chaos(RunArguments),
     /// Keep a topology standing until a signal ends it.
     Stand(RunArguments),
     /// Serve one paced download over HTTP and print what was sent as JSON.
@@ -79,6 +81,11 @@ fn run(command: Inside) -> Result<()> {
             sandbox::enter()?;
             let spec = serde_json::from_str(&run.spec)?;
             print(&download::migrate_under(&Artifacts::read(&run.artifacts)?, &spec, &run.folder)?)
+        }
+        Inside::Chaos(run) => {
+            sandbox::enter()?;
+            let spec = serde_json::from_str(&run.spec)?;
+            print(&chaos::run(&Artifacts::read(&run.artifacts)?, &spec, &run.folder)?)
         }
         Inside::Stand(run) => {
             let spec = serde_json::from_str(&run.spec)?;

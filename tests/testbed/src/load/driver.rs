@@ -48,6 +48,10 @@ pub struct Options {
     pub progress: bool,
 }
 
+/// The two ports, still open. Closing one whose peer has come and gone may crash DPDK: keep them until the report is
+/// written.
+pub struct Ports(#[expect(dead_code, reason = "held for its end")] [End; 2]);
+
 /// Generates `spec`'s load and reports what became of it. `interrupt` ends the traffic early when it becomes true.
 pub fn run(
     eal: &Eal,
@@ -55,7 +59,7 @@ pub fn run(
     options: &Options,
     control: &mut Control,
     interrupt: &AtomicBool,
-) -> Result<Report> {
+) -> Result<(Report, Ports)> {
     spec.check()?;
     let pool = Mempool::new(eal, "packets", MBUFS)?;
     let inside = End::open(eal, &device(&options.inside, 0), &pool)?;
@@ -141,7 +145,7 @@ impl Driver {
         options: &Options,
         control: &mut Control,
         interrupt: &AtomicBool,
-    ) -> Result<Report> {
+    ) -> Result<(Report, Ports)> {
         let (mut chores_at, mut progress) = (self.clock.now(), Progress::new(options.progress, self.clock.now()));
         let mut links_at = chores_at;
         loop {
@@ -180,7 +184,8 @@ impl Driver {
                 self.workload.take_back(&packet, self.looked_at);
             }
         }
-        Ok(self.workload.report(self.complete, self.clock.now()))
+        let report = self.workload.report(self.complete, self.clock.now());
+        Ok((report, Ports([self.inside, self.outside])))
     }
 
     /// Receives, answers and sends one burst of each; true if there may be more to do at once.
