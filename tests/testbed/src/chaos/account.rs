@@ -72,8 +72,16 @@ impl Counts {
 }
 
 impl Losses {
-    /// Explains `lost` packets between two looks at the switch. `dead` is an instance that died meanwhile.
-    pub(super) fn explain(lost: u64, before: &Counts, after: &Counts, dead: Option<&Name>, switch_died: bool) -> Self {
+    /// Explains `lost` packets between two looks at the switch. `dead` is an instance that died meanwhile, and
+    /// `was_holder` says that nobody else could have processed them.
+    pub(super) fn explain(
+        lost: u64,
+        before: &Counts,
+        after: &Counts,
+        dead: Option<&Name>,
+        was_holder: bool,
+        switch_died: bool,
+    ) -> Self {
         let mut losses = Self { lost, ..Self::default() };
         let mut left = lost;
         let mut take = |most: u64| {
@@ -87,7 +95,9 @@ impl Losses {
                 losses.dropped.insert(cause, taken);
             }
         }
-        losses.in_dead_process = dead.map_or(0, |dead| take(after.swallowed(before, dead)));
+        // Of a holder all that is left was addressed to it, whatever queue it was in.
+        let in_dead = |dead| if was_holder { u64::MAX } else { after.swallowed(before, dead) };
+        losses.in_dead_process = dead.map_or(0, |dead| take(in_dead(dead)));
         losses.in_dead_switch = if switch_died { take(u64::MAX) } else { 0 };
         losses.unexplained = left;
         losses
@@ -137,7 +147,7 @@ mod tests {
             ],
         );
         let dead = Name::try_from("nat-a").expect("a name");
-        let losses = Losses::explain(40, &before, &after, Some(&dead), false);
+        let losses = Losses::explain(40, &before, &after, Some(&dead), false, false);
         assert_eq!(losses.dropped.get("link_down"), Some(&7));
         assert_eq!((losses.in_dead_process, losses.unexplained), (30, 3));
         assert_eq!(losses.words(), "30 in the dead process, 7 link down, 3 UNEXPLAINED");
@@ -147,7 +157,7 @@ mod tests {
     fn a_restarted_switch_counts_from_zero() {
         let before = counts(1000, &[("inside", &[("dropped_no_path", 50)])]);
         let after = counts(20, &[("inside", &[("dropped_no_path", 5)])]);
-        let losses = Losses::explain(9, &before, &after, None, true);
+        let losses = Losses::explain(9, &before, &after, None, false, true);
         assert_eq!((losses.dropped["no_path"], losses.in_dead_switch, losses.unexplained), (5, 4, 0));
     }
 }

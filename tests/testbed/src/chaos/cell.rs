@@ -402,7 +402,7 @@ fn record(report: &mut CellReport, recorded: &Report, before: &Counts, after: &C
     let dead = report.dead().cloned();
     // After the fault only an instance whose state is lost may go on losing packets.
     let explained = lost(DURING) + if report.live.is_empty() { lost(AFTER) } else { 0 };
-    report.losses = Losses::explain(explained, before, after, dead.as_ref(), switch_died);
+    report.losses = Losses::explain(explained, before, after, dead.as_ref(), report.live.is_empty(), switch_died);
     if let Some((_, packets)) = &mut report.again
         && !report.live.is_empty()
     {
