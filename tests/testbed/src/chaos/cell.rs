@@ -7,7 +7,7 @@ use super::verdict;
 use super::world::World;
 use crate::generator::Generator;
 use crate::load::Report;
-use crate::load::report::PhaseReport;
+use crate::load::report::{BEFORE, PhaseReport};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use slim_controller::api::{ApiEvent, MigrateOptions, MigrationOutcome, MigrationResult, Step};
@@ -400,8 +400,9 @@ fn record(report: &mut CellReport, recorded: &Report, before: &Counts, after: &C
     report.gap_max_us = both.iter().map(|direction| direction.gap_max_us).max().unwrap_or_default();
     let switch_died = report.cell.party == Party::Switch && report.cell.blow == Blow::Kill;
     let dead = report.dead().cloned();
-    // After the fault only an instance whose state is lost may go on losing packets.
-    let explained = lost(DURING) + if report.live.is_empty() { lost(AFTER) } else { 0 };
+    // What was sent just before was still on its way. After the fault only an instance whose state is lost may go on
+    // losing packets.
+    let explained = lost(BEFORE) + lost(DURING) + if report.live.is_empty() { lost(AFTER) } else { 0 };
     report.losses = Losses::explain(explained, before, after, dead.as_ref(), report.live.is_empty(), switch_died);
     if let Some((_, packets)) = &mut report.again
         && !report.live.is_empty()

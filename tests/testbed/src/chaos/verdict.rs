@@ -3,7 +3,6 @@
 use super::cell::{CellReport, Ending};
 use super::spec::{Blow, Party};
 use crate::load::Report;
-use crate::load::report::BEFORE;
 use slim_controller::api::MigrationResult;
 use slim_controller::units::word;
 
@@ -55,9 +54,6 @@ fn truth(report: &CellReport, complaints: &mut Vec<String>) {
 /// Zero lost beyond those addressed to a dead process; none twice, none late, none wrong.
 fn packets(report: &CellReport, recorded: &Report, complaints: &mut Vec<String>) {
     let losses = &report.losses;
-    if let Some(before) = recorded.phase(BEFORE).filter(|before| before.lost() > 0) {
-        complaints.push(format!("{} packets lost that were sent before the migration", before.lost()));
-    }
     let dies = report.cell.blow == Blow::Kill && report.cell.party != Party::Controller;
     if !dies && losses.lost > 0 {
         complaints.push(format!("{} packets lost: {}", losses.lost, losses.words()));
