@@ -3,6 +3,7 @@
 //! These need built images and programs, which `cargo xtask test` makes and names in `SLIM_ARTIFACTS`.
 
 use slim_testbed::artifacts::Artifacts;
+use slim_testbed::chaos::{Blow, ChaosSpec, Matrix, Party, Phase};
 use slim_testbed::demo::{DemoSpec, InstanceArguments, Outcome};
 use slim_testbed::download::{DownloadOutcome, DownloadSpec};
 use slim_testbed::sandbox;
@@ -47,4 +48,21 @@ fn tcp_download_survives_migrations_to_and_fro() {
     }
     // A shared machine may pause for longer than the network does, so only the report tells the longest stall.
     assert_eq!(outcome.migrations.len(), 3);
+}
+
+#[test]
+#[ignore = "runs the built programs; run by `cargo xtask test`"]
+fn migrations_survive_the_death_of_each_party() {
+    for (party, phase) in [
+        (Party::Source, Phase::TransferringEarly),
+        (Party::Destination, Phase::Draining),
+        (Party::Switch, Phase::Draining),
+        (Party::Controller, Phase::Draining),
+    ] {
+        let (party, phase, fault) = (vec![party], vec![phase], vec![Blow::Kill]);
+        let spec = ChaosSpec { party, phase, fault, repeat: 1, process: true, accel: "auto".into() };
+        let matrix: Matrix = run("chaos", "chaos", &spec);
+        println!("{matrix}");
+        assert_eq!(matrix.broken().count(), 0);
+    }
 }
