@@ -25,7 +25,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// What `cargo xtask test` does: fresh seeds, and every deliberate mistake until it is caught.
 pub fn check() -> Result<()> {
     start(&["--seeds", SEEDS])?;
-    start(&["--mutant", "all", "--quick", "--seeds", SEEDS])
+    // Always the same seeds: a mistake that is caught today is caught tomorrow.
+    start(&["--mutant", "all", "--quick", "--seed", "1", "--seeds", SEEDS])
 }
 
 fn start<S: AsRef<std::ffi::OsStr>>(options: &[S]) -> Result<()> {
