@@ -53,8 +53,10 @@ pub fn run(action: &Action, policy: Policy) -> Result<()> {
 fn slimctl(arguments: &[String]) -> Result<()> {
     let socket = standing::socket()?;
     let status = Command::new(standing::artifacts()?.slimctl).arg("--socket").arg(socket).args(arguments).status()?;
-    if !status.success() {
-        bail!("slimctl ended with {status}");
+    match status.code() {
+        Some(0) => Ok(()),
+        // Its exit statuses are a promise to scripts, and it has said why.
+        Some(code) => std::process::exit(code),
+        None => bail!("slimctl ended with {status}"),
     }
-    Ok(())
 }
