@@ -121,6 +121,7 @@ fn tables(root: &Path, out: &Path, name: &str, broken: Option<(&str, (&str, &str
         "register.rs",
         "segment.rs",
         "segmented.rs",
+        "small.rs",
         "state.rs",
         "generation/mod.rs",
         "generation/chunk.rs",
