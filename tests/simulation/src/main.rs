@@ -9,7 +9,7 @@ mod report;
 
 use args::Args;
 use clap::Parser;
-use slim_simulation::{Run, Stats, run_seed};
+use slim_simulation::{Run, Scenario, Stats, run_scenario};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -45,34 +45,41 @@ fn main() -> ExitCode {
         return mutants::run(choice, &args, base);
     }
     if args.trace {
-        return report::trace(base);
+        return report::trace(scenario(base, args.one_fault));
     }
     let began = Instant::now();
     eprintln!("{} seeds from base seed {base} on {} threads", args.seeds, args.jobs());
-    let totals = run_seeds(base, args.seeds, args.jobs(), args.keep_going);
+    let totals = run_seeds(base, &args);
     report::print(&args, base, &totals, began.elapsed())
 }
 
-/// Runs `count` seeds from `base` on; stops early at the first failure unless told to keep going.
-fn run_seeds(base: u64, count: u64, jobs: usize, keep_going: bool) -> Totals {
+/// What a seed decides.
+fn scenario(seed: u64, one_fault: bool) -> Scenario {
+    let scenario = Scenario::of_seed(seed);
+    if one_fault { scenario.with_one_fault() } else { scenario }
+}
+
+/// Runs seeds from `base` on; stops early at the first failure unless told to keep going.
+fn run_seeds(base: u64, args: &Args) -> Totals {
+    let run_seed = |seed| run_scenario(scenario(seed, args.one_fault), false);
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let totals = Mutex::new(Totals::default());
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
+        for _ in 0..args.jobs() {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count {
+                    if index >= args.seeds {
                         return;
                     }
                     let seed = base.wrapping_add(index);
-                    let run = run_seed(seed, false);
+                    let run = run_seed(seed);
                     // Every so often, and whenever one fails, the seed is run once more: nothing may depend on chance.
                     let again = run.violation.is_some() || index.is_multiple_of(64);
-                    let strayed = again && run_seed(seed, false).hash != run.hash;
+                    let strayed = again && run_seed(seed).hash != run.hash;
                     let mut totals = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     totals.add(run, strayed);
-                    if totals.failed > 0 && !keep_going {
+                    if totals.failed > 0 && !args.keep_going {
                         stop.store(true, Ordering::Relaxed);
                     }
                 }

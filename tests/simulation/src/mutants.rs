@@ -2,7 +2,7 @@
 
 use crate::args::Args;
 use slim_core::mutant::{Mutant, select};
-use slim_simulation::run_seed;
+use slim_simulation::{Scenario, run_seed};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +40,7 @@ pub fn run(choice: &str, args: &Args, base: u64) -> ExitCode {
     };
     if let (true, [mutant]) = (args.trace, &mutants[..]) {
         select(Some(*mutant));
-        return crate::report::trace(base);
+        return crate::report::trace(Scenario::of_seed(base));
     }
     eprintln!("{} mutants, at most {} seeds each from base seed {base}", mutants.len(), args.seeds);
     println!("{:<30} {:>9} {:>11}  caught by", "mutant", "caught at", "of seeds");

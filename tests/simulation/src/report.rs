@@ -2,7 +2,7 @@
 
 use crate::Totals;
 use crate::args::Args;
-use slim_simulation::{Stats, run_seed};
+use slim_simulation::{Scenario, Stats, run_scenario};
 use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;
@@ -15,8 +15,9 @@ pub fn fresh_seed() -> u64 {
 }
 
 /// Tells the run of a seed event by event.
-pub fn trace(seed: u64) -> ExitCode {
-    let run = run_seed(seed, true);
+pub fn trace(scenario: Scenario) -> ExitCode {
+    let seed = scenario.seed;
+    let run = run_scenario(scenario, true);
     for line in &run.trace {
         println!("{line}");
     }
@@ -47,7 +48,8 @@ pub fn print(args: &Args, base: u64, totals: &Totals, took: Duration) -> ExitCod
     for run in &totals.failures {
         if let Some(violation) = &run.violation {
             eprintln!("seed {}: VIOLATION: {violation}", run.seed);
-            eprintln!("  repeat it: cargo xtask sim --seed {} --seeds 1 --trace", run.seed);
+            let one_fault = if args.one_fault { " --one-fault" } else { "" };
+            eprintln!("  repeat it: cargo xtask sim --seed {} --seeds 1 --trace{one_fault}", run.seed);
         }
     }
     for seed in &totals.strayed {
