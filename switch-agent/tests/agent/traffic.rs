@@ -50,10 +50,16 @@ fn the_meter_drops_what_exceeds_burst_and_rate_and_counts_it() {
         outer.send(&frame(number, 1000));
         inner.send(&frame(number, 1000));
     }
+    wait_until("all have arrived", || agent.status().counters["received_packets"] == 400);
     let counters = agent.settled_counters();
     let elapsed_s = begun.elapsed().as_secs_f64();
     for (peer, drops) in [(&mut outer, "dropped_meter_from_instance"), (&mut inner, "dropped_meter_to_instance")] {
-        let passed = peer.received().len();
+        // What has been sent to a peer is read a moment later.
+        let (mut passed, patience) = (0, Instant::now() + Duration::from_secs(5));
+        while passed as u64 + counters[drops] < 200 && Instant::now() < patience {
+            passed += peer.received().len();
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let conforming = 20.0 + elapsed_s * 100_000.0 / 8_000.0;
         assert!(passed >= 20 && passed as f64 <= conforming, "{passed} passed, {conforming} conform");
         assert_eq!(passed as u64 + counters[drops], 200);
