@@ -106,6 +106,7 @@ fn process_with(config_file: &Path) -> Option<(ProcessId, Vec<String>)> {
 mod tests {
     use super::*;
     use std::process::Command;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_configuration_says_whom_it_is_for() {
@@ -128,7 +129,14 @@ mod tests {
         for argument in [file.display().to_string(), format!("name=opt/slim/config,file={}", file.display())] {
             // A shell that waits keeps its arguments.
             let mut child = Command::new("/bin/sh").args(["-c", "sleep 60; true", "sh", &argument]).spawn().unwrap();
-            let (process, arguments) = process_with(&file).unwrap();
+            // The kernel lets the parent go on a moment before the child's arguments can be read.
+            let started = Instant::now();
+            let (process, arguments) = loop {
+                match process_with(&file) {
+                    Some(found) => break found,
+                    None => assert!(started.elapsed() < Duration::from_secs(10), "never found"),
+                }
+            };
             assert_eq!(process.pid, child.id());
             assert_eq!(arguments[0], "/bin/sh");
             child.kill().unwrap();
