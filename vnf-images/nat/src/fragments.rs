@@ -222,7 +222,7 @@ impl Nat {
     fn follow<E: Environment>(&mut self, env: &mut E, frame: &mut [u8], train: &Train) -> Result<Verdict, Drop> {
         let egress = Side::of_port(PortId(train.egress)).ok_or(Drop::StateInconsistent)?;
         let (source, destination) = (Ipv4Addr::from_bits(train.source), Ipv4Addr::from_bits(train.destination));
-        let (mut ethernet, packet) = Ethernet::parse_mut(frame).map_err(|_| Drop::FrameTooShort)?;
+        let (ethernet, packet) = Ethernet::parse_mut(frame).map_err(|_| Drop::FrameTooShort)?;
         let (mut ip, _) = Ipv4::parse_mut(packet).map_err(|_| Drop::Ipv4Malformed)?;
         let ttl = next_ttl(&ip)?;
         let next_hop = match egress {
@@ -236,10 +236,7 @@ impl Nat {
         }
         ip.rewrite_source(source);
         ip.rewrite_destination(destination);
-        ip.rewrite_ttl(ttl);
-        ethernet.set_source(self.interface(egress).mac);
-        ethernet.set_destination(next_hop_mac);
-        Ok(Verdict::Transmit(egress.port()))
+        Ok(self.send_on(ethernet, ip, ttl, egress, next_hop_mac))
     }
 
     /// Keeps a fragment until the first of its train comes.

@@ -156,7 +156,7 @@ impl Nat {
     pub(crate) fn process_error_inbound<E: Environment>(
         &mut self,
         env: &mut E,
-        mut ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
         mut ip: Ipv4Mut<'_>,
         message: &mut [u8],
     ) -> Result<Verdict, Drop> {
@@ -168,10 +168,7 @@ impl Nat {
         error.set_source(interior);
         error.finish();
         ip.rewrite_destination(interior.address);
-        ip.rewrite_ttl(ttl);
-        ethernet.set_source(self.interface(Side::Interior).mac);
-        ethernet.set_destination(host_mac);
-        Ok(Verdict::Transmit(Side::Interior.port()))
+        Ok(self.send_on(ethernet, ip, ttl, Side::Interior, host_mac))
     }
 
     /// Translates an error of an interior host about a packet that it got from the exterior.
@@ -179,7 +176,7 @@ impl Nat {
     pub(crate) fn process_error_outbound<E: Environment>(
         &mut self,
         env: &mut E,
-        mut ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
         mut ip: Ipv4Mut<'_>,
         message: &mut [u8],
     ) -> Result<Verdict, Drop> {
@@ -192,10 +189,7 @@ impl Nat {
         error.set_destination(exterior);
         error.finish();
         ip.rewrite_source(exterior.address);
-        ip.rewrite_ttl(ttl);
-        ethernet.set_source(self.interface(Side::Exterior).mac);
-        ethernet.set_destination(next_hop_mac);
-        Ok(Verdict::Transmit(Side::Exterior.port()))
+        Ok(self.send_on(ethernet, ip, ttl, Side::Exterior, next_hop_mac))
     }
 
     /// Translates an error of an interior host about a packet that it got from another one by way of the exterior
@@ -204,7 +198,7 @@ impl Nat {
     pub(crate) fn process_error_hairpin<E: Environment>(
         &mut self,
         env: &mut E,
-        mut ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
         mut ip: Ipv4Mut<'_>,
         message: &mut [u8],
     ) -> Result<Verdict, Drop> {
@@ -221,10 +215,7 @@ impl Nat {
         error.finish();
         ip.rewrite_source(exterior.address);
         ip.rewrite_destination(interior.address);
-        ip.rewrite_ttl(ttl);
-        ethernet.set_source(self.interface(Side::Interior).mac);
-        ethernet.set_destination(host_mac);
-        Ok(Verdict::Transmit(Side::Interior.port()))
+        Ok(self.send_on(ethernet, ip, ttl, Side::Interior, host_mac))
     }
 
     /// Counts a packet of an interior host that may have no sessions: a router in between that tells of an error.

@@ -22,7 +22,7 @@ use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
 use crate::{Nat, announce};
 use core::net::Ipv4Addr;
 use slim_core::nf::{Environment, Verdict};
-use slim_core::packet::{ETHERNET_LEN, Ethernet, Ipv4, TcpFlags};
+use slim_core::packet::{ETHERNET_LEN, Ethernet, Ipv4, MacAddr, TcpFlags};
 
 /// Checks an IPv4 packet as far as it does not depend on its direction.
 #[inline(always)]
@@ -82,7 +82,7 @@ impl Nat {
     pub(crate) fn process_outbound<E: Environment>(
         &mut self,
         env: &mut E,
-        mut ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
         packet: &mut [u8],
     ) -> Result<Verdict, Drop> {
         let (mut ip, protocol, payload) = parse(packet)?;
@@ -105,11 +105,8 @@ impl Nat {
 
         let exterior = part.id.exterior;
         let addresses = ip.rewrite_source(exterior.address);
-        ip.rewrite_ttl(ttl);
         transport.rewrite_source(exterior.port, addresses);
-        ethernet.set_source(self.interface(Side::Exterior).mac);
-        ethernet.set_destination(next_hop_mac);
-        Ok(Verdict::Transmit(Side::Exterior.port()))
+        Ok(self.send_on(ethernet, ip, ttl, Side::Exterior, next_hop_mac))
     }
 
     /// Translates a packet from a server to an interior host.
@@ -117,7 +114,7 @@ impl Nat {
     pub(crate) fn process_inbound<E: Environment>(
         &mut self,
         env: &mut E,
-        mut ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
         packet: &mut [u8],
     ) -> Result<Verdict, Drop> {
         let (mut ip, protocol, payload) = parse(packet)?;
@@ -142,11 +139,8 @@ impl Nat {
         self.take_part(env, Direction::Inbound, &part, ip.total_len())?;
 
         let addresses = ip.rewrite_destination(interior.address);
-        ip.rewrite_ttl(ttl);
         transport.rewrite_destination(interior.port, addresses);
-        ethernet.set_source(self.interface(Side::Interior).mac);
-        ethernet.set_destination(host_mac);
-        Ok(Verdict::Transmit(Side::Interior.port()))
+        Ok(self.send_on(ethernet, ip, ttl, Side::Interior, host_mac))
     }
 
     /// From the interior, but not just to a server: hairpins, ICMP errors, and what is for the NAT itself.
@@ -175,7 +169,7 @@ impl Nat {
     fn process_hairpin<E: Environment>(
         &mut self,
         env: &mut E,
-        mut ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
         mut ip: Ipv4Mut<'_>,
         protocol: Protocol,
         payload: &mut [u8],
@@ -205,10 +199,23 @@ impl Nat {
         transport.rewrite_source(exterior.port, addresses);
         let addresses = ip.rewrite_destination(interior.address);
         transport.rewrite_destination(interior.port, addresses);
+        Ok(self.send_on(ethernet, ip, ttl, Side::Interior, host_mac))
+    }
+
+    /// Finishes a translated packet: `next_hop_mac` is the MAC address of who is next at `egress`.
+    #[inline(always)]
+    pub(crate) fn send_on(
+        &self,
+        mut ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        mut ip: Ipv4Mut<'_>,
+        ttl: u8,
+        egress: Side,
+        next_hop_mac: MacAddr,
+    ) -> Verdict {
         ip.rewrite_ttl(ttl);
-        ethernet.set_source(self.interface(Side::Interior).mac);
-        ethernet.set_destination(host_mac);
-        Ok(Verdict::Transmit(Side::Interior.port()))
+        ethernet.set_source(self.interface(egress).mac);
+        ethernet.set_destination(next_hop_mac);
+        Verdict::Transmit(egress.port())
     }
 
     /// Which way a packet from the interior may go, by its addresses.
