@@ -1,4 +1,5 @@
-//! Builds everything a run of the testbed uses: the image, the programs of the host, and the list of where they are.
+//! Builds everything a run of the testbed uses: the programs of the host, the image if one is to be booted, and the list
+//! of where they are.
 
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
@@ -7,8 +8,29 @@ use anyhow::Result;
 use slim_testbed::artifacts::Artifacts;
 use std::path::PathBuf;
 
-/// What must be installed for all of it.
-pub const NEEDS: [Need; 4] = [Need::Dpdk, Need::Kernel, Need::Qemu, Need::Testbed];
+/// How the network functions of a run are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instances {
+    /// As ordinary processes: neither an image nor a kernel is built.
+    Processes,
+    /// As booted images.
+    Images,
+}
+
+impl Instances {
+    /// What `--process` says.
+    pub fn as_asked(process: bool) -> Self {
+        if process { Self::Processes } else { Self::Images }
+    }
+
+    /// What must be installed for a run.
+    pub fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Processes => &[Need::Dpdk, Need::Testbed],
+            Self::Images => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu],
+        }
+    }
+}
 
 /// The packages with the host's programs, and the features those need.
 const PACKAGES: [&str; 4] = ["slim-switch", "slim-testbed", "slim-controller", "slim-nat"];
@@ -16,9 +38,12 @@ const FEATURES: &str = "slim-switch/agent,slim-testbed/load,slim-nat/image";
 
 /// Installs and builds what is missing. Returns the list and the file that holds it, for
 /// [`ARTIFACTS_ENV`](slim_testbed::artifacts::ARTIFACTS_ENV).
-pub fn ensure(policy: Policy) -> Result<(Artifacts, PathBuf)> {
-    setup::ensure(&NEEDS, policy)?;
-    let (nat_image, _) = image::ensure(vnf::find("nat")?)?;
+pub fn ensure(instances: Instances, policy: Policy) -> Result<(Artifacts, PathBuf)> {
+    setup::ensure(instances.needs(), policy)?;
+    let nat_image = match instances {
+        Instances::Processes => None,
+        Instances::Images => Some(image::ensure(vnf::find("nat")?)?.0),
+    };
     let mut build = cargo::cargo();
     build.args(["build", "--release", "--bins", "--features", FEATURES]);
     for package in PACKAGES {

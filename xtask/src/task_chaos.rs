@@ -1,5 +1,6 @@
 //! `cargo xtask chaos`: a migration with a real fault at each of its phases, judged.
 
+use crate::artifacts::Instances;
 use crate::setup::Policy;
 use crate::{artifacts, paths};
 use anyhow::{Result, bail};
@@ -27,7 +28,7 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     if arguments.spec.cells().is_empty() {
         bail!("nothing to do: none of these parties can be struck like that at these phases");
     }
-    let (artifacts, _) = artifacts::ensure(policy)?;
+    let (artifacts, _) = artifacts::ensure(Instances::as_asked(arguments.spec.process), policy)?;
     let folder = match &arguments.logs {
         Some(folder) => std::path::absolute(folder)?,
         None => paths::target().join("chaos"),

@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: a live NAT moves between two booted images under load.
 
+use crate::artifacts::Instances;
 use crate::setup::Policy;
 use crate::{artifacts, paths};
 use anyhow::{Result, bail};
@@ -31,7 +32,7 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     if let Err(reason) = arguments.spec.check() {
         bail!("{reason}");
     }
-    let (artifacts, _) = artifacts::ensure(policy)?;
+    let (artifacts, _) = artifacts::ensure(Instances::as_asked(arguments.spec.instances.process), policy)?;
     let folder = match &arguments.logs {
         Some(folder) => std::path::absolute(folder)?,
         None => paths::target().join("demo"),

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check there is, one after the other, all reported at the end.
 
+use crate::artifacts::Instances;
 use crate::progress::Step;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
@@ -42,7 +43,7 @@ impl Group {
             Self::Unit => &[Need::Dpdk, Need::Testbed],
             Self::Sim => &[],
             Self::Fuzz => &[Need::Fuzz],
-            Self::E2e => &artifacts::NEEDS,
+            Self::E2e => Instances::Images.needs(),
         }
     }
 }
@@ -108,7 +109,7 @@ fn lint(outcomes: &mut Vec<Outcome>) {
 /// The tests that boot images, in a profile fast enough for them, one at a time.
 fn e2e(outcomes: &mut Vec<Outcome>, policy: Policy) {
     let started = Instant::now();
-    let file = match artifacts::ensure(policy) {
+    let file = match artifacts::ensure(Instances::Images, policy) {
         Ok((_, file)) => file,
         Err(error) => {
             outcomes.push(Outcome { name: "e2e", error: Some(error), tally: None, duration: started.elapsed() });

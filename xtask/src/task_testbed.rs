@@ -1,6 +1,7 @@
 //! `cargo xtask testbed`: the demo's topology, standing, for real programs.
 
 use crate::artifacts;
+use crate::artifacts::Instances;
 use crate::setup::Policy;
 use anyhow::{Result, bail};
 use slim_testbed::demo::InstanceArguments;
@@ -38,7 +39,7 @@ Send anything through the NAT, and move it meanwhile:
 pub fn run(action: &Action, policy: Policy) -> Result<()> {
     match action {
         Action::Up(instances) => {
-            let (artifacts, _) = artifacts::ensure(policy)?;
+            let (artifacts, _) = artifacts::ensure(Instances::as_asked(instances.process), policy)?;
             eprintln!("==> bringing the testbed up");
             standing::up(&artifacts, instances)?;
             println!("{HINTS}");

@@ -21,8 +21,8 @@ pub struct Artifacts {
     pub testbed: PathBuf,
     /// The NAT as an ordinary program, for `--process`.
     pub nat: PathBuf,
-    /// The NAT's image: a folder with a kernel, an initramfs and a manifest.
-    pub nat_image: PathBuf,
+    /// The NAT's image: a folder with a kernel, an initramfs and a manifest. Runs with `--process` need none.
+    pub nat_image: Option<PathBuf>,
 }
 
 impl Artifacts {
@@ -49,7 +49,8 @@ impl Artifacts {
     }
 
     fn check(&self) -> Result<()> {
-        for path in [&self.switch, &self.slimctl, &self.load, &self.testbed, &self.nat, &self.nat_image] {
+        let programs = [&self.switch, &self.slimctl, &self.load, &self.testbed, &self.nat];
+        for path in programs.into_iter().chain(&self.nat_image) {
             ensure!(path.exists(), "{} is missing: run `cargo xtask demo`, which builds it", path.display());
         }
         Ok(())

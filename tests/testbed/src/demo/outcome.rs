@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 use slim_controller::api::{InstanceInfo, MigrationOutcome, Runs, Step};
+use slim_controller::units::grouped;
 use slim_core::protocol::control::MigrationReport;
 
 /// The recorder's phase from the migration's start to its end.
@@ -227,29 +228,4 @@ fn label(phase: &impl Serialize) -> String {
 
 fn ms(us: u64) -> String {
     format!("{:.2} ms", us as f64 / 1e3)
-}
-
-/// A number with thousands apart.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_are_apart() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_234_567), "1,234,567");
-    }
 }

@@ -4,6 +4,7 @@ use crate::load::LoadSpec;
 use crate::topology::Settings;
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use slim_controller::units::parse_bytes;
 
 /// Options of a demo run.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
@@ -116,35 +117,9 @@ impl Default for DemoSpec {
     }
 }
 
-/// Reads a number of bytes with an optional suffix: `20971520`, `512k`, `20MB`, `20MiB`.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let factor = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1_000,
-        "kib" => 1 << 10,
-        "m" | "mb" => 1_000_000,
-        "mib" => 1 << 20,
-        "g" | "gb" => 1_000_000_000,
-        other => return Err(format!("unknown suffix {other:?}: use B, KB, KiB, MB, MiB or GB")),
-    };
-    let count: u64 = digits.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
-    count.checked_mul(factor).ok_or_else(|| "that many bytes do not exist".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_take_decimal_and_binary_suffixes() {
-        assert_eq!(parse_bytes("0"), Ok(0));
-        assert_eq!(parse_bytes("20MB"), Ok(20_000_000));
-        assert_eq!(parse_bytes("20 MiB"), Ok(20 << 20));
-        assert!(parse_bytes("20 parsecs").is_err());
-        assert!(parse_bytes("MB").is_err());
-        assert!(parse_bytes("99999999999999999GB").is_err());
-    }
 
     #[test]
     fn defaults_equal_those_of_the_command_line() {

@@ -1,6 +1,7 @@
 //! The deployment file of a testbed: one NAT between an inside and an outside.
 
 use crate::artifacts::Artifacts;
+use anyhow::{Context, Result};
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -54,7 +55,7 @@ pub struct Settings {
 }
 
 /// The deployment as TOML, with sockets and logs in `folder`.
-pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder: &Path) -> String {
+pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder: &Path) -> Result<String> {
     let text = |value: &str| Value::String(value.to_owned());
     let path = |value: &Path| Value::String(value.display().to_string());
     let number = |value: u64| Value::Integer(value as i64);
@@ -85,7 +86,8 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
     if settings.process {
         nat.push(("program", path(&artifacts.nat)));
     } else {
-        nat.push(("image", path(&artifacts.nat_image)));
+        let image = artifacts.nat_image.as_ref().context("there is no image to boot: only programs were built")?;
+        nat.push(("image", path(image)));
         nat.push(("accel", text(&settings.accel)));
         nat.push(("vcpus", number(settings.vcpus.into())));
         nat.push(("memory_mb", number(settings.memory_mb.into())));
@@ -126,7 +128,7 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
     .collect();
-    file.to_string()
+    Ok(file.to_string())
 }
 
 /// The switch agent's control socket.

@@ -57,7 +57,7 @@ impl Topology {
     pub fn up(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder: &Path) -> Result<Self> {
         let file = folder.join("deployment.toml");
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        std::fs::write(&file, deployment(artifacts, settings, ends, folder))
+        std::fs::write(&file, deployment(artifacts, settings, ends, folder)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
 
         if !settings.plaintext {
