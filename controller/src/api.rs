@@ -114,6 +114,10 @@ pub struct MigrateOptions {
     /// meter polices all traffic of an instance alike, so a burst of TCP would take packets of the dataplane with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_rate_mbit: Option<u64>,
+    /// Whether statelets stay as they were announced instead of being merged while they wait to be sent.
+    pub no_coalesce: bool,
+    /// Whether the statelet stream is compressed.
+    pub compress: bool,
     /// Whether `src_inst` is retired afterwards.
     pub retire: bool,
     /// Time-outs other than the deployment's.
@@ -129,7 +133,14 @@ impl MigrateOptions {
             None => link_rate_bps / SNAPSHOT_SHARE,
         };
         let snapshot_rate_bytes_per_s = (rate_bps > 0).then_some(rate_bps / 8);
-        StartOptions { filler_bytes: self.filler_bytes, snapshot_rate_bytes_per_s, timeouts, ..StartOptions::default() }
+        StartOptions {
+            filler_bytes: self.filler_bytes,
+            snapshot_rate_bytes_per_s,
+            coalesce: !self.no_coalesce,
+            compress: self.compress,
+            timeouts,
+            ..StartOptions::default()
+        }
     }
 }
 

@@ -90,8 +90,8 @@ fn st_q_out(root: &Path, out: &Path, name: &str, mutant: Option<(&str, &str)>) -
     let announce = Path::new("slim-core/src/vei/lcore/announce.rs");
     let uses = ("use crate::", "use slim_core::");
     copy.file(announce, "announce.rs", &[uses, ("rtrb::", "MODULE::rtrb::"), ("pub(super)", "pub")], None)?;
-    let pump = Path::new("vnf-images/runtime/src/manage/pump.rs");
-    copy.file(pump, "pump.rs", &[("rtrb::", "MODULE::rtrb::")], None)?;
+    let pump = Path::new("slim-core/src/statelet/pump.rs");
+    copy.file(pump, "pump.rs", &[uses, ("rtrb::", "MODULE::rtrb::")], None)?;
     copy.module("mod", "pub mod rtrb;\npub mod announce;\npub mod pump;\n")
 }
 

@@ -246,6 +246,15 @@ pub struct MigrateArgs {
     #[arg(long, value_name = "MBIT")]
     pub snapshot_rate: Option<u64>,
 
+    /// Send each statelet as it was announced; otherwise those that a later one overwrites, or can be added to, are
+    /// merged with it while both wait to be sent
+    #[arg(long)]
+    pub no_coalesce: bool,
+
+    /// Compress the statelets: fewer bytes on the link for more work in both instances
+    #[arg(long)]
+    pub compress: bool,
+
     /// Retire the source afterwards
     #[arg(long)]
     pub retire: bool,

@@ -164,6 +164,8 @@ fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Ex
     let options = MigrateOptions {
         filler_bytes: arguments.snapshot_filler,
         snapshot_rate_mbit: arguments.snapshot_rate,
+        no_coalesce: arguments.no_coalesce,
+        compress: arguments.compress,
         retire: arguments.retire,
         timeouts: arguments.timeouts.into_iter().collect(),
     };

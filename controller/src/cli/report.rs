@@ -76,9 +76,14 @@ fn values(outcome: &MigrationOutcome) -> Table {
         table.add_row(["  chunks".to_owned(), grouped(snapshot.chunks)]);
         table.add_row(["  table entries".to_owned(), grouped(snapshot.entries)]);
         let statelets = report.statelets;
-        table.add_row(["statelets".to_owned(), grouped(statelets.records)]);
-        table.add_row(["  payload".to_owned(), bytes(statelets.value_bytes)]);
+        if let Some(report) = source {
+            table.add_row(["statelets announced".to_owned(), grouped(report.announced.records)]);
+            table.add_row(["  payload".to_owned(), bytes(report.announced.value_bytes)]);
+            table.add_row(["  with type and length".to_owned(), bytes(report.announced.bytes)]);
+        }
+        table.add_row(["statelets sent".to_owned(), grouped(statelets.records)]);
         table.add_row(["  with type and length".to_owned(), bytes(statelets.bytes)]);
+        table.add_row(["  on the stream".to_owned(), bytes(statelets.stream_bytes)]);
     }
     if let Some(report) = source {
         let workload = report.workload;

@@ -7,7 +7,7 @@
 //! handshake (src_inst → dst_inst)
 //!  0       4      6      8      9      10     12      14        22           30       31
 //! ┌───────┬──────┬──────┬──────┬──────┬──────┬───────┬─────────┬────────────┬────────┬──────────┐
-//! │ SLiM  │ ver. │ ver. │ role │ zero │ shard│ shards│ schema  │ migration  │ length │ kind …   │
+//! │ SLiM  │ ver. │ ver. │ role │ flags│ shard│ shards│ schema  │ migration  │ length │ kind …   │
 //! │       │ min  │ max  │ 1, 2 │      │      │       │         │            │ of kind│ ≤ 64 B   │
 //! └───────┴──────┴──────┴──────┴──────┴──────┴───────┴─────────┴────────────┴────────┴──────────┘
 //! reply (dst_inst → src_inst)       taken over (dst_inst → src_inst)
@@ -16,6 +16,9 @@
 //! │ SLiM  │ version │ code │0 │     │ SLTO │ migration │
 //! └───────┴─────────┴──────┴──┘     └──────┴───────────┘
 //! ```
+//!
+//! Bit 0 of the flags says that the statelet stream is compressed: everything after the reply is one DEFLATE stream
+//! (RFC 1951), flushed whenever something is sent. The other flags, and all of a snapshot stream's, are zero.
 //!
 //! Then the statelet stream carries [TLV records](crate::statelet) and, last, the [end record](End): a stream that is
 //! closed without it has failed. The destination answers the end record with *taken over* on the same connection once it
@@ -35,6 +38,8 @@ pub const VERSION_MAX: u16 = 1;
 const MAGIC: [u8; 4] = *b"SLiM";
 const TAKEN_OVER_MAGIC: [u8; 4] = *b"SLTO";
 const HANDSHAKE_FIXED_LEN: usize = 31;
+/// The flag of a compressed stream.
+const COMPRESSED: u8 = 1;
 
 /// The longest handshake, in bytes.
 pub const HANDSHAKE_LEN_MAX: usize = HANDSHAKE_FIXED_LEN + Name::LEN_MAX;
@@ -73,6 +78,8 @@ pub struct Handshake {
     pub version_max: u16,
     /// What the connection is for.
     pub role: StreamRole,
+    /// Whether what follows is compressed. Only a statelet stream may be.
+    pub compressed: bool,
     /// The shard whose state it carries.
     pub shard: ShardId,
     /// The number of shards.
@@ -102,8 +109,8 @@ pub enum StreamError {
     /// The role is neither statelets nor snapshot.
     #[error("unknown stream role {0}")]
     Role(u8),
-    /// A byte that has to be zero is not.
-    #[error("reserved byte is {0:#04x}")]
+    /// Bits that have to be zero are not.
+    #[error("reserved bits are set: {0:#04x}")]
     Reserved(u8),
     /// The shard is not below the number of shards.
     #[error("shard {shard} of {shards}")]
@@ -188,7 +195,7 @@ impl Handshake {
         bytes.extend_from_slice(&self.version_min.to_be_bytes());
         bytes.extend_from_slice(&self.version_max.to_be_bytes());
         bytes.push(self.role.to_wire());
-        bytes.push(0);
+        bytes.push(if self.compressed { COMPRESSED } else { 0 });
         bytes.extend_from_slice(&self.shard.0.to_be_bytes());
         bytes.extend_from_slice(&self.shards.to_be_bytes());
         bytes.extend_from_slice(&self.schema.0.to_be_bytes());
@@ -218,9 +225,11 @@ impl Handshake {
             2 => StreamRole::Snapshot,
             other => return Err(StreamError::Role(other)),
         };
-        if fixed[9] != 0 {
-            return Err(StreamError::Reserved(fixed[9]));
-        }
+        let compressed = match (role, fixed[9]) {
+            (_, 0) => false,
+            (StreamRole::Statelets, COMPRESSED) => true,
+            (_, flags) => return Err(StreamError::Reserved(flags)),
+        };
         let (shard, shards) = (u16_at(fixed, 10), u16_at(fixed, 12));
         if shard >= shards {
             return Err(StreamError::Shard { shard, shards });
@@ -235,6 +244,7 @@ impl Handshake {
             version_min,
             version_max,
             role,
+            compressed,
             shard: ShardId(shard),
             shards,
             schema: Schema(u64_at(fixed, 14)),
@@ -324,6 +334,7 @@ mod tests {
             version_min: 1,
             version_max: 1,
             role: StreamRole::Snapshot,
+            compressed: false,
             shard: ShardId(1),
             shards: 2,
             schema: Schema(0x0102_0304_0506_0708),
@@ -376,8 +387,21 @@ mod tests {
     }
 
     #[test]
-    fn reserved_byte_must_be_zero() {
-        assert_eq!(changed(9, 7), Err(StreamError::Reserved(7)));
+    fn unknown_flags_are_refused() {
+        assert_eq!(changed(9, 2), Err(StreamError::Reserved(2)));
+        let statelets = Handshake { role: StreamRole::Statelets, ..handshake() }.encode();
+        let mut flagged = statelets.clone();
+        flagged[9] = 3;
+        assert_eq!(Handshake::decode(&flagged), Err(StreamError::Reserved(3)));
+    }
+
+    #[test]
+    fn only_a_statelet_stream_may_be_compressed() {
+        assert_eq!(changed(9, 1), Err(StreamError::Reserved(1)));
+        let compressed = Handshake { role: StreamRole::Statelets, compressed: true, ..handshake() };
+        let bytes = compressed.encode();
+        assert_eq!(bytes[9], 1);
+        assert_eq!(Handshake::decode(&bytes), Ok(Some((compressed, bytes.len()))));
     }
 
     #[test]

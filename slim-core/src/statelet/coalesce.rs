@@ -111,11 +111,19 @@ impl Coalescer {
                 if let (Some(place), Ok(offset)) = (self.places.get_mut(index), u32::try_from(offset)) {
                     *place = Place { epoch: self.epoch, offset };
                 }
-                return Ok(());
+                Ok(())
             }
-            Coalescing::Merge { .. } | Coalescing::Pass => {}
-            Coalescing::Barrier => self.forget(),
+            Coalescing::Merge { .. } | Coalescing::Pass => encode(statelet_type, value, &mut self.buffer),
+            Coalescing::Barrier => self.append(statelet_type, value),
         }
+    }
+
+    /// Adds a statelet that stays as it is. Nothing after it is merged with what is before it.
+    ///
+    /// # Errors
+    /// [`EncodeError::TooLong`]; nothing is added.
+    pub fn append(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), EncodeError> {
+        self.forget();
         encode(statelet_type, value, &mut self.buffer)
     }
 
@@ -141,10 +149,15 @@ impl Coalescer {
         self.buffer.is_empty()
     }
 
+    /// Removes the first `len` bytes of the buffer, which have been sent. Nothing is merged with what is left.
+    pub fn remove_front(&mut self, len: usize) {
+        self.buffer.drain(..len.min(self.buffer.len()));
+        self.forget();
+    }
+
     /// Empties the buffer; what was in it has been sent.
     pub fn clear(&mut self) {
-        self.buffer.clear();
-        self.forget();
+        self.remove_front(self.buffer.len());
     }
 
     /// How many statelets have been merged into others so far.
@@ -262,6 +275,16 @@ mod tests {
             coalescer.clear();
             assert!(coalescer.is_empty());
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_statelet_stays_as_it_is() {
+        let mut coalescer = Coalescer::new();
+        coalescer.push::<Sums>(1, &[7, 1]).unwrap();
+        coalescer.push::<Sums>(1, &[8, 1]).unwrap();
+        coalescer.remove_front(3);
+        coalescer.push::<Sums>(1, &[8, 1]).unwrap();
+        assert_eq!(coalescer.bytes(), b"\x02\x07\x01\0\x01\0\x02\x08\x01\0\x01\0\x02\x08\x01");
     }
 
     #[test]

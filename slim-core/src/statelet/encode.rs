@@ -2,6 +2,7 @@
 
 use super::decode::DecodeError;
 use crate::crc::crc32c_append;
+use crate::protocol::control::StateletTotals;
 use alloc::vec::Vec;
 
 /// Length of a statelet's type and length fields, in bytes.
@@ -103,6 +104,12 @@ impl Tally {
     /// Bytes of all values.
     pub const fn value_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.records * HEADER_LEN as u64)
+    }
+
+    /// For a report.
+    pub const fn totals(&self) -> StateletTotals {
+        let (records, value_bytes, bytes) = (self.records, self.value_bytes(), self.bytes);
+        StateletTotals { records, value_bytes, bytes, ..StateletTotals::ZERO }
     }
 
     /// The record that ends the stream here.

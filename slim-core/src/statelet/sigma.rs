@@ -51,7 +51,7 @@ impl Sigma {
         self.value_bytes += bytes as u64;
     }
 
-    /// Bytes of the statelets with their types and lengths.
+    /// Bytes of the statelets with their types and lengths: the stream's, if it is neither merged nor compressed.
     pub const fn stream_bytes(&self) -> u64 {
         self.value_bytes + self.statelets * HEADER_LEN as u64
     }
@@ -61,13 +61,12 @@ impl Sigma {
         ratio(self.value_bytes, self.packet_bytes)
     }
 
-    /// σ on the wire, with the stream in `segments` TCP segments. 0 if there were no packets.
+    /// σ on the wire, with a stream of `stream_bytes` in `segments` TCP segments. 0 if there were no packets.
     ///
     /// With 0, or fewer than the stream needs, segments are taken to be full.
-    pub fn on_the_wire(&self, costs: &WireCosts, segments: u64) -> f64 {
-        let stream = self.stream_bytes();
-        let segments = segments.max(stream.div_ceil(costs.segment_max_bytes.max(1)));
-        let statelets = stream + segments * (costs.segment_header_bytes + costs.frame_bytes);
+    pub fn on_the_wire(&self, costs: &WireCosts, stream_bytes: u64, segments: u64) -> f64 {
+        let segments = segments.max(stream_bytes.div_ceil(costs.segment_max_bytes.max(1)));
+        let statelets = stream_bytes + segments * (costs.segment_header_bytes + costs.frame_bytes);
         ratio(statelets, self.packet_bytes + self.packets * costs.frame_bytes)
     }
 }
@@ -104,14 +103,14 @@ mod tests {
         let stream = 15_000 * 16 + 1_000 * 22;
         assert_eq!(sigma.stream_bytes(), stream);
         let full = (stream + stream.div_ceil(1448) * 70) as f64 / (15_000.0 * 516.0);
-        assert_eq!(sigma.on_the_wire(&WireCosts::ETHERNET, 0), full);
+        assert_eq!(sigma.on_the_wire(&WireCosts::ETHERNET, stream, 0), full);
         let sparse = (stream + 1_000 * 70) as f64 / (15_000.0 * 516.0);
-        assert_eq!(sigma.on_the_wire(&WireCosts::ETHERNET, 1_000), sparse);
+        assert_eq!(sigma.on_the_wire(&WireCosts::ETHERNET, stream, 1_000), sparse);
     }
 
     #[test]
     fn sigma_without_packets_is_zero() {
         assert_eq!(Sigma::default().of_values(), 0.0);
-        assert_eq!(Sigma::default().on_the_wire(&WireCosts::ETHERNET, 5), 0.0);
+        assert_eq!(Sigma::default().on_the_wire(&WireCosts::ETHERNET, 0, 5), 0.0);
     }
 }

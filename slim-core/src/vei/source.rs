@@ -77,6 +77,7 @@ impl Source {
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
             role,
+            compressed: role == StreamRole::Statelets && self.parameters.options.compress,
             shard: if mutant::is_active(Mutant::ShardsMixed) && role == StreamRole::Snapshot {
                 ShardId(self.parameters.shards - 1 - shard.0)
             } else {
@@ -217,6 +218,7 @@ impl Source {
                 report.statelets.add(statelets);
             }
             if let Some(totals) = &shard.stopped {
+                report.announced.add(&totals.statelets);
                 report.workload.add(&totals.workload);
             }
             digest = digest.zip(shard.digest).map(|(sum, digest)| sum.combine(digest));
@@ -317,9 +319,10 @@ impl Source {
                 if shard.flushed.replace((end, totals)).is_some() {
                     return Err(unexpected);
                 }
-                let announced = stopped.statelets.records;
-                if announced != end.records {
-                    let message = format!("{announced} statelets announced, {} sent", end.records);
+                let (announced, merged) = (stopped.statelets.records, totals.merged);
+                if end.records.checked_add(merged) != Some(announced) {
+                    let message =
+                        format!("{announced} statelets announced, {} sent and {merged} merged into them", end.records);
                     self.roll_back(now, step, Failure::new(FailureCode::Protocol, message));
                 }
             }

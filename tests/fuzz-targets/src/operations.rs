@@ -144,6 +144,7 @@ pub fn handshake(input: &mut Input<'_>, usual_shards: u16) -> Handshake {
         version_min: input.one_of(&[1, 1, 1, 2]).min(newest),
         version_max: newest,
         role: stream_role(input),
+        compressed: input.one_in(4),
         shard: shard(input),
         shards: shards(input, usual_shards),
         schema: schema(input),
@@ -163,7 +164,14 @@ fn end(input: &mut Input<'_>) -> End {
 }
 
 fn statelets(input: &mut Input<'_>) -> StateletTotals {
-    StateletTotals { records: count(input), value_bytes: count(input), bytes: count(input), segments: count(input) }
+    StateletTotals {
+        records: count(input),
+        value_bytes: count(input),
+        bytes: count(input),
+        merged: if input.one_in(4) { count(input) } else { 0 },
+        stream_bytes: count(input),
+        segments: count(input),
+    }
 }
 
 fn snapshot(input: &mut Input<'_>) -> SnapshotTotals {

@@ -15,7 +15,7 @@ macro_rules! model {
     ($module:ident, $capacity:expr, $count:expr, $len:expr, $early_look:expr) => {
         move || {
             use slim_models::$module::announce::Announce;
-            use slim_models::$module::pump::{Pump, PumpError, Step};
+            use slim_models::$module::pump::{Pump, PumpError, PumpOptions, Step};
             use slim_models::$module::rtrb::RingBuffer;
 
             let (producer, consumer) = RingBuffer::new($capacity);
@@ -38,7 +38,7 @@ macro_rules! model {
                     (totals.statelets, overflowed)
                 }
             });
-            let mut pump = Pump::new(consumer, 1);
+            let mut pump = Pump::new(consumer, PumpOptions { segment_bytes: 1, merge: None, compress: false });
             let mut decoder = Decoder::new();
             let mut expected = 0;
             let totals = loop {

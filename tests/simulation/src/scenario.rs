@@ -190,6 +190,8 @@ impl Scenario {
                 filler_bytes: if random.chance(300) { random.below(60_000) } else { 0 },
                 statelet_delay_us: random.between(0, 10_000) as u32,
                 snapshot_rate_bytes_per_s: random.chance(200).then(|| random.between(100_000, 5_000_000)),
+                coalesce: random.chance(600),
+                compress: random.chance(300),
                 timeouts: source_timeouts(scale),
                 ..StartOptions::default()
             },

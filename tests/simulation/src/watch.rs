@@ -3,6 +3,7 @@
 use slim_core::nf::{ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, Verdict};
 use slim_core::packet::PacketBuf;
 use slim_core::snapshot;
+use slim_core::statelet::Coalescing;
 use slim_core::table::StateItem;
 use slim_core::time::Instant;
 use std::cell::RefCell;
@@ -60,6 +61,14 @@ impl<N: NetworkFunction> NetworkFunction for Watched<N> {
 
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError> {
         self.0.install(statelet_type, value)
+    }
+
+    fn coalescing(statelet_type: u16, value: &[u8]) -> Coalescing {
+        N::coalescing(statelet_type, value)
+    }
+
+    fn merge(statelet_type: u16, earlier: &mut [u8], later: &[u8]) -> bool {
+        N::merge(statelet_type, earlier, later)
     }
 
     fn take_over(&mut self, now: Instant) {

@@ -35,17 +35,25 @@ fn table_ii(packets: u32, packets_per_s: u32) -> (Sigma, BTreeMap<u16, (usize, u
 fn sigma_of_the_papers_workload_is_that_of_table_ii() {
     // So many in a second that no other statelet takes part.
     let (sigma, kinds) = table_ii(15_000, 50_000);
-    println!("values {:.4}, on the wire {:.4}", sigma.of_values(), sigma.on_the_wire(&WireCosts::ETHERNET, 0));
+    println!(
+        "values {:.4}, on the wire {:.4}",
+        sigma.of_values(),
+        sigma.on_the_wire(&WireCosts::ETHERNET, sigma.stream_bytes(), 0)
+    );
     assert_eq!(kinds, BTreeMap::from([(0x0010, (18, 1000)), (0x0030, (12, 15_000))]));
     assert!((sigma.of_values() - 0.0258).abs() < 0.0001);
-    assert!(sigma.on_the_wire(&WireCosts::ETHERNET, 0) < 0.04);
+    assert!(sigma.on_the_wire(&WireCosts::ETHERNET, sigma.stream_bytes(), 0) < 0.04);
 }
 
 #[test]
 fn clock_and_refreshes_add_little_at_low_rates() {
     // 100 Mbit/s as the sum of both directions, in packets of 512 bytes.
     let (sigma, kinds) = table_ii(120_000, 24_400);
-    println!("values {:.4}, on the wire {:.4}", sigma.of_values(), sigma.on_the_wire(&WireCosts::ETHERNET, 0));
+    println!(
+        "values {:.4}, on the wire {:.4}",
+        sigma.of_values(),
+        sigma.on_the_wire(&WireCosts::ETHERNET, sigma.stream_bytes(), 0)
+    );
     assert_eq!(kinds.get(&0x0001).map(|(len, _)| *len), Some(4));
     assert!((sigma.of_values() - 0.0258).abs() < 0.0002);
 }

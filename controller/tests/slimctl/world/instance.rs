@@ -332,7 +332,7 @@ fn stream(event: StreamEvent) -> VeiEvent {
 }
 
 fn statelets() -> StateletTotals {
-    StateletTotals { records: 1000, value_bytes: 12_000, bytes: 16_000, segments: 12 }
+    StateletTotals { records: 1000, value_bytes: 12_000, bytes: 16_000, segments: 12, ..StateletTotals::ZERO }
 }
 
 fn end() -> End {

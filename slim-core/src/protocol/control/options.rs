@@ -27,6 +27,10 @@ pub struct StartOptions {
     pub destination: Option<Name>,
     /// The longest a statelet waits for its segment to fill before it is sent.
     pub statelet_delay_us: u32,
+    /// Whether statelets that a later one overwrites, or can be added to, are merged with it while both wait to be sent.
+    pub coalesce: bool,
+    /// Whether the statelet stream is compressed.
+    pub compress: bool,
     /// The snapshot stream's pace; without it, as fast as TCP goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_rate_bytes_per_s: Option<u64>,
@@ -40,6 +44,8 @@ impl Default for StartOptions {
             filler_bytes: 0,
             destination: None,
             statelet_delay_us: 10_000,
+            coalesce: true,
+            compress: false,
             snapshot_rate_bytes_per_s: None,
             timeouts: SourceTimeouts::default(),
         }

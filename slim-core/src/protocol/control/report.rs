@@ -19,6 +19,8 @@ pub struct MigrationReport {
     pub snapshot: SnapshotTotals,
     /// The statelets: sent by `src_inst`, installed by `dst_inst`.
     pub statelets: StateletTotals,
+    /// The statelets as they were announced by `src_inst`, before any were merged; zero in the destination's report.
+    pub announced: StateletTotals,
     /// What `src_inst` processed while it announced; zero in the destination's report.
     pub workload: WorkloadTotals,
     /// How far `pkt_q` filled.
@@ -36,31 +38,32 @@ impl MigrationReport {
             phases: Vec::new(),
             total_us: 0,
             snapshot: SnapshotTotals::default(),
-            statelets: StateletTotals::default(),
+            statelets: StateletTotals::ZERO,
+            announced: StateletTotals::ZERO,
             workload: WorkloadTotals::default(),
             pkt_q: PktQTotals::default(),
             digest: None,
         }
     }
 
-    /// σ as the paper counts it: bytes of values over bytes of packets. `None` without workload, which only the source
-    /// can count.
+    /// σ as the paper counts it: bytes of the values announced over bytes of packets. `None` without workload, which only
+    /// the source can count.
     pub fn sigma_payload(&self) -> Option<f64> {
         (self.workload.packets > 0).then(|| self.sigma().of_values())
     }
 
-    /// σ on the wire: statelets with TLV, TCP/IP and Ethernet over packets with Ethernet. `None` without workload.
+    /// σ on the wire: the statelet streams with TCP/IP and Ethernet over packets with Ethernet. `None` without workload.
     pub fn sigma_wire(&self) -> Option<f64> {
-        let segments = self.statelets.segments;
-        (self.workload.packets > 0).then(|| self.sigma().on_the_wire(&WireCosts::ETHERNET, segments))
+        let StateletTotals { stream_bytes, segments, .. } = self.statelets;
+        (self.workload.packets > 0).then(|| self.sigma().on_the_wire(&WireCosts::ETHERNET, stream_bytes, segments))
     }
 
     fn sigma(&self) -> Sigma {
         Sigma {
             packets: self.workload.packets,
             packet_bytes: self.workload.bytes,
-            statelets: self.statelets.records,
-            value_bytes: self.statelets.value_bytes,
+            statelets: self.announced.records,
+            value_bytes: self.announced.value_bytes,
         }
     }
 }
@@ -107,18 +110,27 @@ pub struct StateletTotals {
     pub records: u64,
     /// Their values, without type and length.
     pub value_bytes: u64,
-    /// Their values with type and length: what the statelet streams carry.
+    /// Their values with type and length.
     pub bytes: u64,
-    /// Writes to the streams, each at least one segment. 0 if not counted.
+    /// Statelets merged into others before they were sent; not among `records`.
+    pub merged: u64,
+    /// What the statelet streams carried, compressed or not. 0 if not counted.
+    pub stream_bytes: u64,
+    /// TCP segments that it fills. 0 if not counted.
     pub segments: u64,
 }
 
 impl StateletTotals {
+    /// None.
+    pub const ZERO: Self = Self { records: 0, value_bytes: 0, bytes: 0, merged: 0, stream_bytes: 0, segments: 0 };
+
     /// Adds another shard's statelets.
     pub fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.value_bytes += other.value_bytes;
         self.bytes += other.bytes;
+        self.merged += other.merged;
+        self.stream_bytes += other.stream_bytes;
         self.segments += other.segments;
     }
 }

@@ -172,9 +172,11 @@ fn reports_compute_both_readings_of_sigma() {
     let mut report = MigrationReport::new(MigrationId(1));
     assert_eq!((report.sigma_payload(), report.sigma_wire()), (None, None));
     report.workload = WorkloadTotals { packets: 1000, bytes: 512_000 };
-    report.statelets = StateletTotals { records: 1000, value_bytes: 12_000, bytes: 16_000, segments: 12 };
+    report.announced = StateletTotals { records: 1000, value_bytes: 12_000, bytes: 16_000, ..StateletTotals::ZERO };
+    report.statelets =
+        StateletTotals { records: 600, merged: 400, stream_bytes: 9_000, segments: 12, ..report.announced };
     assert_eq!(report.sigma_payload(), Some(12_000.0 / 512_000.0));
-    assert_eq!(report.sigma_wire(), Some((16_000.0 + 12.0 * 70.0) / 516_000.0));
+    assert_eq!(report.sigma_wire(), Some((9_000.0 + 12.0 * 70.0) / 516_000.0));
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn handshake(shard: ShardId, shards: u16, role: StreamRole) -> Handshake {
         version_min: 1,
         version_max: 1,
         role,
+        compressed: false,
         shard,
         shards,
         schema: Schema(1),
@@ -119,7 +120,7 @@ fn applied(records: u64, left: u64) -> StreamEvent {
 }
 
 fn ended(end: u64, received: u64) -> StreamEvent {
-    let totals = StateletTotals { records: received, value_bytes: 12, bytes: 16, segments: 0 };
+    let totals = StateletTotals { records: received, value_bytes: 12, bytes: 16, ..StateletTotals::ZERO };
     StreamEvent::EndReceived { end: End { records: end, crc: 1 }, received: End { records: received, crc: 1 }, totals }
 }
 

@@ -36,9 +36,8 @@ pub(super) struct Announce {
 impl Announce {
     /// Announces nothing.
     pub(super) const fn off() -> Self {
-        let statelets = StateletTotals { records: 0, value_bytes: 0, bytes: 0, segments: 0 };
         let workload = WorkloadTotals { packets: 0, bytes: 0 };
-        let totals = LcoreTotals { statelets, workload };
+        let totals = LcoreTotals { statelets: StateletTotals::ZERO, workload };
         Self { upd_enable: false, overflow: false, st_q_out: None, totals, longest_bytes: 0 }
     }
 

@@ -118,13 +118,14 @@ impl Bench {
 
 fn totals(records: u64) -> LcoreTotals {
     LcoreTotals {
-        statelets: StateletTotals { records, value_bytes: 12 * records, bytes: 16 * records, segments: 0 },
+        statelets: StateletTotals { records, value_bytes: 12 * records, bytes: 16 * records, ..StateletTotals::ZERO },
         workload: WorkloadTotals { packets: 2 * records, bytes: 1000 * records },
     }
 }
 
 fn flushed(records: u64) -> StreamEvent {
-    let totals = StateletTotals { records, value_bytes: 12 * records, bytes: 16 * records, segments: 1 };
+    let totals =
+        StateletTotals { records, value_bytes: 12 * records, bytes: 16 * records, segments: 1, ..StateletTotals::ZERO };
     StreamEvent::Flushed { end: End { records, crc: 9 }, totals }
 }
 

@@ -3,17 +3,19 @@
 use super::clients::{Client, ServerLine};
 use super::shard::Streams;
 use super::streams_in::Incoming;
-use super::streams_out::Outgoing;
+use super::streams_out::{Outgoing, SEGMENT_BYTES};
 use super::{Acknowledging, CONTROL_PORT, Message, News, Node, Opening, STATE_PORT, Turn};
 use crate::net::{Conn, Host};
 use crate::watch::Watched;
 use crate::{Random, Trace};
 use slim_core::nf::{NetworkFunction, ShardId};
 use slim_core::protocol::control::{
-    Counters, Description, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus, Reply, Request, ServerMessage,
+    Counters, Description, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus, Reply, Request,
+    ServerMessage, StartOptions,
 };
 use slim_core::protocol::stream::{Handshake, Rejection, StreamRole, encode_reply, encode_taken_over};
 use slim_core::protocol::{Name, Schema, Text};
+use slim_core::statelet::{Pump, PumpOptions};
 use slim_core::time::{Duration, Instant};
 use slim_core::vei::lcore::Command;
 use slim_core::vei::{Action, Event, Handled, LcoreCommand, StreamCommand, StreamEvent};
@@ -222,7 +224,7 @@ impl<N: NetworkFunction> Node<N> {
         }
         if let Streams::Incoming(streams) = &mut managed.streams {
             match nf {
-                None => streams.accept_statelets(conn),
+                None => streams.accept_statelets(conn, handshake.compressed),
                 Some((seed, nf)) => {
                     streams.accept_snapshot(conn, nf);
                     managed.arriving_seed = seed;
@@ -343,8 +345,10 @@ impl<N: NetworkFunction> Node<N> {
                 }
             }
             (StreamCommand::SendStatelets, Streams::Outgoing(streams)) => {
+                let StartOptions { coalesce, compress, .. } = *streams.options();
                 if let Some(thread) = &mut streams.statelets {
-                    thread.st_q_out = managed.st_q_out.take();
+                    let options = PumpOptions::new::<Watched<N>>(SEGMENT_BYTES, coalesce, compress);
+                    thread.pump = managed.st_q_out.take().map(|st_q_out| Pump::new(st_q_out, options));
                 }
             }
             (StreamCommand::Flush, Streams::Outgoing(streams)) => {

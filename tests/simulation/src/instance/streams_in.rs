@@ -9,7 +9,7 @@ use slim_core::protocol::FailureCode;
 use slim_core::protocol::control::StateletTotals;
 use slim_core::protocol::stream::StreamRole;
 use slim_core::snapshot::{SnapshotError, SnapshotReader};
-use slim_core::statelet::{DecodeError, Decoder, End, Record, encode};
+use slim_core::statelet::{Decoder, End, Intake, IntakeError, Record};
 use slim_core::time::Instant;
 use slim_core::vei::StreamEvent;
 use std::collections::VecDeque;
@@ -36,10 +36,9 @@ struct StQIn {
 /// The statelet thread.
 pub(crate) struct StateletsIn {
     pub(crate) conn: Conn,
-    decoder: Decoder,
+    intake: Intake,
     /// Statelets that wait for room, and how many they are.
     whole: (u64, Vec<u8>),
-    end: Option<End>,
     over: bool,
 }
 
@@ -72,9 +71,9 @@ impl<N: NetworkFunction> Incoming<N> {
         Self { statelets: None, snapshot: None, st_q_in }
     }
 
-    pub(crate) fn accept_statelets(&mut self, conn: Conn) {
+    pub(crate) fn accept_statelets(&mut self, conn: Conn, compressed: bool) {
         let whole = (0, Vec::new());
-        self.statelets = Some(StateletsIn { conn, decoder: Decoder::new(), whole, end: None, over: false });
+        self.statelets = Some(StateletsIn { conn, intake: Intake::new(compressed), whole, over: false });
     }
 
     pub(crate) fn accept_snapshot(&mut self, conn: Conn, nf: Box<Watched<N>>) {
@@ -136,15 +135,8 @@ impl StateletsIn {
             st_q_in.bytes.extend(bytes.drain(..));
             st_q_in.records += std::mem::take(records);
         }
-        if let Some(end) = self.end {
-            let tally = self.decoder.tally();
-            let totals = StateletTotals {
-                records: tally.records(),
-                value_bytes: tally.value_bytes(),
-                bytes: tally.bytes(),
-                segments: 0,
-            };
-            let received = tally.end();
+        if let Some(end) = self.intake.end() {
+            let (received, totals) = (self.intake.received(), self.intake.totals());
             st_q_in.end = Some((end, received, totals));
             if st_q_in.early_ends && st_q_in.applying && !st_q_in.bytes.is_empty() {
                 st_q_in.end_reported = true;
@@ -158,7 +150,7 @@ impl StateletsIn {
             if turn.host.is_dead(self.conn) {
                 self.lose(turn, "reset");
             } else if turn.host.is_finished(self.conn) {
-                match self.decoder.finish() {
+                match self.intake.finish() {
                     Err(error) => self.lose(turn, &error.to_string()),
                     Ok(_) => self.over = true,
                 }
@@ -166,32 +158,15 @@ impl StateletsIn {
             return false;
         }
         if let Err(error) = self.decode(&input) {
-            let code = match error {
-                DecodeError::NoEnd(_) => {
-                    self.lose(turn, &error.to_string());
-                    return false;
-                }
-                DecodeError::Count { .. } | DecodeError::Checksum { .. } => FailureCode::EndMismatch,
-                DecodeError::Reserved(_) | DecodeError::EndLength(_) | DecodeError::AfterEnd => {
-                    FailureCode::StreamCorrupt
-                }
-            };
-            self.reject(turn, code, &error.to_string());
+            self.reject(turn, error.code(), &error.to_string());
         }
         true
     }
 
-    fn decode(&mut self, mut input: &[u8]) -> Result<(), DecodeError> {
-        while let Some(record) = self.decoder.decode(&mut input)? {
-            match record {
-                Record::Statelet { statelet_type, value } => {
-                    // Both came out of a record, so they fit into one.
-                    if encode(statelet_type, value, &mut self.whole.1).is_ok() {
-                        self.whole.0 += 1;
-                    }
-                }
-                Record::End(end) => self.end = Some(end),
-            }
+    fn decode(&mut self, mut input: &[u8]) -> Result<(), IntakeError> {
+        let (records, bytes) = &mut self.whole;
+        while let Some(more) = self.intake.receive(&mut input, bytes)? {
+            *records += more;
         }
         Ok(())
     }

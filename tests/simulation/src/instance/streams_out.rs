@@ -3,16 +3,16 @@
 use super::{News, Turn};
 use crate::net::{Conn, Host};
 use slim_core::protocol::MigrationId;
-use slim_core::protocol::control::{SnapshotTotals, StartOptions, StateletTotals};
+use slim_core::protocol::control::{SnapshotTotals, StartOptions};
 use slim_core::protocol::stream::{Handshake, REPLY_LEN, StreamRole, TAKEN_OVER_LEN, check_taken_over, decode_reply};
 use slim_core::snapshot::SnapshotWriter;
-use slim_core::statelet::{Decoder, End};
+use slim_core::statelet::{End, Pump, PumpError, Step};
 use slim_core::time::{Duration, Instant};
 use slim_core::vei::StreamEvent;
 use slim_core::vei::lcore::Frozen;
 
 /// What a statelet segment holds.
-const SEGMENT_BYTES: usize = 1448;
+pub(super) const SEGMENT_BYTES: usize = 1448;
 /// How often a thread with nothing to send looks whether the peer is still there.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -53,11 +53,9 @@ enum Stage {
 pub(crate) struct StateletsOut {
     wire: Wire,
     stage: Stage,
-    pub(crate) st_q_out: Option<rtrb::Consumer<u8>>,
+    pub(crate) pump: Option<Pump>,
     pub(crate) flushing: bool,
     pub(crate) end: Option<End>,
-    decoder: Decoder,
-    segments: u64,
     waiting_since: Option<Instant>,
 }
 
@@ -132,22 +130,19 @@ impl Outgoing {
         let (wire, stage) = (Wire::new(conn, hello), Stage::Hello);
         match hello.role {
             StreamRole::Statelets => {
-                self.statelets = Some(StateletsOut {
-                    wire,
-                    stage,
-                    st_q_out: None,
-                    flushing: false,
-                    end: None,
-                    decoder: Decoder::new(),
-                    segments: 0,
-                    waiting_since: None,
-                });
+                self.statelets =
+                    Some(StateletsOut { wire, stage, pump: None, flushing: false, end: None, waiting_since: None });
             }
             StreamRole::Snapshot => {
                 let due = Instant::ZERO;
                 self.snapshot = Some(SnapshotOut { wire, stage, frozen: None, writer: None, bytes: 0, due });
             }
         }
+    }
+
+    /// How the migration is to be carried out.
+    pub(crate) fn options(&self) -> &StartOptions {
+        &self.options
     }
 
     /// The connections in use.
@@ -179,12 +174,15 @@ impl StateletsOut {
                 if self.wire.is_lost(turn.host) {
                     return self.fail(turn, "closed by dst_inst");
                 }
-                if self.stage == Stage::Ready && self.st_q_out.is_some() {
+                if self.stage == Stage::Ready && self.pump.is_some() {
                     self.stage = Stage::Sending;
                     return Some(turn.now);
                 }
-                if let (Stage::Flushed, Some(end)) = (self.stage, self.end.take()) {
-                    self.wire.out.extend(end.encode());
+                if let (Stage::Flushed, Some(end), Some(pump)) = (self.stage, self.end.take(), &mut self.pump) {
+                    match pump.end(end) {
+                        Ok(bytes) => self.wire.out.extend(bytes),
+                        Err(error) => return self.fail(turn, &error.to_string()),
+                    }
                     self.stage = Stage::Ending;
                     return Some(turn.now);
                 }
@@ -225,36 +223,25 @@ impl StateletsOut {
             return None;
         }
         let delay = Duration::from_micros(options.statelet_delay_us.into());
-        let Some(st_q_out) = &mut self.st_q_out else { return None };
-        let there = st_q_out.slots();
-        let due = self.flushing || self.waiting_since.is_some_and(|since| turn.now - since >= delay);
-        let send = if due { there } else { there - there % SEGMENT_BYTES };
-        if send > 0 {
-            let mut bytes = vec![0; send];
-            if st_q_out.pop_entire_slice(&mut bytes).is_err() {
-                return self.fail(turn, "st_q_out has less than it said");
+        let due = self.waiting_since.is_some_and(|since| turn.now - since >= delay);
+        let Some(pump) = &mut self.pump else { return None };
+        match pump.step(|| Ok::<_, PumpError>(self.flushing), due) {
+            Ok(Step::Send(bytes, more)) => {
+                self.wire.out = bytes.to_vec();
+                self.waiting_since = more.then_some(turn.now);
+                return Some(turn.now);
             }
-            let mut input = &bytes[..];
-            while let Ok(Some(_)) = self.decoder.decode(&mut input) {}
-            self.segments += send.div_ceil(SEGMENT_BYTES) as u64;
-            self.waiting_since = (there > send).then_some(turn.now);
-            self.wire.out = bytes;
-            return Some(turn.now);
-        }
-        if self.flushing {
-            let tally = self.decoder.tally();
-            let totals = StateletTotals {
-                records: tally.records(),
-                value_bytes: tally.value_bytes(),
-                bytes: tally.bytes(),
-                segments: self.segments,
-            };
-            self.stage = Stage::Flushed;
-            turn.news.push(News::Event(StreamEvent::Flushed { end: tally.end(), totals }));
-            return None;
-        }
-        if there > 0 {
-            self.waiting_since.get_or_insert(turn.now);
+            Ok(Step::Flushed(end, totals)) => {
+                self.stage = Stage::Flushed;
+                turn.news.push(News::Event(StreamEvent::Flushed { end, totals }));
+                return None;
+            }
+            Ok(Step::Wait(true)) => _ = self.waiting_since.get_or_insert(turn.now),
+            Ok(Step::Wait(false)) => {}
+            Err(error) => {
+                let reason = error.to_string();
+                return self.fail(turn, &reason);
+            }
         }
         Some(turn.now + (delay / 2).clamp(Duration::from_micros(200), Duration::from_millis(2)))
     }

@@ -177,8 +177,10 @@ fn amounts(outcome: &Outcome) -> Table {
         table.add_row(["  of them filler".into(), grouped(snapshot.filler_bytes)]);
         table.add_row(["snapshot chunks".into(), grouped(snapshot.chunks)]);
         table.add_row(["table entries".into(), grouped(snapshot.entries)]);
-        table.add_row(["statelets".into(), grouped(report.statelets.records)]);
-        table.add_row(["statelet bytes".into(), grouped(report.statelets.bytes)]);
+        table.add_row(["statelets".into(), grouped(report.announced.records)]);
+        table.add_row(["statelet bytes".into(), grouped(report.announced.bytes)]);
+        table.add_row(["  after merging".into(), grouped(report.statelets.bytes)]);
+        table.add_row(["  on the stream".into(), grouped(report.statelets.stream_bytes)]);
     }
     let sigma = |value: Option<f64>| value.map_or_else(|| "unknown".into(), |sigma| format!("{sigma:.4}"));
     table.add_row(["statelet factor σ, values alone".into(), sigma(migration.sigma_payload)]);

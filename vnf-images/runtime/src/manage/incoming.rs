@@ -9,6 +9,7 @@ use slim_core::nf::{NetworkFunction, ShardId};
 use slim_core::protocol::MigrationId;
 use slim_core::protocol::control::QueueStatus;
 use slim_core::protocol::stream::StreamRole;
+use slim_core::statelet::Intake;
 use slim_trust::Channel;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -38,14 +39,15 @@ impl<F: NetworkFunction> Incoming<F> {
         }
     }
 
-    /// Reads statelets from `stream` into `st_q_in`.
-    pub fn accept_statelets(&mut self, stream: Channel) {
+    /// Reads statelets from `stream`, which is compressed or not, into `st_q_in`.
+    pub fn accept_statelets(&mut self, stream: Channel, compressed: bool) {
         let (sender, acknowledge) = mpsc::channel();
         self.acknowledge = Some(sender);
         let st_q_in = Arc::clone(&self.st_q_in);
         let started = self.session.register(stream.tcp()).and_then(|()| {
-            self.session
-                .spawn("statelets-in", 0, move |session| statelets_in::run(session, stream, &st_q_in, &acknowledge))
+            self.session.spawn("statelets-in", 0, move |session| {
+                statelets_in::run(session, stream, Intake::new(compressed), &st_q_in, &acknowledge);
+            })
         });
         if let Err(error) = started {
             self.session.lost(StreamRole::Statelets, error);

@@ -351,7 +351,7 @@ impl<F: NetworkFunction> Manager<F> {
         let shard = self.ready.shards.get_mut(usize::from(handshake.shard.0));
         match (opening.answer(reply), shard) {
             (Ok(Some(stream)), Some(shard)) => {
-                if let Err(error) = shard.accept(handshake.migration, handshake.role, stream, &means) {
+                if let Err(error) = shard.accept(&handshake, stream, &means) {
                     let event = StreamEvent::Lost(handshake.role, error.to_string().into());
                     self.event(Event::Stream { shard: handshake.shard, event });
                 }
@@ -415,7 +415,7 @@ impl<F: NetworkFunction> Manager<F> {
         let limits = &self.ready.instance.limits;
         Some(SourceMeans {
             handshakes: [StreamRole::Statelets, StreamRole::Snapshot].map(|role| source.handshake(*shard, role)),
-            streams: StreamOptions::new(
+            streams: StreamOptions::new::<F>(
                 parameters.destination,
                 &self.ready.instance.security,
                 limits,

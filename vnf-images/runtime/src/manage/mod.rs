@@ -19,7 +19,6 @@ mod incoming;
 mod manager;
 pub mod net;
 mod outgoing;
-mod pump;
 mod session;
 mod shard;
 mod snapshot_out;

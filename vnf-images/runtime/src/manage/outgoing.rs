@@ -4,11 +4,11 @@ use super::inbox::{Sender, SessionId};
 use super::session::Session;
 use super::{net, snapshot_out, statelets_out};
 use crate::config::Limits;
-use slim_core::nf::ShardId;
+use slim_core::nf::{NetworkFunction, ShardId};
 use slim_core::protocol::control::StartOptions;
 use slim_core::protocol::stream::{Handshake, REPLY_LEN, StreamRole, decode_reply};
 use slim_core::protocol::{MigrationId, Name};
-use slim_core::statelet::End;
+use slim_core::statelet::{End, PumpOptions};
 use slim_core::vei::StreamEvent;
 use slim_core::vei::lcore::Frozen;
 use slim_trust::{Channel, Expected, Refused, Role, Security};
@@ -66,21 +66,26 @@ pub struct StreamOptions {
     pub security: Security,
     /// Send buffer of each stream.
     pub buffer_bytes: usize,
-    /// Statelets fill this many bytes before they are sent,
-    pub segment_bytes: usize,
-    /// unless they have waited for this long.
+    /// How statelets become a stream.
+    pub pump: PumpOptions,
+    /// The longest they wait for that.
     pub delay: Duration,
 }
 
 impl StreamOptions {
     /// The options of a migration within the limits of the instance.
-    pub fn new(destination: SocketAddr, security: &Security, limits: &Limits, options: &StartOptions) -> Self {
+    pub fn new<N: NetworkFunction>(
+        destination: SocketAddr,
+        security: &Security,
+        limits: &Limits,
+        options: &StartOptions,
+    ) -> Self {
         Self {
             destination,
             destination_name: options.destination.clone(),
             security: security.clone(),
             buffer_bytes: limits.stream_buffer_bytes,
-            segment_bytes: limits.statelet_segment_bytes,
+            pump: PumpOptions::new::<N>(limits.statelet_segment_bytes, options.coalesce, options.compress),
             delay: Duration::from_micros(options.statelet_delay_us.min(1_000_000).into()),
         }
     }

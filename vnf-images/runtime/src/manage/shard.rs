@@ -6,7 +6,6 @@ use super::outgoing::{Outgoing, SnapshotTask, StateletTask, StreamOptions};
 use crate::config::Limits;
 use crate::dataplane::{LcoreHandle, Unresponsive};
 use slim_core::nf::{ConfigError, NetworkFunction, Shard};
-use slim_core::protocol::MigrationId;
 use slim_core::protocol::control::{QueueStatus, StartOptions};
 use slim_core::protocol::stream::{Handshake, StreamRole};
 use slim_core::vei::lcore::{Command, Frozen};
@@ -172,26 +171,25 @@ impl<F: NetworkFunction> ManagedShard<F> {
     /// Reads a stream whose handshake was accepted.
     pub fn accept(
         &mut self,
-        migration: MigrationId,
-        role: StreamRole,
+        handshake: &Handshake,
         stream: Channel,
         means: &Means<'_, F>,
     ) -> Result<(), CarryOutError> {
-        let nf = match role {
+        let nf = match handshake.role {
             StreamRole::Statelets => None,
             StreamRole::Snapshot => Some(self.fresh(means.config)?),
         };
         if let Streams::None = self.streams {
             let session = self.next_session();
             let inbox = means.inbox.clone();
-            let streams = Incoming::new(self.shard.id, session, migration, inbox, means.limits.st_q_in_bytes);
+            let streams = Incoming::new(self.shard.id, session, handshake.migration, inbox, means.limits.st_q_in_bytes);
             self.streams = Streams::Incoming(streams);
         }
         let Streams::Incoming(streams) = &mut self.streams else {
             return Err(CarryOutError::Order("accept a stream"));
         };
         match nf {
-            None => streams.accept_statelets(stream),
+            None => streams.accept_statelets(stream, handshake.compressed),
             Some(nf) => streams.accept_snapshot(stream, nf),
         }
         Ok(())

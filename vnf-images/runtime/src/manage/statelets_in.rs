@@ -4,9 +4,8 @@ use super::incoming::TakenOver;
 use super::session::Session;
 use super::st_q_in::{Ended, PushError, StQIn};
 use slim_core::protocol::FailureCode;
-use slim_core::protocol::control::StateletTotals;
 use slim_core::protocol::stream::{StreamRole, encode_taken_over};
-use slim_core::statelet::{DecodeError, Decoder, Record, encode};
+use slim_core::statelet::{Intake, IntakeError};
 use slim_core::vei::StreamEvent;
 use slim_trust::Channel;
 use std::io::{self, Read, Write};
@@ -25,7 +24,7 @@ enum Ending {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
-    Decode(#[from] DecodeError),
+    Intake(#[from] IntakeError),
     #[error("{0}")]
     Queue(#[from] PushError),
 }
@@ -34,10 +33,11 @@ enum Ending {
 pub fn run<F: Send + 'static>(
     session: &Session<F>,
     mut stream: Channel,
+    mut intake: Intake,
     st_q_in: &StQIn,
     acknowledge: &Receiver<TakenOver>,
 ) {
-    match read(&mut stream, st_q_in) {
+    match read(&mut stream, &mut intake, st_q_in) {
         Ok(()) => {}
         Err(reason) => return fail(session, &reason),
     }
@@ -55,8 +55,7 @@ pub fn run<F: Send + 'static>(
     let _ = stream.read(&mut [0]);
 }
 
-fn read(stream: &mut Channel, st_q_in: &StQIn) -> Result<(), Ending> {
-    let mut decoder = Decoder::new();
+fn read(stream: &mut Channel, intake: &mut Intake, st_q_in: &StQIn) -> Result<(), Ending> {
     let mut buffer = vec![0; READ_MAX];
     // Statelets that have arrived whole; they enter the queue together.
     let mut whole = Vec::with_capacity(READ_MAX);
@@ -67,47 +66,37 @@ fn read(stream: &mut Channel, st_q_in: &StQIn) -> Result<(), Ending> {
             Err(error) => return Err(error.into()),
         };
         if len == 0 {
-            decoder.finish()?;
+            intake.finish()?;
         }
         let mut input = &buffer[..len];
         let mut records = 0;
-        let mut end = None;
-        while let Some(record) = decoder.decode(&mut input)? {
-            match record {
-                Record::Statelet { statelet_type, value } => {
-                    // Both came out of a record, so they fit into one.
-                    if encode(statelet_type, value, &mut whole).is_ok() {
-                        records += 1;
-                    }
-                }
-                Record::End(record) => end = Some(record),
+        while let Some(more) = intake.receive(&mut input, &mut whole)? {
+            records += more;
+            if whole.len() >= READ_MAX {
+                st_q_in.push(std::mem::take(&mut records), &whole)?;
+                whole.clear();
             }
         }
         if !whole.is_empty() {
             st_q_in.push(records, &whole)?;
             whole.clear();
         }
-        if let Some(end) = end {
-            st_q_in.end(Ended { end, received: decoder.tally().end(), totals: totals(&decoder) });
+        if let Some(end) = intake.end() {
+            st_q_in.end(Ended { end, received: intake.received(), totals: intake.totals() });
             return Ok(());
         }
     }
 }
 
-fn totals(decoder: &Decoder) -> StateletTotals {
-    let tally = decoder.tally();
-    StateletTotals { records: tally.records(), value_bytes: tally.value_bytes(), bytes: tally.bytes(), segments: 0 }
-}
-
 fn fail<F: Send + 'static>(session: &Session<F>, reason: &Ending) {
     let code = match reason {
-        Ending::Io(_) | Ending::Decode(DecodeError::NoEnd(_)) => return session.lost(StreamRole::Statelets, reason),
-        Ending::Decode(DecodeError::Count { .. } | DecodeError::Checksum { .. }) => FailureCode::EndMismatch,
-        Ending::Decode(DecodeError::Reserved(_) | DecodeError::EndLength(_) | DecodeError::AfterEnd) => {
-            FailureCode::StreamCorrupt
-        }
+        Ending::Io(_) => FailureCode::StreamLost,
+        Ending::Intake(error) => error.code(),
         Ending::Queue(PushError::Full) => FailureCode::StateletBacklog,
         Ending::Queue(PushError::Closed) => return,
     };
-    session.event(StreamEvent::Rejected(code, reason.to_string().into()));
+    match code {
+        FailureCode::StreamLost => session.lost(StreamRole::Statelets, reason),
+        code => session.event(StreamEvent::Rejected(code, reason.to_string().into())),
+    }
 }

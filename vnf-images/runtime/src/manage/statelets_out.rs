@@ -1,14 +1,13 @@
 //! The statelet thread of the source (T1): from `st_q_out` to the statelet stream.
 //!
-//! It fills a segment before it sends, unless the oldest statelet has waited long enough. It polls `st_q_out`, for the
+//! What waits for what, and is sent when, a [`Pump`] decides. It polls `st_q_out`, for the
 //! lcore must not spend a system call on waking it, and only while a migration lasts.
 
 use super::outgoing::{StateletTask, StreamOptions};
-use super::pump::{Pump, PumpError, Step};
 use super::session::Session;
 use slim_core::protocol::control::StateletTotals;
 use slim_core::protocol::stream::{StreamRole, TAKEN_OVER_LEN, check_taken_over};
-use slim_core::statelet::End;
+use slim_core::statelet::{End, Pump, PumpError, Step};
 use slim_core::vei::StreamEvent;
 use slim_trust::Channel;
 use std::io::{self, Read, Write};
@@ -58,12 +57,13 @@ fn statelets<F: Send + 'static>(
     let StateletTask::Pump(st_q_out) = next_task(stream, tasks)? else {
         return Err(Ended::Malformed("told to end before the begin".into()));
     };
-    let (end, totals) = pump(stream, tasks, st_q_out, options)?;
+    let mut pump = Pump::new(st_q_out, options.pump);
+    let (end, totals) = send(stream, tasks, &mut pump, options.delay)?;
     session.event(StreamEvent::Flushed { end, totals });
     let StateletTask::End(end) = next_task(stream, tasks)? else {
         return Err(Ended::Malformed("told to go on after the end".into()));
     };
-    stream.write_all(&end.encode())?;
+    stream.write_all(pump.end(end)?)?;
     let mut answer = [0; TAKEN_OVER_LEN];
     stream.read_exact(&mut answer)?;
     check_taken_over(&answer, session.migration()).map_err(|error| Ended::Malformed(error.to_string()))
@@ -81,18 +81,17 @@ fn next_task(stream: &Channel, tasks: &Receiver<StateletTask>) -> Result<Statele
 }
 
 /// Sends statelets until it is told to flush and `st_q_out` is empty.
-fn pump(
+fn send(
     stream: &mut Channel,
     tasks: &Receiver<StateletTask>,
-    st_q_out: rtrb::Consumer<u8>,
-    options: &StreamOptions,
+    pump: &mut Pump,
+    delay: Duration,
 ) -> Result<(End, StateletTotals), Ended> {
-    let pause = (options.delay / 2).clamp(Duration::from_micros(50), Duration::from_millis(1));
-    let mut pump = Pump::new(st_q_out, options.segment_bytes);
+    let pause = (delay / 2).clamp(Duration::from_micros(50), Duration::from_millis(1));
     let mut waiting_since: Option<Instant> = None;
     let mut looked = Instant::now();
     loop {
-        let due = waiting_since.is_some_and(|since| since.elapsed() >= options.delay);
+        let due = waiting_since.is_some_and(|since| since.elapsed() >= delay);
         match pump.step(|| is_to_flush(tasks), due)? {
             Step::Send(bytes, more) => {
                 stream.write_all(bytes)?;

@@ -79,6 +79,7 @@ pub fn handshake(migration: MigrationId, role: StreamRole) -> Handshake {
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,
         role,
+        compressed: false,
         shard: ShardId(0),
         shards: 1,
         schema: Schema(1),
