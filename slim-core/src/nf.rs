@@ -190,10 +190,19 @@ pub trait NetworkFunction: Send + Sized + 'static {
         mergeable
     }
 
-    /// Called once at take-over, after the last statelet, before the first packet: `now` is the new host's clock.
+    /// Called at take-over, after the last statelet, before the first packet: `now` is the new host's clock.
     ///
     /// State that holds instants of the old host's clock is rebased here. Must not change the digest.
     fn take_over(&mut self, now: Instant);
+
+    /// From here on its sense of time and its random choices are those of any other instance that has the same state
+    /// and is aligned to the same: the same packets at the same times lead both to the same state.
+    ///
+    /// Only the mode `duplicate` needs that, which has packets processed twice. A network function that makes random
+    /// choices which become state has to follow `seed` here. Must not change the digest.
+    fn align(&mut self, now: Instant, _seed: u64) {
+        self.take_over(now);
+    }
 
     /// Calls `f` for each part of the state, always all of them in the same order.
     fn for_each_state(&mut self, f: &mut dyn FnMut(&mut dyn StateItem));

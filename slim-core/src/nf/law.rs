@@ -10,6 +10,7 @@
 //! | follower | the source's statelets alone |
 //! | coalesced | the same, merged where the network function allows it; compared when a buffer of them has been applied |
 //! | restored | a snapshot of the source taken on the way, and the statelets since |
+//! | duplicate | the same snapshot, then the packets, as in the mode `duplicate`, and the statelets between them |
 //!
 //! Source and silent must besides send the same. The restored instance gets the snapshot as a migration does, through
 //! [`SnapshotWriter`] and [`SnapshotReader`], written only after the source has gone on, so that a snapshot that is
@@ -18,12 +19,14 @@
 //! Each instance is created with another seed, except source and silent, which must make the same choices.
 
 use super::testing::{Statelet, TestEnvironment};
-use super::{ConfigError, InstallError, NetworkFunction, PortId, Shard, Verdict};
+use super::{ConfigError, Environment, InstallError, NetworkFunction, PortId, Shard, Verdict};
 use crate::packet::OwnedPacket;
+use crate::protocol::Mode;
 use crate::snapshot::{self, SnapshotError, SnapshotReader, SnapshotWriter, WriteError};
-use crate::statelet::{Coalescer, Decoder, Record, Sigma};
+use crate::statelet::{Align, Coalescer, Decoder, Duplicate, Record, Sigma, TYPE_ALIGN, TYPE_PACKET};
 use crate::table::FrozenItem;
 use crate::time::{Duration, Instant};
+use crate::vei::Installer;
 
 /// One step: time passes, then a packet may arrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,8 @@ pub enum Instance {
     Restored,
     /// As `Restored`, after its take-over.
     TakenOver,
+    /// Got a snapshot and the packets since.
+    Duplicate,
 }
 
 /// How a network function breaks the law.
@@ -220,7 +225,41 @@ pub fn check_with_snapshots<N: NetworkFunction>(
         }
     }
     report.statelets_merged = coalescer.merged();
+    snapshots.iter().try_for_each(|&begin| check_duplicates::<N>(config, steps, begin))?;
     Ok(report)
+}
+
+/// Runs `steps` once more; from `begin` on another instance gets what the mode `duplicate` tells it.
+fn check_duplicates<N: NetworkFunction>(config: &N::Config, steps: &[Step], begin: usize) -> Result<(), Violation> {
+    let create = |seed| N::new(config, Shard::ONLY, seed).map_err(Violation::Config);
+    let (mut source, mut env) = (create(1)?, TestEnvironment::new(Instant::from_millis(1_000_000)));
+    steps.iter().take(begin).for_each(|step| drop(run_step(&mut source, &mut env, step)));
+    env.take_statelets();
+
+    let mut duplicate = restore(create(5)?, begin, snapshot::freeze(&mut source))?;
+    let mut installer = Installer::new(Mode::Duplicate, 5);
+    let mut apply = |nf: &mut N, step: usize, statelet_type: u16, value: &[u8]| {
+        let violation = |error| Violation::Install { step, statelet_type, error };
+        installer.install(nf, statelet_type, value).map_err(violation)
+    };
+    let align = Align { now: env.now(), seed: 6 };
+    source.align(align.now, align.seed);
+    apply(&mut duplicate, begin, TYPE_ALIGN, &align.encode_value())?;
+    for (number, step) in steps.iter().enumerate().skip(begin) {
+        let_time_pass(&mut source, &mut env, step);
+        for Statelet { statelet_type, value } in env.take_statelets() {
+            apply(&mut duplicate, number, statelet_type, &value)?;
+        }
+        if let Some((port, frame)) = &step.packet {
+            let value = [&Duplicate::encode_head(env.now(), *port)[..], frame].concat();
+            apply(&mut duplicate, number, TYPE_PACKET, &value)?;
+            take_packet(&mut source, &mut env, *port, frame);
+            env.take_statelets();
+        }
+        let outcome = Outcome { statelets: Vec::new(), state: digests(&mut source) };
+        compare(&mut duplicate, number, Instance::Duplicate, &outcome)?;
+    }
+    Ok(())
 }
 
 /// The statelets in a buffer of whole ones.
@@ -241,13 +280,26 @@ struct Sent {
     emitted: Vec<(PortId, Vec<u8>)>,
 }
 
-fn run_step<N: NetworkFunction>(nf: &mut N, env: &mut TestEnvironment, step: &Step) -> Sent {
+fn let_time_pass<N: NetworkFunction>(nf: &mut N, env: &mut TestEnvironment, step: &Step) {
     env.advance(step.pause);
     nf.tick(env);
+}
+
+fn take_packet<N: NetworkFunction>(
+    nf: &mut N,
+    env: &mut TestEnvironment,
+    port: PortId,
+    frame: &[u8],
+) -> (Verdict, OwnedPacket) {
+    let mut packet = OwnedPacket::from(frame);
+    (nf.process(env, port, &mut packet), packet)
+}
+
+fn run_step<N: NetworkFunction>(nf: &mut N, env: &mut TestEnvironment, step: &Step) -> Sent {
+    let_time_pass(nf, env, step);
     let mut sent = Sent { verdict: None, packet: None, emitted: Vec::new() };
     if let Some((port, frame)) = &step.packet {
-        let mut packet = OwnedPacket::from(&frame[..]);
-        let verdict = nf.process(env, *port, &mut packet);
+        let (verdict, packet) = take_packet(nf, env, *port, frame);
         sent.verdict = Some(verdict);
         // What becomes of the bytes of a packet that is not sent is nobody's concern.
         sent.packet = matches!(verdict, Verdict::Transmit(_)).then_some(packet);

@@ -42,6 +42,12 @@ impl OwnedPacket {
         Self(frame)
     }
 
+    /// Makes it a copy of `frame`.
+    pub fn assign(&mut self, frame: &[u8]) {
+        self.0.clear();
+        self.0.extend_from_slice(frame);
+    }
+
     /// The frame itself.
     pub fn into_inner(self) -> Vec<u8> {
         self.0

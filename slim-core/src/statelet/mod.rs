@@ -7,14 +7,15 @@
 //! └──────┴──────┴──────────────────┘
 //! ```
 //!
-//! Types from [`TYPE_RESERVED`] upwards belong to the stream. The only one in use ends it, see [`End`]; a stream that
-//! stops without it has failed. The sender keeps a [`Tally`] of what it sends, the [`Decoder`] keeps its own and
+//! Types from [`TYPE_RESERVED`] upwards belong to the stream. One ends it, see [`End`]; a stream that stops without it
+//! has failed. Two are for the mode `duplicate`, see [`Duplicate`] and [`Align`]. The sender keeps a [`Tally`] of what it sends, the [`Decoder`] keeps its own and
 //! compares the two at the end. Before they are sent, statelets may be [merged](Coalescer) and their
 //! bytes [compressed](Compressor). A [`Pump`] does all that at the source, an [`Intake`] undoes it at the destination.
 
 mod coalesce;
 mod compress;
 mod decode;
+mod duplicate;
 mod encode;
 mod intake;
 mod pump;
@@ -23,6 +24,7 @@ mod sigma;
 pub use coalesce::{Coalesce, Coalescer, Coalescing};
 pub use compress::{CompressionError, Compressor, Decompressor};
 pub use decode::{DecodeError, Decoder, Record};
+pub use duplicate::{Align, Duplicate, TYPE_ALIGN, TYPE_PACKET};
 pub use encode::{EncodeError, End, HEADER_LEN, Tally, encode, encode_into, encoded_len, header};
 pub use intake::{Intake, IntakeError};
 pub use pump::{Pump, PumpError, PumpOptions, Push, Step};

@@ -10,7 +10,7 @@ use crate::protocol::control::{
 };
 use crate::protocol::inband::Drain;
 use crate::protocol::stream::{End, Rejection, StreamRole};
-use crate::protocol::{Digest, FailureCode, MigrationId, MigrationPhase, Text};
+use crate::protocol::{Digest, FailureCode, MigrationId, MigrationPhase, Mode, Text};
 
 /// Something the driver has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Action {
 /// | command to an lcore | the lcore then | and answers |
 /// | --- | --- | --- |
 /// | `Activate` | gets a network function with empty state and processes packets | |
-/// | `Freeze` | between two bursts, in one step: freezes all state and sets `upd_enable`; hands the frozen items to the snapshot sender | `Frozen` |
+/// | `Freeze` | between two bursts, in one step: freezes all state and sets `upd_enable`; hands the frozen items to the snapshot sender; announces statelets, or whole packets, or drops packets from then on, by the [`Mode`] | `Frozen` |
 /// | `Stop` | goes on until a poll of every receive queue finds it empty, transmits what it holds, stops processing, clears `upd_enable`, freezes once more for the digest; later arrivals go to `pkt_q` | `Stopped` |
 /// | `Resume` | clears `upd_enable`, lets go of frozen state, processes `pkt_q` in order, then what arrives | `Resumed` |
 /// | `Release` | hands back `pkt_q` and whatever still arrives | |
@@ -57,7 +57,7 @@ pub enum LcoreCommand {
     /// Process packets with empty state.
     Activate,
     /// Freeze and set `upd_enable`, in one step between two bursts.
-    Freeze,
+    Freeze(Mode),
     /// Process what has arrived, transmit it, and stop.
     Stop,
     /// Process packets as before the migration.

@@ -11,7 +11,7 @@ use crate::nf::ShardId;
 use crate::protocol::control::{Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationStatus};
 use crate::protocol::inband::Drain;
 use crate::protocol::stream::{Handshake, HandshakeReply, Rejection, StreamRole};
-use crate::protocol::{DestinationPhase, Digest, Failure, FailureCode, MigrationPhase, Nonce, PathSet, Text};
+use crate::protocol::{DestinationPhase, Digest, Failure, FailureCode, MigrationPhase, Mode, Nonce, PathSet, Text};
 use crate::time::{Duration, Instant};
 use alloc::format;
 use alloc::vec::Vec;
@@ -38,6 +38,9 @@ use alloc::vec::Vec;
 ///
 /// Statelets may arrive at any time once their stream is accepted; the driver keeps them in `st_q_in` until told to apply
 /// them, which is after the snapshot of their shard has been installed (§IV-C).
+///
+/// In the mode `buffer` the redirect is wanted as soon as all streams are accepted; all that follows happens while
+/// packets wait in `pkt_q`.
 ///
 /// Order of calls: as for [`Source`](super::Source); [`accept`](Self::accept) answers each handshake.
 ///
@@ -370,15 +373,17 @@ impl Destination {
                 Stage::Reversible(Reversible::Armed)
                     if self.all(|shard| shard.statelets_accepted && shard.snapshot_accepted) =>
                 {
-                    self.enter(now, Stage::Reversible(Reversible::Installing));
+                    if self.parameters.options.mode == Mode::Buffer {
+                        self.want_redirect(now);
+                    } else {
+                        self.enter(now, Stage::Reversible(Reversible::Installing));
+                    }
                 }
                 Stage::Reversible(Reversible::Installing) if self.all(|shard| shard.snapshot.is_some()) => {
                     self.enter(now, Stage::Reversible(Reversible::Synchronising));
                 }
                 Stage::Reversible(Reversible::Synchronising) if self.all(|shard| shard.underrun) => {
-                    self.enter(now, Stage::Reversible(Reversible::Redirecting));
-                    let migration = self.parameters.migration;
-                    self.proceedings.notify(InstanceEvent::RedirectWanted { migration });
+                    self.want_redirect(now);
                 }
                 Stage::Reversible(Reversible::Redirecting) if self.all(Shard::is_complete) => {
                     self.take_over(now);
@@ -397,6 +402,12 @@ impl Destination {
                 Stage::Reversible(_) | Stage::Committed(_) | Stage::Failed(_) => return,
             }
         }
+    }
+
+    fn want_redirect(&mut self, now: Instant) {
+        self.enter(now, Stage::Reversible(Reversible::Redirecting));
+        let migration = self.parameters.migration;
+        self.proceedings.notify(InstanceEvent::RedirectWanted { migration });
     }
 
     /// The commit point: every statelet the source ever announced has been applied.
@@ -468,7 +479,18 @@ impl Destination {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        self.parameters.options.timeouts.of(self.phase())
+        let timeouts = &self.parameters.options.timeouts;
+        match (self.phase(), self.parameters.options.mode) {
+            // Everything else happens after the redirect.
+            (phase @ DestinationPhase::Redirecting, Mode::Buffer) => [
+                timeouts.of(DestinationPhase::Installing),
+                timeouts.of(DestinationPhase::Synchronising),
+                timeouts.of(phase),
+            ]
+            .into_iter()
+            .sum(),
+            (phase, _) => timeouts.of(phase),
+        }
     }
 
     fn all(&self, condition: impl Fn(&Shard) -> bool) -> bool {

@@ -24,6 +24,7 @@
 
 mod action;
 mod destination;
+mod installer;
 mod instance;
 pub mod lcore;
 mod parameters;
@@ -33,6 +34,7 @@ mod source;
 
 pub use action::{Action, Event, LcoreCommand, LcoreEvent, LcoreTotals, StreamCommand, StreamEvent, VeiError};
 pub use destination::Destination;
+pub use installer::Installer;
 pub use instance::{Handled, Identity, Instance, compare};
 pub use parameters::{DestinationParameters, SourceParameters};
 pub use pkt_q::{Full, PacketQueue};

@@ -389,7 +389,7 @@ impl Source {
                     if self.all(|shard| shard.statelets_accepted && shard.snapshot_accepted) =>
                 {
                     self.enter(now, Stage::Reversible(Reversible::Freezing));
-                    self.proceedings.lcores(LcoreCommand::Freeze);
+                    self.proceedings.lcores(LcoreCommand::Freeze(self.parameters.options.mode));
                 }
                 Stage::Reversible(Reversible::Freezing) if self.all(|shard| shard.frozen) => {
                     self.enter(now, Stage::Reversible(Reversible::Transferring));

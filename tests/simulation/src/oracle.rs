@@ -200,6 +200,13 @@ impl<N: NetworkFunction> Oracle<N> {
         self.compare(shard.id, digest, "after the reference was made anew")
     }
 
+    /// The holder's sense of time and random choices are aligned: so are the reference's.
+    pub(crate) fn align(&mut self, now: Instant, shard: ShardId, seed: u64) {
+        if let Some(reference) = self.references.get_mut(usize::from(shard.0)) {
+            reference.align(now, seed);
+        }
+    }
+
     /// The state of a shard must be the reference's.
     pub(crate) fn compare(&mut self, shard: ShardId, digest: u128, when: &str) -> Verdictful {
         if self.state_lost {

@@ -15,6 +15,8 @@ pub(crate) enum Entry {
     Processed { port: PortId, before: Vec<u8>, verdict: Verdict, after: Vec<u8> },
     /// Let time pass.
     Ticked,
+    /// Aligned it, with the destination that processes its packets too.
+    Aligned { seed: u64 },
     /// Took it over with this state.
     TakenOver { digest: u128 },
 }
@@ -74,6 +76,11 @@ impl<N: NetworkFunction> NetworkFunction for Watched<N> {
     fn take_over(&mut self, now: Instant) {
         self.0.take_over(now);
         write(Entry::TakenOver { digest: snapshot::digest(&snapshot::freeze(&mut self.0)) });
+    }
+
+    fn align(&mut self, now: Instant, seed: u64) {
+        self.0.align(now, seed);
+        write(Entry::Aligned { seed });
     }
 
     fn for_each_state(&mut self, f: &mut dyn FnMut(&mut dyn StateItem)) {

@@ -221,6 +221,11 @@ impl NetworkFunction for Nat {
         self.sweep.request();
     }
 
+    fn align(&mut self, now: Instant, seed: u64) {
+        self.take_over(now);
+        self.state.reseed_ports(seed);
+    }
+
     fn for_each_state(&mut self, f: &mut dyn FnMut(&mut dyn StateItem)) {
         self.state.for_each(f);
     }

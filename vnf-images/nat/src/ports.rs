@@ -188,6 +188,11 @@ impl PortAllocator {
         self.udp.used() + self.tcp.used() + self.icmp.used()
     }
 
+    /// Lets random choices follow from `seed`.
+    pub fn reseed(&mut self, seed: u64) {
+        (self.seed, self.choices) = (seed, 0);
+    }
+
     /// A random free port; it stays free until it is taken. `None` if none is.
     pub fn pick(&mut self, protocol: Protocol) -> Option<u16> {
         // SipHash of a counter is a pseudo-random function: ports seen so far do not tell the next.

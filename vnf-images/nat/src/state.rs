@@ -86,13 +86,20 @@ pub(crate) struct State {
     foreign_bindings: usize,
 }
 
+/// Which of the keys is the one for the choice of ports.
+const PORTS_KEY: u64 = 5;
+
+/// Odd multiples of a constant: one seed, but another key for each use.
+const fn key(seed: u64, n: u64) -> u64 {
+    seed ^ (2 * n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 impl State {
     /// Empty state. `seed` keys hash tables and the choice of ports.
     pub(crate) fn new(config: &Config, shard: Shard, seed: u64) -> Result<Self, ConfigError> {
         let ports = config.port_range(shard)?;
         let (sessions_max, mappings_max) = (config.sessions_max as usize, config.mappings_max(ports) as usize);
-        // Odd multiples of a constant: one seed, but another key for each table.
-        let key = |n: u64| seed ^ (2 * n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let key = |n| key(seed, n);
         Ok(Self {
             settings: Settings::new(config, shard)?,
             networks: Side::ALL.map(|side| config.address(side)),
@@ -107,9 +114,14 @@ impl State {
             syns: SmallTable::with_capacity("syns", SYNS_MAX),
             hosts: SegmentedTable::with_capacity("hosts", config.hosts_max as usize, key(3)),
             neighbours: SegmentedTable::with_capacity("neighbours", config.arp_entries_max as usize, key(4)),
-            ports: PortAllocator::new(ports, key(5)),
+            ports: PortAllocator::new(ports, key(PORTS_KEY)),
             foreign_bindings: 0,
         })
+    }
+
+    /// Lets the choice of ports follow from `seed`, as if the state had been made with it.
+    pub(crate) fn reseed_ports(&mut self, seed: u64) {
+        self.ports.reseed(key(seed, PORTS_KEY));
     }
 
     /// Every part of the state, in a fixed order.

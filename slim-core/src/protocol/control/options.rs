@@ -1,12 +1,14 @@
 //! What a migration can be told beyond its two ends.
 
-use crate::protocol::Name;
+use crate::protocol::{Mode, Name};
 use serde::{Deserialize, Serialize};
 
 /// Options of `prepare`, for `dst_inst`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PrepareOptions {
+    /// How the state is kept up to date; the same as the source's.
+    pub mode: Mode,
     /// The paper's *d*: the redirect is asked for at the first moment at most this many statelets are left in `st_q_in`.
     pub underrun_records: u64,
     /// The name of `src_inst`. Where peers are authenticated, nobody else may open the streams.
@@ -20,6 +22,8 @@ pub struct PrepareOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StartOptions {
+    /// How the state is kept up to date; the same as the destination's.
+    pub mode: Mode,
     /// Incompressible bytes added to the snapshot, discarded at the destination: a bigger state for measurements.
     pub filler_bytes: u64,
     /// The name of `dst_inst`. Where peers are authenticated, nobody else is given the state.
@@ -41,6 +45,7 @@ pub struct StartOptions {
 impl Default for StartOptions {
     fn default() -> Self {
         Self {
+            mode: Mode::default(),
             filler_bytes: 0,
             destination: None,
             statelet_delay_us: 10_000,

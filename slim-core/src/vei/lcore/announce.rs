@@ -5,8 +5,10 @@
 //! ```
 
 use crate::mutant::{self, Mutant};
+use crate::nf::PortId;
 use crate::protocol::control::{StateletTotals, WorkloadTotals};
-use crate::statelet::{HEADER_LEN, encode_into, header};
+use crate::statelet::{Align, Duplicate, HEADER_LEN, TYPE_ALIGN, TYPE_PACKET, encode_into, header};
+use crate::time::Instant;
 use crate::vei::LcoreTotals;
 
 /// Statelets up to this length are written in one piece.
@@ -27,6 +29,8 @@ pub struct StQOut {
 pub(super) struct Announce {
     /// The paper's `upd_enable`, a plain field in the lcore's cache.
     upd_enable: bool,
+    /// Packets are announced whole instead of what they change.
+    duplicating: bool,
     overflow: bool,
     st_q_out: Option<rtrb::Producer<u8>>,
     totals: LcoreTotals,
@@ -38,7 +42,7 @@ impl Announce {
     pub(super) const fn off() -> Self {
         let workload = WorkloadTotals { packets: 0, bytes: 0 };
         let totals = LcoreTotals { statelets: StateletTotals::ZERO, workload };
-        Self { upd_enable: false, overflow: false, st_q_out: None, totals, longest_bytes: 0 }
+        Self { upd_enable: false, duplicating: false, overflow: false, st_q_out: None, totals, longest_bytes: 0 }
     }
 
     /// Sets `upd_enable`: from now on statelets go to `st_q_out`.
@@ -46,9 +50,34 @@ impl Announce {
         *self = Self { upd_enable: true, st_q_out: Some(st_q_out), ..Self::off() };
     }
 
+    /// The same, but what goes to `st_q_out` are packets; and statelets of what happens between them.
+    pub(super) fn start_duplicating(&mut self, st_q_out: rtrb::Producer<u8>, align: Align) {
+        self.start(st_q_out);
+        self.announce(TYPE_ALIGN, &align.encode_value());
+        self.duplicating = true;
+    }
+
+    /// Writes a packet whole, if packets are announced. Returns whether that says all about it.
+    #[inline]
+    pub(super) fn duplicate(&mut self, now: Instant, port: PortId, frame: &[u8]) -> bool {
+        if self.duplicating && self.upd_enable {
+            self.write_packet(now, port, frame);
+        }
+        self.duplicating
+    }
+
+    #[cold]
+    fn write_packet(&mut self, now: Instant, port: PortId, frame: &[u8]) {
+        let Some(st_q_out) = &mut self.st_q_out else { return };
+        let head = Duplicate::encode_head(now, port);
+        let written = write_long(st_q_out, TYPE_PACKET, &[&head, frame]);
+        self.account(written, head.len() + frame.len());
+    }
+
     /// Clears `upd_enable` and lets go of `st_q_out`, whose reader then knows that nothing will follow.
     pub(super) fn stop(&mut self) -> LcoreTotals {
         self.upd_enable = false;
+        self.duplicating = false;
         self.overflow = false;
         self.st_q_out = None;
         core::mem::take(&mut self.totals)
@@ -73,8 +102,14 @@ impl Announce {
         let written = if value.len() <= INLINE {
             write_inline(st_q_out, statelet_type, value)
         } else {
-            write_long(st_q_out, statelet_type, value)
+            write_long(st_q_out, statelet_type, &[value])
         };
+        self.account(written, value.len());
+    }
+
+    /// Counts what was written, or notes that it could not be.
+    #[inline]
+    fn account(&mut self, written: Option<()>, value_len: usize) {
         if written.is_none() && mutant::is_active(Mutant::StateletLost) {
             return;
         }
@@ -84,8 +119,8 @@ impl Announce {
             return;
         }
         self.totals.statelets.records += 1;
-        self.totals.statelets.value_bytes += value.len() as u64;
-        self.totals.statelets.bytes += (HEADER_LEN + value.len()) as u64;
+        self.totals.statelets.value_bytes += value_len as u64;
+        self.totals.statelets.bytes += (HEADER_LEN + value_len) as u64;
     }
 
     /// Counts packets received while statelets are announced.
@@ -126,14 +161,15 @@ fn write_inline(st_q_out: &mut rtrb::Producer<u8>, statelet_type: u16, value: &[
 }
 
 #[cold]
-fn write_long(st_q_out: &mut rtrb::Producer<u8>, statelet_type: u16, value: &[u8]) -> Option<()> {
-    let len = u16::try_from(value.len()).ok()?;
-    if st_q_out.slots() < HEADER_LEN + value.len() {
+fn write_long(st_q_out: &mut rtrb::Producer<u8>, statelet_type: u16, value: &[&[u8]]) -> Option<()> {
+    let len: usize = value.iter().map(|part| part.len()).sum();
+    if st_q_out.slots() < HEADER_LEN + len {
         return None;
     }
+    let len = u16::try_from(len).ok()?;
     // The reader may see the header alone; it reads records only once they are complete.
     st_q_out.push_entire_slice(&header(statelet_type, len)).ok()?;
-    st_q_out.push_entire_slice(value).ok()
+    value.iter().try_for_each(|part| st_q_out.push_entire_slice(part).ok())
 }
 
 #[cfg(test)]

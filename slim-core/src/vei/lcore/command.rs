@@ -5,7 +5,7 @@
 //! installs statelets, or to the lcore, which processes packets, and it moves between them in these messages.
 
 use crate::nf::Gauge;
-use crate::protocol::MigrationId;
+use crate::protocol::{MigrationId, Mode};
 use crate::table::FrozenItem;
 use crate::vei::LcoreEvent;
 use alloc::boxed::Box;
@@ -14,12 +14,37 @@ use alloc::vec::Vec;
 /// The isolated state of one shard.
 pub type Frozen = Vec<Box<dyn FrozenItem>>;
 
+/// What an lcore says of the packets that it processes after the freeze.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announcing {
+    /// What changes state, in statelets.
+    Statelets,
+    /// The packets themselves, so that they can be processed once more; random choices follow from `seed`.
+    Packets {
+        /// A random number.
+        seed: u64,
+    },
+    /// Nothing, for it processes none: it drops them.
+    Nothing,
+}
+
+impl Announcing {
+    /// What goes with `mode`. `seed` is a random number.
+    pub const fn of(mode: Mode, seed: u64) -> Self {
+        match mode {
+            Mode::Statelet | Mode::Buffer => Self::Statelets,
+            Mode::Duplicate => Self::Packets { seed },
+            Mode::StopAndCopy => Self::Nothing,
+        }
+    }
+}
+
 /// A command to an lcore, carried out between two bursts.
 pub enum Command<F> {
     /// Process packets with this state.
     Activate(Box<F>),
-    /// Freeze, and announce statelets into this `st_q_out` from the same step on.
-    Freeze(rtrb::Producer<u8>),
+    /// Freeze, and announce into this `st_q_out` from the same step on.
+    Freeze(rtrb::Producer<u8>, Announcing),
     /// Process what has arrived, transmit it, and stop.
     Stop,
     /// Process packets as before the migration.

@@ -88,6 +88,8 @@ macro_rules! causes {
 causes! {
     /// The instance is idle: there is no state to process packets with.
     Idle = "idle",
+    /// The source has stopped before the switch redirects: mode `stop-and-copy`.
+    Halted = "halted",
     /// What lay in the receive rings when a destination was armed: from before, possibly seen by others.
     Stale = "stale",
     /// `pkt_q` was full.

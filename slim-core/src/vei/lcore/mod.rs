@@ -23,7 +23,7 @@ mod packets;
 mod tests;
 
 pub use announce::StQOut;
-pub use command::{Command, Frozen, Report};
+pub use command::{Announcing, Command, Frozen, Report};
 pub use io::{BURST, Burst, Cause, Counted, Io};
 
 use super::{LcoreEvent, PacketQueue};
@@ -31,6 +31,7 @@ use crate::mutant::{self, Mutant};
 use crate::nf::{NetworkFunction, PortId, Shard};
 use crate::protocol::MigrationId;
 use crate::protocol::control::{PktQTotals, QueueStatus};
+use crate::statelet::Align;
 use crate::time::{Duration, Instant};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -97,6 +98,8 @@ pub struct Lcore<F, I> {
     io: I,
     nf: Option<Box<F>>,
     mode: Mode,
+    /// Packets are neither processed nor queued, and time stands still: mode `stop-and-copy`.
+    halted: bool,
     announce: Announce,
     inband: Inband,
     pkt_q: PacketQueue,
@@ -115,6 +118,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             io,
             nf: None,
             mode: Mode::Drop(Cause::Idle),
+            halted: false,
             announce: Announce::off(),
             inband: Inband::new(shard),
             pkt_q: PacketQueue::new(pkt_q_bytes),
@@ -222,10 +226,10 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.replace(Some(nf));
                 self.mode = Mode::Process(Then::GoOn);
             }
-            Command::Freeze(st_q_out) => match self.freeze() {
+            Command::Freeze(st_q_out, announcing) => match self.freeze() {
                 Some(_) if mutant::is_active(Mutant::FreezeLate) => self.announce.start(st_q_out),
                 Some(frozen) => {
-                    self.announce.start(st_q_out);
+                    self.start(now, st_q_out, announcing);
                     self.frozen(frozen);
                 }
                 None => self.reports.push_back(Report::Impossible("freeze")),
@@ -235,6 +239,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 if !mutant::is_active(Mutant::UpdEnableLeftSet) {
                     self.announce.stop();
                 }
+                self.halted = false;
                 self.mode = Mode::Process(Then::Resumed);
             }
             Command::Release(migration) => {
@@ -280,6 +285,23 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
         }
     }
 
+    /// Begins to say what becomes of packets.
+    fn start(&mut self, now: Instant, st_q_out: rtrb::Producer<u8>, announcing: Announcing) {
+        match announcing {
+            Announcing::Statelets => self.announce.start(st_q_out),
+            Announcing::Packets { seed } => {
+                if let Some(nf) = &mut self.nf {
+                    nf.align(now, seed);
+                }
+                self.announce.start_duplicating(st_q_out, Align { now, seed });
+            }
+            Announcing::Nothing => {
+                self.announce.start(st_q_out);
+                self.halted = true;
+            }
+        }
+    }
+
     fn frozen(&mut self, frozen: Frozen) {
         self.reports.push_back(Report::Snapshot(frozen));
         self.event(LcoreEvent::Frozen);
@@ -301,6 +323,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
         if let Some(retired) = core::mem::replace(&mut self.nf, nf) {
             self.reports.push_back(Report::Retired(retired));
         }
+        self.halted = false;
     }
 
     fn event(&mut self, event: LcoreEvent) {

@@ -18,6 +18,8 @@ struct Env<'a, I> {
     now: Instant,
     announce: &'a mut Announce,
     io: &'a mut I,
+    /// What is announced now has been said already, by the packet itself.
+    said: bool,
 }
 
 impl<I: Io> Environment for Env<'_, I> {
@@ -28,12 +30,14 @@ impl<I: Io> Environment for Env<'_, I> {
 
     #[inline]
     fn upd_enable(&self) -> bool {
-        self.announce.upd_enable()
+        self.announce.upd_enable() && !self.said
     }
 
     #[inline]
     fn announce(&mut self, statelet_type: u16, value: &[u8]) {
-        self.announce.announce(statelet_type, value);
+        if !self.said {
+            self.announce.announce(statelet_type, value);
+        }
     }
 
     #[inline]
@@ -47,6 +51,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     #[inline]
     pub(super) fn receive(&mut self, now: Instant, port: PortId, packets: Burst<I::Packet>) {
         match self.mode {
+            Mode::Process(_) if self.halted => self.drop_all(now, port, packets, Cause::Halted),
             Mode::Process(_) if self.pkt_q.is_empty() || mutant::is_active(Mutant::PktQOvertaken) => {
                 for packet in packets {
                     if is_inband(packet.bytes()) {
@@ -67,13 +72,17 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             }
             Mode::Drop(_) | Mode::Arming => {
                 let cause = if let Mode::Drop(cause) = self.mode { cause } else { Cause::Stale };
-                for packet in packets {
-                    if is_inband(packet.bytes()) {
-                        self.receive_inband(now, port, packet);
-                    } else {
-                        self.io.dropped(cause, 1);
-                    }
-                }
+                self.drop_all(now, port, packets, cause);
+            }
+        }
+    }
+
+    fn drop_all(&mut self, now: Instant, port: PortId, packets: Burst<I::Packet>, cause: Cause) {
+        for packet in packets {
+            if is_inband(packet.bytes()) {
+                self.receive_inband(now, port, packet);
+            } else {
+                self.io.dropped(cause, 1);
             }
         }
     }
@@ -106,7 +115,8 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             return;
         };
         self.announce.count(1, packet.bytes().len() as u64);
-        let mut env = Env { now, announce: &mut self.announce, io: &mut self.io };
+        let said = self.announce.duplicate(now, port, packet.bytes());
+        let mut env = Env { now, announce: &mut self.announce, io: &mut self.io, said };
         match nf.process(&mut env, port, &mut packet) {
             Verdict::Transmit(port) => self.io.transmit(port, packet),
             Verdict::Consumed => self.io.count(Counted::Consumed),
@@ -225,8 +235,8 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
 
     #[inline]
     pub(super) fn tick(&mut self, now: Instant) {
-        if let (Mode::Process(_), Some(nf)) = (self.mode, &mut self.nf) {
-            nf.tick(&mut Env { now, announce: &mut self.announce, io: &mut self.io });
+        if let (Mode::Process(_), false, Some(nf)) = (self.mode, self.halted, &mut self.nf) {
+            nf.tick(&mut Env { now, announce: &mut self.announce, io: &mut self.io, said: false });
         }
     }
 }

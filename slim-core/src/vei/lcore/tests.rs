@@ -191,7 +191,7 @@ fn snapshot_and_statelets_together_are_the_state() {
     rig.settle();
     rig.arrive(0, frames(0..20));
     let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
-    rig.pass(Some(Command::Freeze(producer)));
+    rig.pass(Some(Command::Freeze(producer, Announcing::Statelets)));
     assert_eq!(rig.events, [LcoreEvent::Frozen]);
     rig.arrive(1, frames(10..60));
     rig.settle();
@@ -216,7 +216,7 @@ fn snapshot_and_statelets_together_are_the_state() {
 #[test]
 fn a_source_stops_once_its_receive_queues_are_empty_and_hands_late_packets_back() {
     let mut rig = Rig::live();
-    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0)));
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets)));
     rig.arrive(0, frames(0..100));
     rig.pass(Some(Command::Stop));
     assert_eq!(rig.lcore.patience(), Patience::None);
@@ -242,7 +242,7 @@ fn a_source_stops_once_its_receive_queues_are_empty_and_hands_late_packets_back(
 #[test]
 fn a_source_that_resumes_processes_what_waited_first() {
     let mut rig = Rig::live();
-    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0)));
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets)));
     rig.pass(Some(Command::Stop));
     rig.settle();
     rig.arrive(0, frames(0..10));
@@ -315,7 +315,7 @@ fn in_band_frames_never_reach_the_network_function() {
 #[test]
 fn a_full_st_q_out_is_told_and_stops_no_packet() {
     let mut rig = Rig::live();
-    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(100).0)));
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(100).0, Announcing::Statelets)));
     rig.arrive(0, frames(0..30));
     rig.settle();
     assert_eq!(rig.events, [LcoreEvent::Frozen, LcoreEvent::StateletOverflow]);
@@ -361,6 +361,6 @@ fn a_report_that_was_not_taken_comes_again_first() {
 #[test]
 fn freezing_takes_a_network_function() {
     let mut rig = Rig::new();
-    rig.lcore.pass(rig.now, Some(Command::Freeze(rtrb::RingBuffer::new(100).0)));
+    rig.lcore.pass(rig.now, Some(Command::Freeze(rtrb::RingBuffer::new(100).0, Announcing::Statelets)));
     assert!(matches!(rig.lcore.poll_report(), Some(Report::Impossible("freeze"))));
 }

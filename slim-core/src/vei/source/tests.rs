@@ -5,7 +5,7 @@ use crate::protocol::control::{
     InstanceEvent, MigrationRole, SnapshotTotals, SourceTimeouts, StartOptions, StateletTotals, WorkloadTotals,
 };
 use crate::protocol::stream::Rejection;
-use crate::protocol::{MigrationId, Nonce, PathIndex, Schema};
+use crate::protocol::{MigrationId, Mode, Nonce, PathIndex, Schema};
 use crate::statelet::End;
 use crate::vei::LcoreTotals;
 
@@ -181,7 +181,7 @@ fn it_freezes_only_when_every_stream_is_accepted() {
         assert_eq!(bench.lcore_commands(), []);
     }
     bench.stream(SHARDS[0], StreamEvent::Accepted(StreamRole::Snapshot)).unwrap();
-    assert_eq!(bench.lcore_commands(), SHARDS.map(|shard| (shard, LcoreCommand::Freeze)));
+    assert_eq!(bench.lcore_commands(), SHARDS.map(|shard| (shard, LcoreCommand::Freeze(Mode::Statelet))));
 }
 
 #[test]

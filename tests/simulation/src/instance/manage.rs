@@ -17,8 +17,8 @@ use slim_core::protocol::stream::{Handshake, Rejection, StreamRole, encode_reply
 use slim_core::protocol::{Name, Schema, Text};
 use slim_core::statelet::{Pump, PumpOptions};
 use slim_core::time::{Duration, Instant};
-use slim_core::vei::lcore::Command;
-use slim_core::vei::{Action, Event, Handled, LcoreCommand, StreamCommand, StreamEvent};
+use slim_core::vei::lcore::{Announcing, Command};
+use slim_core::vei::{Action, Event, Handled, Installer, LcoreCommand, StreamCommand, StreamEvent};
 use std::collections::BTreeMap;
 
 /// How long stream threads may need to end.
@@ -217,6 +217,8 @@ impl<N: NetworkFunction> Node<N> {
             },
         };
         let st_q_in_bytes = self.options.st_q_in_bytes;
+        // Without a destination nothing was accepted.
+        let mode = self.vei.destination().map(|destination| destination.parameters().options.mode).unwrap_or_default();
         let managed = &mut self.shards[usize::from(shard.0)];
         if let Streams::None = managed.streams {
             managed.next_session();
@@ -226,7 +228,7 @@ impl<N: NetworkFunction> Node<N> {
             match nf {
                 None => streams.accept_statelets(conn, handshake.compressed),
                 Some((seed, nf)) => {
-                    streams.accept_snapshot(conn, nf);
+                    streams.accept_snapshot(conn, nf, Installer::new(mode, seed));
                     managed.arriving_seed = seed;
                 }
             }
@@ -283,10 +285,10 @@ impl<N: NetworkFunction> Node<N> {
                 self.seeds[index] = seed;
                 Command::Activate(nf)
             }
-            LcoreCommand::Freeze => {
+            LcoreCommand::Freeze(mode) => {
                 let (producer, consumer) = rtrb::RingBuffer::new(self.options.st_q_out_bytes);
                 self.shards[index].st_q_out = Some(consumer);
-                Command::Freeze(producer)
+                Command::Freeze(producer, Announcing::of(mode, random.number()))
             }
             LcoreCommand::Stop => Command::Stop,
             LcoreCommand::Resume => Command::Resume,

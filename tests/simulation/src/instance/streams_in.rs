@@ -3,7 +3,7 @@
 use super::streams_out::totals;
 use super::{News, Turn};
 use crate::net::Conn;
-use crate::watch::Watched;
+use crate::watch::{self, Watched};
 use slim_core::nf::NetworkFunction;
 use slim_core::protocol::FailureCode;
 use slim_core::protocol::control::StateletTotals;
@@ -11,7 +11,7 @@ use slim_core::protocol::stream::StreamRole;
 use slim_core::snapshot::{SnapshotError, SnapshotReader};
 use slim_core::statelet::{Decoder, End, Intake, IntakeError, Record};
 use slim_core::time::Instant;
-use slim_core::vei::StreamEvent;
+use slim_core::vei::{Installer, StreamEvent};
 use std::collections::VecDeque;
 
 /// The destination's streams of one shard.
@@ -46,6 +46,7 @@ pub(crate) struct StateletsIn {
 pub(crate) struct SnapshotIn<N> {
     pub(crate) conn: Conn,
     nf: Option<Box<Watched<N>>>,
+    installer: Installer,
     reader: SnapshotReader,
     bytes: u64,
     installed: bool,
@@ -76,10 +77,11 @@ impl<N: NetworkFunction> Incoming<N> {
         self.statelets = Some(StateletsIn { conn, intake: Intake::new(compressed), whole, over: false });
     }
 
-    pub(crate) fn accept_snapshot(&mut self, conn: Conn, nf: Box<Watched<N>>) {
+    pub(crate) fn accept_snapshot(&mut self, conn: Conn, nf: Box<Watched<N>>, installer: Installer) {
         self.snapshot = Some(SnapshotIn {
             conn,
             nf: Some(nf),
+            installer,
             reader: SnapshotReader::new(),
             bytes: 0,
             installed: false,
@@ -225,7 +227,7 @@ impl<N: NetworkFunction> SnapshotIn<N> {
         let Some(mut nf) = self.nf.take() else { return false };
         if st_q_in.end_reported && st_q_in.bytes.is_empty() {
             self.over = true;
-            turn.news.push(News::Synchronised(nf));
+            self.hand_over(turn, nf);
             turn.news.push(News::Event(StreamEvent::Applied { records: self.records, left: 0 }));
             return false;
         }
@@ -242,7 +244,7 @@ impl<N: NetworkFunction> SnapshotIn<N> {
                 return false;
             };
             self.over = true;
-            turn.news.push(News::Synchronised(nf));
+            self.hand_over(turn, nf);
             turn.news.push(News::Event(StreamEvent::EndReceived { end, received, totals }));
             return false;
         }
@@ -254,7 +256,10 @@ impl<N: NetworkFunction> SnapshotIn<N> {
                 Ok(Some(Record::Statelet { statelet_type, value })) => {
                     self.records += 1;
                     st_q_in.records = st_q_in.records.saturating_sub(1);
-                    if let Err(error) = nf.install(statelet_type, value) {
+                    let installed = self.installer.install(nf.as_mut(), statelet_type, value);
+                    // What is done twice does not count.
+                    drop(watch::take_journal());
+                    if let Err(error) = installed {
                         let reason = format!("statelet {}: {error}", self.records);
                         self.reject(turn, FailureCode::StateletRejected, &reason);
                         return false;
@@ -269,6 +274,13 @@ impl<N: NetworkFunction> SnapshotIn<N> {
         }
         self.nf = Some(nf);
         true
+    }
+
+    /// Gives the network function away.
+    fn hand_over(&mut self, turn: &mut Turn<'_, N>, mut nf: Box<Watched<N>>) {
+        self.installer.finish(nf.as_mut());
+        drop(watch::take_journal());
+        turn.news.push(News::Synchronised(nf));
     }
 
     fn reject(&mut self, turn: &mut Turn<'_, N>, code: FailureCode, reason: &str) {

@@ -4,6 +4,7 @@ use super::{Outcome, World};
 use crate::Workload;
 use crate::fabric::Behind;
 use slim_core::nf::{NetworkFunction, ShardId};
+use slim_core::protocol::Mode;
 use slim_core::protocol::control::InstanceRole;
 use slim_core::snapshot;
 use slim_core::time::Duration;
@@ -126,6 +127,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         for (&cause, &packets) in &self.dropped {
             let expected = match cause {
                 "pkt_q_full" => true,
+                "halted" => self.scenario.start.mode == Mode::StopAndCopy,
                 "idle" | "stale" => crashed,
                 _ => false,
             };

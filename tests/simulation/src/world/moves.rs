@@ -390,6 +390,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                     self.oracle.process(self.now, &self.workload, id, (port, before), (verdict, &after))?;
                 }
                 Entry::Ticked => self.oracle.tick(self.now, id),
+                Entry::Aligned { seed } => self.oracle.align(self.now, id, seed),
                 Entry::TakenOver { digest } => {
                     let seed = self.nodes[node].as_ref().map_or(0, |instance| instance.seeds[shard]);
                     let shard_of = Shard { id, count: self.scenario.shards };

@@ -10,6 +10,7 @@ use slim_core::protocol::MigrationId;
 use slim_core::protocol::control::QueueStatus;
 use slim_core::protocol::stream::StreamRole;
 use slim_core::statelet::Intake;
+use slim_core::vei::Installer;
 use slim_trust::Channel;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -54,14 +55,14 @@ impl<F: NetworkFunction> Incoming<F> {
         }
     }
 
-    /// Reads the snapshot from `stream` into `nf`, which is empty.
-    pub fn accept_snapshot(&mut self, stream: Channel, nf: Box<F>) {
+    /// Reads the snapshot from `stream` into `nf`, which is empty, and has `installer` install what follows.
+    pub fn accept_snapshot(&mut self, stream: Channel, nf: Box<F>, installer: Installer) {
         let (sender, apply) = mpsc::channel();
         self.apply = Some(sender);
         let st_q_in = Arc::clone(&self.st_q_in);
         let started = self.session.register(stream.tcp()).and_then(|()| {
             self.session.spawn("synchronise", 0, move |session| {
-                synchronise::run(session, stream, &st_q_in, nf, &apply);
+                synchronise::run(session, stream, &st_q_in, nf, installer, &apply);
             })
         });
         if let Err(error) = started {

@@ -6,10 +6,11 @@ use super::outgoing::{Outgoing, SnapshotTask, StateletTask, StreamOptions};
 use crate::config::Limits;
 use crate::dataplane::{LcoreHandle, Unresponsive};
 use slim_core::nf::{ConfigError, NetworkFunction, Shard};
+use slim_core::protocol::Mode;
 use slim_core::protocol::control::{QueueStatus, StartOptions};
 use slim_core::protocol::stream::{Handshake, StreamRole};
-use slim_core::vei::lcore::{Command, Frozen};
-use slim_core::vei::{LcoreCommand, StreamCommand};
+use slim_core::vei::lcore::{Announcing, Command, Frozen};
+use slim_core::vei::{Installer, LcoreCommand, StreamCommand};
 use slim_trust::Channel;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -99,11 +100,11 @@ impl<F: NetworkFunction> ManagedShard<F> {
     /// Carries out a command of the state machine to the lcore.
     pub fn lcore(&mut self, command: LcoreCommand, means: &Means<'_, F>) -> Result<(), CarryOutError> {
         let command = match command {
-            LcoreCommand::Activate => Command::Activate(self.fresh(means.config)?),
-            LcoreCommand::Freeze => {
+            LcoreCommand::Activate => Command::Activate(self.fresh(means.config, self.random())?),
+            LcoreCommand::Freeze(mode) => {
                 let (producer, consumer) = rtrb::RingBuffer::new(means.limits.st_q_out_bytes);
                 self.st_q_out = Some(consumer);
-                Command::Freeze(producer)
+                Command::Freeze(producer, Announcing::of(mode, self.random()))
             }
             LcoreCommand::Stop => Command::Stop,
             LcoreCommand::Resume => Command::Resume,
@@ -172,12 +173,16 @@ impl<F: NetworkFunction> ManagedShard<F> {
     pub fn accept(
         &mut self,
         handshake: &Handshake,
+        mode: Mode,
         stream: Channel,
         means: &Means<'_, F>,
     ) -> Result<(), CarryOutError> {
         let nf = match handshake.role {
             StreamRole::Statelets => None,
-            StreamRole::Snapshot => Some(self.fresh(means.config)?),
+            StreamRole::Snapshot => {
+                let seed = self.random();
+                Some((self.fresh(means.config, seed)?, Installer::new(mode, seed)))
+            }
         };
         if let Streams::None = self.streams {
             let session = self.next_session();
@@ -190,7 +195,7 @@ impl<F: NetworkFunction> ManagedShard<F> {
         };
         match nf {
             None => streams.accept_statelets(stream, handshake.compressed),
-            Some(nf) => streams.accept_snapshot(stream, nf),
+            Some((nf, installer)) => streams.accept_snapshot(stream, nf, installer),
         }
         Ok(())
     }
@@ -239,10 +244,14 @@ impl<F: NetworkFunction> ManagedShard<F> {
         self.session
     }
 
-    /// A network function with empty state and fresh random numbers.
-    fn fresh(&self, config: &F::Config) -> Result<Box<F>, ConfigError> {
-        // The standard library's hasher is keyed from the system's random numbers.
-        let seed = RandomState::new().hash_one(self.shard.id);
+    /// A network function with empty state whose random choices follow from `seed`.
+    fn fresh(&self, config: &F::Config, seed: u64) -> Result<Box<F>, ConfigError> {
         F::new(config, self.shard, seed).map(Box::new)
+    }
+
+    /// A random number.
+    fn random(&self) -> u64 {
+        // The standard library's hasher is keyed from the system's random numbers.
+        RandomState::new().hash_one(self.shard.id)
     }
 }

@@ -11,7 +11,7 @@ use slim_core::protocol::control::SnapshotTotals;
 use slim_core::protocol::stream::StreamRole;
 use slim_core::snapshot::{SnapshotError, SnapshotReader};
 use slim_core::statelet::{DecodeError, Decoder, Record};
-use slim_core::vei::StreamEvent;
+use slim_core::vei::{Installer, StreamEvent};
 use slim_trust::Channel;
 use std::io::{self, Read};
 use std::net::Shutdown;
@@ -43,6 +43,7 @@ pub fn run<F: NetworkFunction>(
     stream: Channel,
     st_q_in: &StQIn,
     mut nf: Box<F>,
+    installer: Installer,
     apply: &Receiver<Apply>,
 ) {
     match install(stream, nf.as_mut()) {
@@ -53,7 +54,7 @@ pub fn run<F: NetworkFunction>(
     if apply.recv().is_err() {
         return;
     }
-    if let Err(reason) = synchronise(session, st_q_in, nf) {
+    if let Err(reason) = synchronise(session, st_q_in, nf, installer) {
         fail(session, &reason);
     }
 }
@@ -76,7 +77,12 @@ fn install<F: NetworkFunction>(mut stream: Channel, nf: &mut F) -> Result<Snapsh
     Ok(snapshot_out::totals(reader.totals(), bytes))
 }
 
-fn synchronise<F: NetworkFunction>(session: &Session<F>, st_q_in: &StQIn, mut nf: Box<F>) -> Result<(), Ending> {
+fn synchronise<F: NetworkFunction>(
+    session: &Session<F>,
+    st_q_in: &StQIn,
+    mut nf: Box<F>,
+    mut installer: Installer,
+) -> Result<(), Ending> {
     let mut decoder = Decoder::new();
     let mut buffer = Vec::new();
     let mut records = 0;
@@ -89,12 +95,15 @@ fn synchronise<F: NetworkFunction>(session: &Session<F>, st_q_in: &StQIn, mut nf
                 let mut input = &buffer[..];
                 while let Some(Record::Statelet { statelet_type, value }) = decoder.decode(&mut input)? {
                     records += 1;
-                    nf.install(statelet_type, value).map_err(|error| Ending::Install { number: records, error })?;
+                    installer
+                        .install(nf.as_mut(), statelet_type, value)
+                        .map_err(|error| Ending::Install { number: records, error })?;
                 }
                 buffer.clear();
                 left = st_q_in.applied(records - before);
             }
             Taken::Ended(ended) => {
+                installer.finish(nf.as_mut());
                 // First the network function: with the end, the management thread may want to give it away.
                 session.tell(News::Synchronised(nf));
                 let (end, received, totals) = (ended.end, ended.received, ended.totals);

@@ -1,0 +1,82 @@
+//! What the destination does with the records of the statelet stream (h, and in the mode `duplicate` f without output).
+
+use crate::nf::{Environment, InstallError, NetworkFunction, PortId};
+use crate::packet::OwnedPacket;
+use crate::protocol::Mode;
+use crate::statelet::{self, Align, Duplicate};
+use crate::time::Instant;
+
+/// Applies records to a network function that is not live yet.
+#[derive(Debug)]
+pub struct Installer {
+    mode: Mode,
+    /// Whose random choices the network function makes in the end.
+    seed: u64,
+    /// The source's clock, as last heard of.
+    aligned: Option<Instant>,
+    packet: OwnedPacket,
+}
+
+/// Nothing that is processed here is seen by anybody.
+struct Silent(Instant);
+
+impl Environment for Silent {
+    fn now(&self) -> Instant {
+        self.0
+    }
+
+    fn upd_enable(&self) -> bool {
+        false
+    }
+
+    fn announce(&mut self, _statelet_type: u16, _value: &[u8]) {}
+
+    fn emit(&mut self, _port: PortId, _frame: &[u8]) {}
+}
+
+impl Installer {
+    /// Applies what a source sends in `mode` to a network function that was made with `seed`.
+    pub fn new(mode: Mode, seed: u64) -> Self {
+        Self { mode, seed, aligned: None, packet: OwnedPacket::default() }
+    }
+
+    /// Applies one record.
+    ///
+    /// # Errors
+    /// The network function's, or if a source has no business to send it in this mode.
+    pub fn install<N: NetworkFunction>(
+        &mut self,
+        nf: &mut N,
+        statelet_type: u16,
+        value: &[u8],
+    ) -> Result<(), InstallError> {
+        let malformed = InstallError::Malformed { statelet_type, len: value.len() };
+        match (statelet_type, self.mode, self.aligned) {
+            (statelet::TYPE_ALIGN, Mode::Duplicate, _) => {
+                let Align { now, seed } = Align::decode_value(value).ok_or(malformed)?;
+                nf.align(now, seed);
+                self.aligned = Some(now);
+                Ok(())
+            }
+            (statelet::TYPE_PACKET, Mode::Duplicate, Some(before)) => {
+                let Duplicate { now, port, frame } = Duplicate::decode_value(value).ok_or(malformed)?;
+                if now < before || usize::from(port.0) >= N::PORTS.len() {
+                    return Err(malformed);
+                }
+                self.aligned = Some(now);
+                self.packet.assign(frame);
+                nf.process(&mut Silent(now), port, &mut self.packet);
+                Ok(())
+            }
+            (statelet::TYPE_RESERVED.., ..) => Err(InstallError::UnknownType(statelet_type)),
+            _ => nf.install(statelet_type, value),
+        }
+    }
+
+    /// Everything has been applied: from here on the network function makes choices of its own.
+    pub fn finish<N: NetworkFunction>(&mut self, nf: &mut N) {
+        if let Some(now) = self.aligned.take() {
+            nf.align(now, self.seed);
+        }
+    }
+}
