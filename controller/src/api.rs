@@ -11,7 +11,7 @@ use slim_core::protocol::control::{
     Counters, InstancePaths, InstanceRole, InstanceStatus, MigrationReport, ResolveOutcome, SourceTimeouts,
     StartOptions, SwitchStatus,
 };
-use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Name};
+use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Mode, Name};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -108,6 +108,8 @@ pub enum ApiRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MigrateOptions {
+    /// How the state at the destination is kept up to date.
+    pub mode: Mode,
     /// Incompressible bytes added to the snapshot, to stand for a larger state.
     pub filler_bytes: u64,
     /// The snapshot's rate; 0 is as fast as TCP goes, as in the paper. `None` is a quarter of the instances' link: the
@@ -134,6 +136,7 @@ impl MigrateOptions {
         };
         let snapshot_rate_bytes_per_s = (rate_bps > 0).then_some(rate_bps / 8);
         StartOptions {
+            mode: self.mode,
             filler_bytes: self.filler_bytes,
             snapshot_rate_bytes_per_s,
             coalesce: !self.no_coalesce,

@@ -1,10 +1,11 @@
 //! The command line.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slim_controller::peer::Endpoint;
 use slim_controller::timeouts::parse_change;
 use slim_controller::units::parse_bytes;
-use slim_core::protocol::Name;
+use slim_core::protocol::{Mode, Name};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -237,6 +238,13 @@ pub struct MigrateArgs {
     #[arg(value_name = "DST")]
     pub destination: Name,
 
+    /// How the destination's state is kept up to date while the snapshot is on its way
+    ///
+    /// statelet: what changes state is announced. The others are for comparison: duplicate sends every packet whole and
+    /// processes it twice; buffer redirects first and lets packets wait; stop-and-copy drops them meanwhile.
+    #[arg(long, default_value_t, value_name = "MODE", value_parser = modes())]
+    pub mode: Mode,
+
     /// Incompressible bytes added to the snapshot, to stand for a larger state; takes suffixes such as 20MB
     #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
     pub snapshot_filler: u64,
@@ -266,6 +274,11 @@ pub struct MigrateArgs {
     pub timeouts: Vec<(String, u32)>,
 }
 
+/// The modes by their names.
+fn modes() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(Mode::ALL.map(Mode::name)).try_map(|name| name.parse::<Mode>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,6 +295,16 @@ mod tests {
         assert!(cli.json);
         let Command::Migrate(migrate) = cli.command else { panic!("{cli:?}") };
         assert_eq!((migrate.source.as_str(), migrate.snapshot_filler, migrate.retire), ("nat-a", 20_000_000, false));
+    }
+
+    #[test]
+    fn every_mode_is_taken_by_its_name() {
+        for mode in Mode::ALL {
+            let cli = Cli::parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--mode", mode.name()]);
+            assert!(matches!(cli.command, Command::Migrate(migrate) if migrate.mode == mode));
+        }
+        let error = Cli::try_parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--mode", "statelets"]).unwrap_err();
+        assert!(error.to_string().contains("stop-and-copy"), "{error}");
     }
 
     #[test]

@@ -162,6 +162,7 @@ fn daemon(config: &Path, socket: Option<PathBuf>, check: bool, plaintext: bool) 
 fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Exit> {
     let watch = Watch::new(json);
     let options = MigrateOptions {
+        mode: arguments.mode,
         filler_bytes: arguments.snapshot_filler,
         snapshot_rate_mbit: arguments.snapshot_rate,
         no_coalesce: arguments.no_coalesce,

@@ -36,7 +36,7 @@ impl Daemon {
             nonce,
             source: source.clone(),
             destination: destination.clone(),
-            prepare: PrepareOptions { timeouts: timeouts.destination, ..PrepareOptions::default() },
+            prepare: PrepareOptions { mode: options.mode, timeouts: timeouts.destination, ..PrepareOptions::default() },
             start: options.start(self.deployment.link.rate_bps, timeouts.source),
             timeouts: timeouts.controller,
         };

@@ -80,3 +80,50 @@ impl Installer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nf::Shard;
+    use crate::nf::source_counter::{Config, SourceCounter};
+
+    fn function() -> SourceCounter {
+        SourceCounter::new(&Config { sources_max: 10 }, Shard::ONLY, 1).unwrap()
+    }
+
+    fn duplicate(now: u64, port: u8) -> Vec<u8> {
+        [&Duplicate::encode_head(Instant::from_nanos(now), PortId(port))[..], b"frame"].concat()
+    }
+
+    const ALIGN: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 9];
+
+    #[test]
+    fn packets_are_taken_in_their_mode_only() {
+        for mode in [Mode::Statelet, Mode::Buffer, Mode::StopAndCopy] {
+            let mut installer = Installer::new(mode, 1);
+            for (statelet_type, value) in
+                [(statelet::TYPE_ALIGN, ALIGN.to_vec()), (statelet::TYPE_PACKET, duplicate(5, 0))]
+            {
+                let refused = Err(InstallError::UnknownType(statelet_type));
+                assert_eq!(installer.install(&mut function(), statelet_type, &value), refused);
+            }
+        }
+    }
+
+    #[test]
+    fn packets_need_an_aligned_instance_a_port_and_a_clock_that_does_not_go_back() {
+        let (mut nf, mut installer) = (function(), Installer::new(Mode::Duplicate, 1));
+        let mut packet =
+            |installer: &mut Installer, value: &[u8]| installer.install(&mut nf, statelet::TYPE_PACKET, value);
+        let unknown = Err(InstallError::UnknownType(statelet::TYPE_PACKET));
+        assert_eq!(packet(&mut installer, &duplicate(5, 0)), unknown);
+        installer.install(&mut function(), statelet::TYPE_ALIGN, &ALIGN).unwrap();
+        let malformed = |len| Err(InstallError::Malformed { statelet_type: statelet::TYPE_PACKET, len });
+        assert_eq!(packet(&mut installer, &duplicate(4, 0)), malformed(14));
+        assert_eq!(packet(&mut installer, &duplicate(5, 2)), malformed(14));
+        assert_eq!(packet(&mut installer, &[0; 8]), malformed(8));
+        assert_eq!(packet(&mut installer, &duplicate(5, 1)), Ok(()));
+        assert_eq!(packet(&mut installer, &duplicate(7, 0)), Ok(()));
+        assert_eq!(packet(&mut installer, &duplicate(6, 0)), malformed(14));
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::protocol::control::{
-    InstanceEvent, MigrationRole, PktQTotals, PrepareOptions, SnapshotTotals, StateletTotals,
+    DestinationTimeouts, InstanceEvent, MigrationRole, PktQTotals, PrepareOptions, SnapshotTotals, StateletTotals,
 };
 use crate::protocol::{MigrationId, PathIndex, Schema};
 use crate::statelet::End;
@@ -235,6 +235,28 @@ fn the_redirect_is_wanted_once_at_the_first_underrun_of_every_shard() {
     assert_eq!(wanted(&mut bench), 1);
     bench.stream(SHARDS[0], applied(14, 0)).unwrap();
     assert_eq!(wanted(&mut bench), 0);
+}
+
+#[test]
+fn a_destination_that_buffers_wants_the_redirect_before_the_snapshot() {
+    let options = PrepareOptions { mode: Mode::Buffer, ..PrepareOptions::default() };
+    let destination = Destination::new(at(0), DestinationParameters { options, ..parameters(1) });
+    let mut bench = Bench { destination, shards: 1 }.reach(DestinationPhase::Armed);
+    bench.destination.accept(at(5), &handshake(SHARDS[0], 1, StreamRole::Statelets)).unwrap();
+    assert_eq!(bench.destination.phase(), DestinationPhase::Armed);
+    bench.actions();
+    bench.destination.accept(at(5), &handshake(SHARDS[0], 1, StreamRole::Snapshot)).unwrap();
+    assert_eq!(bench.destination.phase(), DestinationPhase::Redirecting);
+    let wanted = Action::Notify(InstanceEvent::RedirectWanted { migration: MigrationId(7) });
+    assert!(bench.actions().contains(&wanted));
+    let timeouts = DestinationTimeouts::default();
+    let all = timeouts.install_ms + timeouts.synchronise_ms + timeouts.redirect_ms;
+    assert_eq!(bench.destination.poll_timeout(), Some(at(5) + Duration::from_millis(all.into())));
+    // The end alone is not enough, nor is the snapshot.
+    bench.stream(SHARDS[0], ended(0, 0)).unwrap();
+    assert_eq!(bench.destination.phase(), DestinationPhase::Redirecting);
+    bench.stream(SHARDS[0], StreamEvent::SnapshotInstalled(SnapshotTotals::default())).unwrap();
+    assert_eq!(bench.destination.role(), InstanceRole::Live);
 }
 
 #[test]

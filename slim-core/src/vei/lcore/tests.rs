@@ -4,8 +4,9 @@ use super::*;
 use crate::nf::source_counter::{Config, SourceCounter};
 use crate::packet::{MacAddr, OwnedPacket, emit};
 use crate::protocol::inband::{Drain, Frame};
-use crate::protocol::{Nonce, PathIndex, PathSet};
-use crate::statelet::{Decoder, Record};
+use crate::protocol::{self, Nonce, PathIndex, PathSet};
+use crate::statelet::{Decoder, Duplicate, Record, TYPE_ALIGN, TYPE_PACKET};
+use crate::vei::Installer;
 use crate::{nf::ShardId, snapshot};
 use core::net::{Ipv4Addr, SocketAddrV4};
 use std::collections::BTreeMap;
@@ -237,6 +238,75 @@ fn a_source_stops_once_its_receive_queues_are_empty_and_hands_late_packets_back(
     });
     assert_eq!(rig.take_sent(), handed_back);
     assert_eq!(rig.lcore.patience(), Patience::Forever);
+}
+
+/// What an lcore has written to `st_q_out`.
+fn records(consumer: &mut rtrb::Consumer<u8>) -> Vec<(u16, Vec<u8>)> {
+    let mut bytes = vec![0; consumer.slots()];
+    consumer.pop_entire_slice(&mut bytes).unwrap();
+    let (mut decoder, mut input, mut records) = (Decoder::new(), &bytes[..], Vec::new());
+    while let Some(Record::Statelet { statelet_type, value }) = decoder.decode(&mut input).unwrap() {
+        records.push((statelet_type, value.to_vec()));
+    }
+    records
+}
+
+#[test]
+fn packets_that_are_duplicated_lead_another_instance_to_the_same_state() {
+    let mut rig = Rig::live();
+    rig.arrive(0, frames(0..50));
+    rig.settle();
+    let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
+    let announcing = Announcing::of(protocol::Mode::Duplicate, 7);
+    rig.pass(Some(Command::Freeze(producer, announcing)));
+    rig.arrive(1, frames(10..60));
+    rig.settle();
+    let records = records(&mut consumer);
+    assert_eq!(records[0].0, TYPE_ALIGN);
+    let duplicates = records[1..].iter().map(|(statelet_type, value)| {
+        assert_eq!(*statelet_type, TYPE_PACKET);
+        let duplicate = Duplicate::decode_value(value).unwrap();
+        (duplicate.port, duplicate.frame.to_vec())
+    });
+    assert!(duplicates.eq(frames(10..60).into_iter().map(|frame| (PortId(1), frame))));
+    let mut copy = *function();
+    let mut installer = Installer::new(protocol::Mode::Duplicate, 1);
+    let mut stream = Vec::new();
+    let mut writer = snapshot::SnapshotWriter::new(rig.snapshots.remove(0), 0);
+    while writer.write_next(&mut stream).unwrap() {}
+    snapshot::SnapshotReader::new().receive(&stream, &mut copy).unwrap();
+    records.iter().for_each(|(statelet_type, value)| installer.install(&mut copy, *statelet_type, value).unwrap());
+    installer.finish(&mut copy);
+    assert_eq!(snapshot::digest(&snapshot::freeze(&mut copy)), rig.digest());
+    rig.pass(Some(Command::Stop));
+    rig.settle();
+    let Some(LcoreEvent::Stopped(totals)) = rig.events.last() else { panic!("{:?}", rig.events) };
+    assert_eq!((totals.workload.packets, totals.statelets.records), (50, 51));
+}
+
+#[test]
+fn a_source_that_has_halted_drops_what_arrives_until_it_resumes() {
+    let mut rig = Rig::live();
+    rig.arrive(0, frames(0..5));
+    rig.settle();
+    rig.take_sent();
+    let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
+    let digest = rig.digest();
+    rig.pass(Some(Command::Freeze(producer, Announcing::of(protocol::Mode::StopAndCopy, 7))));
+    rig.arrive(0, frames(0..50));
+    rig.settle();
+    assert_eq!((rig.dropped(Cause::Halted), rig.take_sent().len(), rig.digest()), (50, 0, digest));
+    assert_eq!(records(&mut consumer), []);
+    // A drain packet is heard all the same, and what was in the queues before it is dropped with the rest.
+    rig.arrive(0, frames(0..1));
+    rig.pass(Some(Command::Stop));
+    rig.settle();
+    assert!(matches!(rig.events[..], [LcoreEvent::Frozen, LcoreEvent::Stopped(_)]), "{:?}", rig.events);
+    assert_eq!((rig.dropped(Cause::Halted), rig.digests.as_slice()), (51, &[digest][..]));
+    rig.pass(Some(Command::Resume));
+    rig.arrive(0, frames(5..10));
+    rig.settle();
+    assert_eq!(rig.take_sent().len(), 5);
 }
 
 #[test]

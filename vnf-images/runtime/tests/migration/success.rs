@@ -1,6 +1,7 @@
 //! Migrations that succeed.
 
 use crate::world::{A, B, World};
+use slim_core::protocol::Mode;
 use slim_core::protocol::control::{InstanceRequest, InstanceRole, StartOptions};
 use std::time::Duration;
 
@@ -31,6 +32,49 @@ fn state_moves_there_and_back_twice_without_a_trace_in_the_traffic() {
     let status = world.status(A);
     assert_eq!(status.counters.iter().filter(|(name, count)| name.contains("drop") && **count > 0).count(), 0);
     assert!(status.gauges["numberer.senders"] >= 5000);
+}
+
+#[test]
+fn duplicates_and_buffers_leave_no_trace_in_the_traffic_either() {
+    let mut world = World::live("");
+    world.fill(500);
+    for (from, to, mode) in [(A, B, Mode::Duplicate), (B, A, Mode::Buffer), (A, B, Mode::Statelet)] {
+        let options = StartOptions {
+            mode,
+            filler_bytes: 300_000,
+            snapshot_rate_bytes_per_s: Some(3_000_000),
+            ..StartOptions::default()
+        };
+        let [source, destination] = world.migrate(from, to, options);
+        assert_eq!((source.digest, source.digest.is_some()), (destination.digest, true), "{mode}");
+        assert_eq!(source.statelets.records, destination.statelets.records);
+        let sent_per_packet = source.statelets.value_bytes / source.workload.packets.max(1);
+        match mode {
+            Mode::Duplicate => assert!(sent_per_packet >= 128, "packets are sent whole"),
+            Mode::Buffer => assert!(destination.pkt_q.longest_packets > source.workload.packets, "packets wait"),
+            Mode::Statelet | Mode::StopAndCopy => assert_eq!(sent_per_packet, 14),
+        }
+        world.run_for(Duration::from_millis(100));
+        world.ask(from, InstanceRequest::Reset {}).expect("resets");
+    }
+    world.must_be_perfect();
+}
+
+#[test]
+fn stop_and_copy_drops_and_counts_what_arrives_meanwhile() {
+    let mut world = World::live("");
+    let options = StartOptions {
+        mode: Mode::StopAndCopy,
+        filler_bytes: 300_000,
+        snapshot_rate_bytes_per_s: Some(3_000_000),
+        ..StartOptions::default()
+    };
+    let [source, destination] = world.migrate(A, B, options);
+    assert_eq!((source.digest, source.digest.is_some()), (destination.digest, true));
+    assert_eq!((source.statelets.records, source.workload.packets), (0, 0));
+    let halted = world.status(A).counters["drop.halted"];
+    assert!(halted > 100, "{halted} packets");
+    world.must_flow();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use slim_core::protocol::control::{
     ControlError, InstanceEvent, InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationReport,
     PrepareOptions, StartOptions,
 };
-use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Name, Nonce, PathSet, Schema};
+use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Mode, Name, Nonce, PathSet, Schema};
 use slim_trust::Zeroizing;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -265,9 +265,13 @@ impl World {
 
     /// Prepares an instance for streams from the other one.
     pub fn prepare(&mut self, instance: usize, migration: MigrationId) {
+        self.prepare_for(instance, migration, Mode::Statelet);
+    }
+
+    fn prepare_for(&mut self, instance: usize, migration: MigrationId, mode: Mode) {
         let kind = Name::try_from("numberer").expect("a name");
         let source = Some(trust::name(&self.instances[1 - instance].name));
-        let options = PrepareOptions { source, ..PrepareOptions::default() };
+        let options = PrepareOptions { mode, source, ..PrepareOptions::default() };
         let request = InstanceRequest::Prepare { migration, kind, schema: Schema(1), shards: 1, options };
         self.ask(instance, request).expect("prepares");
         let armed = slim_core::protocol::DestinationPhase::Armed;
@@ -298,7 +302,7 @@ impl World {
     pub fn migrate(&mut self, from: usize, to: usize, mut options: StartOptions) -> [MigrationReport; 2] {
         options.destination = Some(trust::name(&self.instances[to].name));
         let ids = self.new_migration();
-        self.prepare(to, ids.0);
+        self.prepare_for(to, ids.0, options.mode);
         let destination = self.instances[to].state_address;
         self.start(from, ids, destination, options);
         self.redirect_wanted(to);
