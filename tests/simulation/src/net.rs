@@ -9,7 +9,7 @@ use slim_core::packet::{ArpOperation, MacAddr, emit};
 use slim_core::time::{Duration, Instant};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
-use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Address};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -33,6 +33,8 @@ pub(crate) struct HostParameters {
     pub(crate) buffer_bytes: usize,
     /// How long sent data may stay unacknowledged.
     pub(crate) patience: Duration,
+    /// Whether connections make way for other traffic.
+    pub(crate) congestion_control: bool,
 }
 
 pub(crate) struct Host {
@@ -50,6 +52,8 @@ pub(crate) struct Host {
 #[derive(Default)]
 struct Wire {
     incoming: VecDeque<Vec<u8>>,
+    /// How many of them the stack may look at.
+    admitted: usize,
     outgoing: VecDeque<Vec<u8>>,
 }
 
@@ -125,6 +129,8 @@ impl Host {
         let buffer = || SocketBuffer::new(vec![0; self.parameters.buffer_bytes]);
         let mut socket = Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
+        let makes_way = self.parameters.congestion_control;
+        socket.set_congestion_control(if makes_way { CongestionControl::Cubic } else { CongestionControl::None });
         socket.set_timeout(Some(self.parameters.patience.into()));
         socket.set_keep_alive(Some((self.parameters.patience / 4).into()));
         socket
@@ -217,8 +223,14 @@ impl Host {
     /// Lets the stack work; says whether anything may have changed for its users.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
         let mut changed = false;
-        while self.interface.poll(time(now), &mut self.wire, &mut self.sockets) == PollResult::SocketStateChanged {
-            changed = true;
+        // One frame at a time, so that acknowledgements are as frequent as a real stack's, which sees them come apart.
+        loop {
+            self.wire.admitted = usize::from(!self.wire.incoming.is_empty());
+            let result = self.interface.poll(time(now), &mut self.wire, &mut self.sockets);
+            changed |= result == PollResult::SocketStateChanged;
+            if result == PollResult::None && self.wire.incoming.is_empty() {
+                break;
+            }
         }
         let sockets = &mut self.sockets;
         // A system does not wait for ever for a peer to close its side.
@@ -278,6 +290,7 @@ impl Device for Wire {
     type TxToken<'a> = Room<'a>;
 
     fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Received, Room<'_>)> {
+        self.admitted = self.admitted.checked_sub(1)?;
         let frame = self.incoming.pop_front()?;
         Some((Received(frame), Room(&mut self.outgoing)))
     }

@@ -42,12 +42,20 @@ pub struct Scenario {
     pub packets_max: u64,
     /// Mean time between two packets.
     pub packet_interval: Duration,
+    /// Whether packets are sent at exactly that interval for as long as there is to be traffic.
+    pub even: bool,
+    /// The least and the longest time that somebody outside takes to answer.
+    pub think_time: (Duration, Duration),
+    /// Whether TCP makes way for other traffic, as a real one does, or fills its window.
+    pub congestion_control: bool,
     /// The link of each instance.
     pub link: LinkSettings,
     /// How long an lcore may take to look at what has arrived.
     pub lcore_delay: Duration,
     /// Whether destinations report the end of the statelets as soon as it arrives.
     pub early_ends: bool,
+    /// The most bytes that a destination's threads read from a stream, or apply, before somebody else gets to run.
+    pub reading: Reading,
     /// Whether the first migration begins at a moment when much expires.
     pub expiry: bool,
     /// Frames that a ring from the switch to a receive queue holds.
@@ -80,6 +88,17 @@ pub struct Scenario {
     pub calm: bool,
     /// Queues are so large, time-outs so long, and links so good, that only a fault can end a migration.
     pub roomy: bool,
+}
+
+/// How much a destination's threads do in one go, at most, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// Read from the statelet stream.
+    pub statelets: u64,
+    /// Read from the snapshot stream.
+    pub snapshot: u64,
+    /// Applied from `st_q_in`.
+    pub apply: u64,
 }
 
 /// Faults by rate, of a thousand each.
@@ -170,7 +189,11 @@ impl Scenario {
             packet_interval: Duration::from_micros(if dense { random.between(5, 30) } else { random.between(40, 400) }),
             lcore_delay: Duration::from_micros(if random.chance(700) { 50 } else { random.between(100, 4_000) }),
             early_ends: random.chance(500),
+            reading: Reading { statelets: 4_000, snapshot: 8_000, apply: 600 },
             expiry: random.chance(350),
+            even: false,
+            think_time: (Duration::from_micros(50), Duration::from_micros(800)),
+            congestion_control: false,
             link: LinkSettings { rate_bps, burst_bytes, delay_us },
             ring_frames: pick(random, (2, 12), 256) as usize,
             egress: (8 << 20, pick(random, (2, 20), 8192) as usize),

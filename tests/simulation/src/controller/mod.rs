@@ -77,7 +77,16 @@ impl Controller {
     pub(crate) fn new(now: Instant, names: Names, scenario: &Scenario, random: &mut Random) -> Self {
         let (buffer_bytes, patience) = (scenario.stream_buffer_bytes, scenario.patience);
         Self {
-            host: Host::new(now, HostParameters { number: NUMBER, buffer_bytes, patience }, random),
+            host: Host::new(
+                now,
+                HostParameters {
+                    number: NUMBER,
+                    buffer_bytes,
+                    patience,
+                    congestion_control: scenario.congestion_control,
+                },
+                random,
+            ),
             names,
             link: scenario.link,
             timeouts: scenario.timeouts,

@@ -222,7 +222,8 @@ impl<N: NetworkFunction> Node<N> {
         let managed = &mut self.shards[usize::from(shard.0)];
         if let Streams::None = managed.streams {
             managed.next_session();
-            managed.streams = Streams::Incoming(Incoming::new(st_q_in_bytes, self.options.early_ends));
+            managed.streams =
+                Streams::Incoming(Incoming::new(st_q_in_bytes, self.options.early_ends, self.options.reading));
         }
         if let Streams::Incoming(streams) = &mut managed.streams {
             match nf {

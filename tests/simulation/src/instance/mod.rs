@@ -17,6 +17,7 @@ mod streams_out;
 pub(crate) use ports::Ports;
 
 use crate::net::{Conn, Host, HostParameters};
+use crate::scenario::Reading;
 use crate::watch::Watched;
 use crate::{Random, Scenario, Trace};
 use clients::Client;
@@ -111,6 +112,7 @@ struct NodeOptions {
     st_q_out_bytes: usize,
     st_q_in_bytes: usize,
     early_ends: bool,
+    reading: Reading,
 }
 
 impl<N: NetworkFunction> Node<N> {
@@ -128,7 +130,11 @@ impl<N: NetworkFunction> Node<N> {
         let identity = vei::Identity { kind, schema: Schema(N::SCHEMA), shards: count };
         let number = 11 + index as u8;
         let (buffer_bytes, patience) = (scenario.stream_buffer_bytes, scenario.patience);
-        let mut host = Host::new(now, HostParameters { number, buffer_bytes, patience }, random);
+        let mut host = Host::new(
+            now,
+            HostParameters { number, buffer_bytes, patience, congestion_control: scenario.congestion_control },
+            random,
+        );
         host.listen(CONTROL_PORT);
         host.listen(STATE_PORT);
         let lcore = |id| {
@@ -161,6 +167,7 @@ impl<N: NetworkFunction> Node<N> {
             options: NodeOptions {
                 st_q_out_bytes: scenario.st_q_out_bytes,
                 early_ends: scenario.early_ends,
+                reading: scenario.reading,
                 st_q_in_bytes: scenario.st_q_in_bytes,
             },
         })

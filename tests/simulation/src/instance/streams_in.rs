@@ -3,6 +3,7 @@
 use super::streams_out::totals;
 use super::{News, Turn};
 use crate::net::Conn;
+use crate::scenario::Reading;
 use crate::watch::{self, Watched};
 use slim_core::nf::NetworkFunction;
 use slim_core::protocol::FailureCode;
@@ -19,6 +20,7 @@ pub(crate) struct Incoming<N> {
     pub(crate) statelets: Option<StateletsIn>,
     pub(crate) snapshot: Option<SnapshotIn<N>>,
     st_q_in: StQIn,
+    reading: Reading,
 }
 
 /// Statelets that have arrived and are not applied yet.
@@ -59,7 +61,7 @@ pub(crate) struct SnapshotIn<N> {
 }
 
 impl<N: NetworkFunction> Incoming<N> {
-    pub(crate) fn new(st_q_in_bytes: usize, early_ends: bool) -> Self {
+    pub(crate) fn new(st_q_in_bytes: usize, early_ends: bool, reading: Reading) -> Self {
         let st_q_in = StQIn {
             bytes: VecDeque::new(),
             records: 0,
@@ -69,7 +71,7 @@ impl<N: NetworkFunction> Incoming<N> {
             early_ends,
             end_reported: false,
         };
-        Self { statelets: None, snapshot: None, st_q_in }
+        Self { statelets: None, snapshot: None, st_q_in, reading }
     }
 
     pub(crate) fn accept_statelets(&mut self, conn: Conn, compressed: bool) {
@@ -114,15 +116,17 @@ impl<N: NetworkFunction> Incoming<N> {
 
     /// Both threads run. Returns when they want to again, if nothing happens on their connections before.
     pub(crate) fn run(&mut self, turn: &mut Turn<'_, N>) -> Option<Instant> {
-        let statelets = self.statelets.as_mut().is_some_and(|thread| thread.run(turn, &mut self.st_q_in));
-        let snapshot = self.snapshot.as_mut().is_some_and(|thread| thread.run(turn, &mut self.st_q_in));
+        let reading = self.reading;
+        let statelets =
+            self.statelets.as_mut().is_some_and(|thread| thread.run(turn, &mut self.st_q_in, reading.statelets));
+        let snapshot = self.snapshot.as_mut().is_some_and(|thread| thread.run(turn, &mut self.st_q_in, reading));
         (statelets || snapshot).then_some(turn.now)
     }
 }
 
 impl StateletsIn {
     /// Whether there is more to do at once.
-    fn run<N>(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn) -> bool {
+    fn run<N>(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn, most: u64) -> bool {
         if self.over {
             return false;
         }
@@ -147,7 +151,7 @@ impl StateletsIn {
             self.over = true;
             return true;
         }
-        let input = turn.host.receive(self.conn, 1 + turn.random.below(4_000) as usize);
+        let input = turn.host.receive(self.conn, 1 + turn.random.below(most) as usize);
         if input.is_empty() {
             if turn.host.is_dead(self.conn) {
                 self.lose(turn, "reset");
@@ -186,16 +190,16 @@ impl StateletsIn {
 
 impl<N: NetworkFunction> SnapshotIn<N> {
     /// Whether there is more to do at once.
-    fn run(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn) -> bool {
+    fn run(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn, reading: Reading) -> bool {
         match (self.over, self.installed, self.apply) {
             (true, ..) | (false, true, false) => false,
-            (false, false, _) => self.install(turn),
-            (false, true, true) => self.synchronise(turn, st_q_in),
+            (false, false, _) => self.install(turn, reading.snapshot),
+            (false, true, true) => self.synchronise(turn, st_q_in, reading.apply),
         }
     }
 
-    fn install(&mut self, turn: &mut Turn<'_, N>) -> bool {
-        let input = turn.host.receive(self.conn, 1 + turn.random.below(8_000) as usize);
+    fn install(&mut self, turn: &mut Turn<'_, N>, most: u64) -> bool {
+        let input = turn.host.receive(self.conn, 1 + turn.random.below(most) as usize);
         if input.is_empty() {
             if turn.host.is_dead(self.conn) || turn.host.is_finished(self.conn) {
                 self.over = true;
@@ -223,7 +227,7 @@ impl<N: NetworkFunction> SnapshotIn<N> {
         true
     }
 
-    fn synchronise(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn) -> bool {
+    fn synchronise(&mut self, turn: &mut Turn<'_, N>, st_q_in: &mut StQIn, most: u64) -> bool {
         let Some(mut nf) = self.nf.take() else { return false };
         if st_q_in.end_reported && st_q_in.bytes.is_empty() {
             self.over = true;
@@ -248,7 +252,7 @@ impl<N: NetworkFunction> SnapshotIn<N> {
             turn.news.push(News::Event(StreamEvent::EndReceived { end, received, totals }));
             return false;
         }
-        let len = (1 + turn.random.below(600) as usize).min(st_q_in.bytes.len());
+        let len = (1 + turn.random.below(most) as usize).min(st_q_in.bytes.len());
         let bytes: Vec<u8> = st_q_in.bytes.drain(..len).collect();
         let mut input = &bytes[..];
         loop {

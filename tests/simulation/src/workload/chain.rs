@@ -116,7 +116,7 @@ impl Workload<FlowChain> for ChainWorkload {
         (PortId(random.below(2) as u8), random.below(u64::from(self.flows)) as u32)
     }
 
-    fn frame(&mut self, id: PacketId, _random: &mut Random) -> Vec<u8> {
+    fn frame(&mut self, _now: Instant, id: PacketId, _random: &mut Random) -> Vec<u8> {
         let mut frame = vec![0; FRAME_LEN];
         // EtherType 0x88b6 is the second one for local experiments.
         frame[12..14].copy_from_slice(&[0x88, 0xb6]);
@@ -134,7 +134,7 @@ impl Workload<FlowChain> for ChainWorkload {
         })
     }
 
-    fn react(&mut self, _port: PortId, _frame: &[u8]) -> Option<(PortId, u32)> {
+    fn react(&mut self, _now: Instant, _port: PortId, _frame: &[u8]) -> Option<(PortId, u32)> {
         None
     }
 

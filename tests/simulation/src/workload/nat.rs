@@ -7,6 +7,7 @@ use crate::{PacketId, Random};
 use core::net::{Ipv4Addr, SocketAddrV4};
 use slim_core::nf::PortId;
 use slim_core::packet::{Arp, ArpOperation, Ethernet, Ipv4, MacAddr, Tcp, TcpFlags, Udp, emit, ether_type, protocol};
+use slim_core::time::Instant;
 use slim_nat::{Config, Nat};
 
 const IN: PortId = PortId(0);
@@ -28,7 +29,7 @@ const STAMP_LEN: usize = 3 + 1 + 4 + 8;
 const ARP_STAMP_AT: usize = emit::ARP_FRAME_LEN;
 
 /// How small the NAT's tables are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NatPressure {
     /// The most sessions per shard.
     pub sessions_max: u32,
@@ -172,7 +173,7 @@ impl Workload<Nat> for NatWorkload {
         (if answer { OUT } else { IN }, number)
     }
 
-    fn frame(&mut self, id: PacketId, random: &mut Random) -> Vec<u8> {
+    fn frame(&mut self, _now: Instant, id: PacketId, random: &mut Random) -> Vec<u8> {
         if id.flow >= ARP {
             let number = (id.flow - ARP) as u8;
             let (address, side) = if id.port == IN { (host(number), 0) } else { (server(number), 1) };
@@ -232,7 +233,7 @@ impl Workload<Nat> for NatWorkload {
         }
     }
 
-    fn react(&mut self, port: PortId, frame: &[u8]) -> Option<(PortId, u32)> {
+    fn react(&mut self, _now: Instant, port: PortId, frame: &[u8]) -> Option<(PortId, u32)> {
         let (ethernet, packet) = Ethernet::parse(frame).ok()?;
         if ethernet.ether_type() == ether_type::ARP {
             let arp = Arp::parse(packet).ok()?;

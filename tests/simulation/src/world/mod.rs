@@ -4,6 +4,7 @@ mod check;
 mod faults;
 mod migrations;
 mod moves;
+mod trial;
 
 use crate::controller::Controller;
 use crate::fabric::{Behind, Fabric, Names};
@@ -16,6 +17,8 @@ use slim_core::protocol::control::LineBuffer;
 use slim_core::protocol::{MigrationId, MigrationPhase};
 use slim_core::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use trial::{Measured, Trial, run_trial};
 
 /// Whoever gets to run now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -325,6 +328,12 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
 
     fn generate(&mut self) -> Outcome {
         if !self.generating {
+            return Ok(());
+        }
+        if self.scenario.even {
+            self.agenda.enter(self.now + self.scenario.packet_interval, Happening::Generate);
+            let (port, flow) = self.workload.choose(&mut self.random);
+            self.send_in(port, flow);
             return Ok(());
         }
         let (generated, max) = (self.oracle.generated(), self.scenario.packets_max);

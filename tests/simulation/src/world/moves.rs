@@ -242,8 +242,9 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                     None => format!("a frame of {} bytes leaves through port {}", frame.len(), port.0),
                 });
                 self.oracle.leave(&self.workload, port, &frame)?;
-                if let Some((port, flow)) = self.workload.react(port, &frame) {
-                    let at = self.now + self.random.time(micros(50), micros(800));
+                if let Some((port, flow)) = self.workload.react(self.now, port, &frame) {
+                    let (least, most) = self.scenario.think_time;
+                    let at = self.now + self.random.time(least, most);
                     self.agenda.enter(at, Happening::React { port, flow });
                 }
             }
@@ -313,7 +314,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     /// Somebody outside sends the next packet of a flow.
     pub(super) fn send_in(&mut self, port: PortId, flow: u32) {
         let id = self.oracle.generate(port, flow);
-        let frame = self.workload.frame(id, &mut self.random);
+        let frame = self.workload.frame(self.now, id, &mut self.random);
         self.trace.detail(self.now, "outside", u64::from(flow), || format!("{id:?} is sent"));
         match &mut self.fabric {
             Some(fabric) => {
