@@ -96,14 +96,15 @@ impl Nat {
         if !sender_mac.is_unicast() {
             return Err(Drop::ArpMalformed);
         }
-        if sender == own.network.address || sender_mac == own.mac {
+        if self.is_own(side, sender) || sender_mac == own.mac {
             return Err(Drop::ArpOwnAddressClaimed);
         }
         let is_request = arp.operation() == ArpOperation::Request;
-        let for_us = arp.target() == own.network.address;
+        let asked_for = arp.target();
+        let for_us = self.is_own(side, asked_for);
         // A host that makes sure that nobody has its address yet has no address to learn (RFC 5227 §1.1).
         let is_probe = is_request && sender.is_unspecified();
-        if !is_probe && !own.network.is_neighbour(sender) {
+        if !is_probe && !self.state.is_neighbour(side, sender) {
             return Err(Drop::ArpForeignSender);
         }
         // RFC 826: what is said to others corrects an entry but does not create one.
@@ -115,7 +116,7 @@ impl Nat {
                 ethernet.set_source(own.mac);
                 arp.set_operation(ArpOperation::Reply);
                 arp.set_target(sender_mac, sender);
-                arp.set_sender(own.mac, own.network.address);
+                arp.set_sender(own.mac, asked_for);
                 Ok(Verdict::Transmit(side.port()))
             }
             (true, false) => learnt.map(|()| Verdict::Consumed),

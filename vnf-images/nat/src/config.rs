@@ -1,5 +1,6 @@
 //! The configuration: section `[nat]` of the instance's TOML file.
 
+use crate::pool::{ADDRESSES_MAX, AddressRange, Pool};
 use crate::ports::PortRange;
 use crate::types::{Protocol, Side};
 use core::net::Ipv4Addr;
@@ -24,6 +25,18 @@ pub enum Filtering {
     AddressAndPortDependent = 2,
 }
 
+/// Which exterior addresses an interior host's endpoints get (RFC 4787 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Pooling {
+    /// The same for all of a host's endpoints (RFC 4787 R2, RFC 6888 R2).
+    #[default]
+    Paired = 0,
+    /// Any, for each endpoint anew.
+    Arbitrary = 1,
+}
+
 /// What the operator sets. Every field but the first four has a default.
 ///
 /// Both ends of a migration must be configured alike; addresses, port range and capacities are compared.
@@ -41,6 +54,14 @@ pub struct Config {
     /// The router to servers beyond the exterior network. Without it, only that network can be reached.
     #[serde(default)]
     pub exterior_gateway: Option<Ipv4Addr>,
+
+    /// More addresses that the interior hosts share: addresses, ranges and prefixes, in the exterior network or routed to
+    /// the NAT; 256 altogether (RFC 6888 R3). Default none.
+    #[serde(default)]
+    pub exterior_pool: Vec<AddressRange>,
+    /// Which of the addresses an interior host's endpoints get. Default paired.
+    #[serde(default)]
+    pub address_pooling: Pooling,
 
     /// Which packets from outside a mapped endpoint receives. Default endpoint_independent.
     #[serde(default)]
@@ -71,6 +92,10 @@ pub struct Config {
     /// The most sessions of one interior host. No limit by default (RFC 6888 R4 asks for one in a CGN).
     #[serde(default)]
     pub sessions_per_host_max: Option<u32>,
+
+    /// The most exterior ports of one interior host, of all protocols. No limit by default (RFC 6888 R4 as well).
+    #[serde(default)]
+    pub ports_per_host_max: Option<u32>,
 
     /// How long a UDP session stays without an outbound packet. Default 300, at least 120 (RFC 4787 R5).
     #[serde(default = "default::udp_timeout_s")]
@@ -163,6 +188,8 @@ impl Config {
             exterior_address: exterior,
             exterior_mac,
             exterior_gateway: None,
+            exterior_pool: Vec::new(),
+            address_pooling: Pooling::default(),
             filtering: Filtering::default(),
             port_first: default::port_first(),
             port_last: default::port_last(),
@@ -173,6 +200,7 @@ impl Config {
             fragments_held_max: default::fragments_held_max(),
             fragment_timeout_s: default::fragment_timeout_s(),
             sessions_per_host_max: None,
+            ports_per_host_max: None,
             udp_timeout_s: default::udp_timeout_s(),
             tcp_established_timeout_s: default::tcp_established_timeout_s(),
             tcp_opening_timeout_s: default::tcp_transitory_timeout_s(),
@@ -216,9 +244,35 @@ impl Config {
         })
     }
 
+    /// The exterior addresses, the NAT's own among them.
+    ///
+    /// # Errors
+    /// If they are too many.
+    pub fn pool(&self) -> Result<Pool, ConfigError> {
+        Pool::new(self.exterior_address.address, &self.exterior_pool)
+            .ok_or_else(|| ConfigError(format!("exterior_pool holds more than {ADDRESSES_MAX} addresses")))
+    }
+
     /// The most endpoints that can be mapped: no more than there are sessions, or ports for all protocols.
-    pub(crate) fn mappings_max(&self, ports: PortRange) -> u32 {
-        self.sessions_max.min(ports.len() * Protocol::ALL.len() as u32)
+    pub(crate) fn mappings_max(&self, ports: PortRange, addresses: usize) -> u32 {
+        self.sessions_max.min(ports.len() * (Protocol::ALL.len() * addresses) as u32)
+    }
+
+    fn validate_pool(&self) -> Result<(), ConfigError> {
+        let err = |text: String| Err(ConfigError(text));
+        // Bounds how many there are to look at.
+        let pool = self.pool()?;
+        for address in pool.iter().filter(|address| *address != self.exterior_address.address) {
+            let network = &self.exterior_address;
+            let possible = is_unicast(address) && (!network.contains(address) || network.is_neighbour(address));
+            if !possible || self.interior_address.contains(address) {
+                return err(format!("exterior_pool: {address} is not an exterior host's address"));
+            }
+            if self.exterior_gateway == Some(address) {
+                return err(format!("exterior_pool: {address} is the exterior_gateway's"));
+            }
+        }
+        Ok(())
     }
 
     /// Checks everything that its fields' types do not.
@@ -254,12 +308,14 @@ impl Config {
                 self.exterior_address
             ));
         }
+        self.validate_pool()?;
         for (name, value) in [
             ("sessions_max", self.sessions_max),
             ("hosts_max", self.hosts_max),
             ("arp_entries_max", self.arp_entries_max),
             ("fragment_trains_max", self.fragment_trains_max),
             ("sessions_per_host_max", self.sessions_per_host_max.unwrap_or(1)),
+            ("ports_per_host_max", self.ports_per_host_max.unwrap_or(1)),
         ] {
             if !(1..=CAPACITY_MAX).contains(&value) {
                 return err(format!("{name} = {value} is not between 1 and {CAPACITY_MAX}"));

@@ -77,6 +77,8 @@ slim_core::drop_reasons! {
     PortsExhausted = "ports_exhausted",
     /// A new session of a host that has as many as it may.
     HostSessionLimit = "host_session_limit",
+    /// A new interior endpoint of a host that has as many exterior ports as it may.
+    HostPortLimit = "host_port_limit",
     /// The tables contradict each other, which only a faulty peer's snapshot can bring about.
     StateInconsistent = "state_inconsistent",
 }

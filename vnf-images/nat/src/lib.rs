@@ -6,7 +6,7 @@
 //! - [`config`]: what the operator sets.
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
-//! - [`ports`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
+//! - [`pool`], [`ports`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
 //! - `arp`, `translate`, `transport`, `icmp`, `answer`, [`fragments`], [`unsolicited`]: packets.
 //! - [`drops`]: why packets are dropped.
 
@@ -19,6 +19,7 @@ pub mod drops;
 mod expiry;
 pub mod fragments;
 mod icmp;
+pub mod pool;
 pub mod ports;
 pub mod settings;
 mod state;
@@ -74,6 +75,7 @@ pub struct Nat {
     gateway: Option<Ipv4Addr>,
     filtering: Filtering,
     sessions_per_host_max: Option<u32>,
+    ports_per_host_max: Option<u32>,
     timeouts: Timeouts,
     // What follows is each host's own affair and no state of the function.
     ticker: Ticker,
@@ -97,6 +99,15 @@ impl Nat {
     #[inline(always)]
     fn interface(&self, side: Side) -> &Interface {
         &self.interfaces[side.index()]
+    }
+
+    /// Whether `address` is the NAT's on a side.
+    #[inline(always)]
+    fn is_own(&self, side: Side, address: Ipv4Addr) -> bool {
+        match side {
+            Side::Interior => address == self.interface(side).network.address,
+            Side::Exterior => self.state.pool.contains(address),
+        }
     }
 
     /// The traffic of an interior host.
@@ -150,7 +161,7 @@ impl Nat {
 
 impl NetworkFunction for Nat {
     const KIND: &'static str = "nat";
-    const SCHEMA: u64 = 5;
+    const SCHEMA: u64 = 6;
     const PORTS: &'static [&'static str] = &["in", "out"];
     const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
 
@@ -164,6 +175,7 @@ impl NetworkFunction for Nat {
             gateway: config.exterior_gateway,
             filtering: config.filtering,
             sessions_per_host_max: config.sessions_per_host_max,
+            ports_per_host_max: config.ports_per_host_max,
             timeouts: Timeouts::new(config),
             ticker: Ticker::default(),
             sweep: Sweep::new(),
@@ -231,7 +243,7 @@ impl NetworkFunction for Nat {
     }
 
     fn gauges(&self) -> Vec<Gauge> {
-        let State { clock, mappings, sessions, hosts, neighbours, ports, trains, held, syns, .. } = &self.state;
+        let State { clock, mappings, sessions, hosts, neighbours, pool, ports, trains, held, syns, .. } = &self.state;
         let gauge = |name, value: usize| Gauge { name, value: value as u64 };
         vec![
             gauge("sessions", sessions.len()),
@@ -247,10 +259,11 @@ impl NetworkFunction for Nat {
             gauge("unanswered_syns", syns.len()),
             gauge("arp_entries", neighbours.len()),
             gauge("arp_entries_capacity", neighbours.capacity()),
-            gauge("udp_ports_used", ports.of(Protocol::Udp).used() as usize),
-            gauge("tcp_ports_used", ports.of(Protocol::Tcp).used() as usize),
-            gauge("icmp_identifiers_used", ports.of(Protocol::Icmp).used() as usize),
-            gauge("ports_per_protocol", ports.of(Protocol::Udp).range().len() as usize),
+            gauge("udp_ports_used", ports.used_of(Protocol::Udp) as usize),
+            gauge("tcp_ports_used", ports.used_of(Protocol::Tcp) as usize),
+            gauge("icmp_identifiers_used", ports.used_of(Protocol::Icmp) as usize),
+            gauge("ports_per_protocol", ports.per_protocol() as usize),
+            gauge("exterior_addresses", pool.len()),
             gauge("clock_s", clock.get() as usize),
             Gauge { name: "arp_requests_sent", value: self.totals.arp_requests_sent },
             Gauge { name: "arp_learning_refused", value: self.totals.arp_learning_refused },

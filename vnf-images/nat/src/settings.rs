@@ -5,6 +5,7 @@
 //! (Capacities are compared by the tables themselves. Time-outs may differ.)
 
 use crate::config::Config;
+use crate::pool::ADDRESSES_MAX;
 use crate::ports::PortRange;
 use slim_core::nf::{ConfigError, Shard};
 use slim_core::table::{AdoptError, FrozenItem, ItemHeader, Register, StateItem};
@@ -16,6 +17,8 @@ slim_core::pod! {
         pub interior_address: u32,
         /// The NAT's exterior address.
         pub exterior_address: u32,
+        /// All exterior addresses in ascending order, then zeros.
+        pub pool: [u32; ADDRESSES_MAX],
         /// Prefix lengths, interior first.
         pub prefix_len: [u8; 2],
         /// MAC addresses, interior first.
@@ -24,6 +27,8 @@ slim_core::pod! {
         pub ports: [u16; 2],
         /// The code of the [`Filtering`](crate::config::Filtering), of which some keep more state.
         pub filtering: u8,
+        /// The code of the [`Pooling`](crate::config::Pooling).
+        pub pooling: u8,
     }
 }
 
@@ -42,13 +47,19 @@ impl Settings {
     pub fn new(config: &Config, shard: Shard) -> Result<Self, ConfigError> {
         let PortRange { first, last } = config.port_range(shard)?;
         let (interior, exterior) = (config.interior_address, config.exterior_address);
+        let mut pool = [0; ADDRESSES_MAX];
+        for (slot, address) in pool.iter_mut().zip(config.pool()?.iter()) {
+            *slot = address.to_bits();
+        }
         let own = Identity {
             interior_address: interior.address.to_bits(),
             exterior_address: exterior.address.to_bits(),
+            pool,
             prefix_len: [interior.prefix_len, exterior.prefix_len],
             mac: [config.interior_mac.0, config.exterior_mac.0],
             ports: [first, last],
             filtering: config.filtering as u8,
+            pooling: config.address_pooling as u8,
         };
         Ok(Self { own, register: Register::new("settings", own) })
     }
@@ -84,7 +95,7 @@ impl StateItem for Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Filtering;
+    use crate::config::{Filtering, Pooling};
     use slim_core::packet::MacAddr;
 
     fn config() -> Config {
@@ -110,6 +121,8 @@ mod tests {
             Config { interior_address: "10.1.0.1/16".parse().unwrap(), ..config() },
             Config { interior_mac: MacAddr([2, 0, 0, 0, 0, 3]), ..config() },
             Config { port_last: 40_000, ..config() },
+            Config { exterior_pool: vec!["10.2.0.7".parse().unwrap()], ..config() },
+            Config { address_pooling: Pooling::Arbitrary, ..config() },
             Config { filtering: Filtering::AddressDependent, ..config() },
         ] {
             assert!(matches!(adopt(&config(), &other, Shard::ONLY), Err(AdoptError::Header(_))));

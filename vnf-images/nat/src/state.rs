@@ -15,14 +15,14 @@
 //! A session holds its mapping, which holds its binding and thereby the exterior port; with the last session the
 //! others go. A host entry outlives its sessions, for its counters, until it has been silent for the host time-out.
 
-use crate::config::{Config, Filtering, is_unicast};
+use crate::config::{Config, Filtering, Pooling};
 use crate::fragments::{Held, HeldKey, Train, TrainKey};
+use crate::pool::Pool;
 use crate::ports::PortAllocator;
 use crate::settings::Settings;
-use crate::statelet::{Statelet, TOTAL_MASK};
+use crate::statelet::Statelet;
 use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, PeerKey, Session, SessionKey};
-use crate::tcp::TcpState;
-use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
+use crate::types::{Protocol, Side};
 use crate::unsolicited::{SYNS_MAX, Syn, SynKey};
 use core::net::Ipv4Addr;
 use slim_core::nf::{ConfigError, InstallError, InterfaceAddress, PortId, Shard};
@@ -64,10 +64,15 @@ impl Full {
     }
 }
 
+mod hosts;
+mod sessions;
+
 /// The state of one shard.
 pub(crate) struct State {
     settings: Settings,
     networks: [InterfaceAddress; 2],
+    pub(crate) pool: Pool,
+    pooling: Pooling,
     pub(crate) clock: Register<u32>,
     pub(crate) mappings: SegmentedTable<EndpointKey, Mapping>,
     bindings: SegmentedTable<EndpointKey, Binding>,
@@ -98,11 +103,14 @@ impl State {
     /// Empty state. `seed` keys hash tables and the choice of ports.
     pub(crate) fn new(config: &Config, shard: Shard, seed: u64) -> Result<Self, ConfigError> {
         let ports = config.port_range(shard)?;
-        let (sessions_max, mappings_max) = (config.sessions_max as usize, config.mappings_max(ports) as usize);
+        let pool = config.pool()?;
+        let (sessions_max, mappings_max) =
+            (config.sessions_max as usize, config.mappings_max(ports, pool.len()) as usize);
         let key = |n| key(seed, n);
         Ok(Self {
             settings: Settings::new(config, shard)?,
             networks: Side::ALL.map(|side| config.address(side)),
+            pooling: config.address_pooling,
             clock: Register::new("clock", 0),
             mappings: SegmentedTable::with_capacity("mappings", mappings_max, key(0)),
             bindings: SegmentedTable::with_capacity("bindings", mappings_max, key(1)),
@@ -114,7 +122,8 @@ impl State {
             syns: SmallTable::with_capacity("syns", SYNS_MAX),
             hosts: SegmentedTable::with_capacity("hosts", config.hosts_max as usize, key(3)),
             neighbours: SegmentedTable::with_capacity("neighbours", config.arp_entries_max as usize, key(4)),
-            ports: PortAllocator::new(ports, key(PORTS_KEY)),
+            ports: PortAllocator::new(ports, pool.len(), key(PORTS_KEY)),
+            pool,
             foreign_bindings: 0,
         })
     }
@@ -150,9 +159,10 @@ impl State {
         self.ports.clear();
         self.foreign_bindings = 0;
         for (key, _) in self.bindings.iter() {
-            let taken = Protocol::from_number(key.protocol)
-                .filter(|_| key.address == self.networks[Side::Exterior.index()].address.to_bits())
-                .is_some_and(|protocol| self.ports.of_mut(protocol).take(key.port));
+            let address = self.pool.index_of(Ipv4Addr::from_bits(key.address));
+            let taken = address
+                .zip(Protocol::from_number(key.protocol))
+                .is_some_and(|(address, protocol)| self.ports.take(address, protocol, key.port));
             self.foreign_bindings += usize::from(!taken);
         }
     }
@@ -254,225 +264,9 @@ impl State {
         self.clock.get().saturating_sub(instant)
     }
 
-    /// Where packets to an exterior endpoint go.
-    #[inline(always)]
-    pub(crate) fn interior_of(&self, protocol: Protocol, exterior: Endpoint) -> Option<Endpoint> {
-        self.bindings.get(&EndpointKey::new(protocol, exterior)).map(Binding::interior)
-    }
-
-    /// What an interior endpoint is mapped to, if it is.
-    pub(crate) fn exterior_of(&self, protocol: Protocol, interior: Endpoint) -> Option<Endpoint> {
-        self.mappings.get(&EndpointKey::new(protocol, interior)).map(Mapping::exterior)
-    }
-
-    /// The key of the session that the exterior knows as `id`.
-    fn known(&self, id: &SessionId) -> Result<SessionKey, Refusal> {
-        let interior = self.interior_of(id.protocol, id.exterior).ok_or(Refusal::Inconsistent)?;
-        let key = SessionKey::new(id.protocol, interior, id.server);
-        self.sessions
-            .get(&key)
-            .filter(|session| session.exterior() == id.exterior)
-            .map(|_| key)
-            .ok_or(Refusal::Inconsistent)
-    }
-
-    /// Begins a session, and with it, where they are new, the mapping, its binding and the host.
-    pub(crate) fn open_session(&mut self, id: &SessionId, interior: Endpoint) -> Result<(), Refusal> {
-        let [interior_network, exterior_network] = &self.networks;
-        let possible = interior_network.is_neighbour(interior.address)
-            && id.exterior.address == exterior_network.address
-            && self.ports.of(id.protocol).range().contains(id.exterior.port)
-            && is_unicast(id.server.address);
-        let key = SessionKey::new(id.protocol, interior, id.server);
-        if !possible || self.sessions.contains(&key) {
-            return Err(Refusal::Inconsistent);
-        }
-        let session = Session {
-            exterior_address: id.exterior.address.to_bits(),
-            exterior_port: id.exterior.port,
-            tcp_state: match id.protocol {
-                Protocol::Udp | Protocol::Icmp => 0,
-                Protocol::Tcp => TcpState::Opening.code(),
-            },
-            last_seen: self.clock.get(),
-        };
-        self.sessions.insert(key, session).map_err(|_| Refusal::Full(Full::Sessions))?;
-        if let Err(refusal) = self.hold_mapping(id.protocol, interior, id.exterior) {
-            self.sessions.remove(&key);
-            return Err(refusal);
-        }
-        if let Err(refusal) = self.hold_peer(&key) {
-            self.release_mapping(id.protocol, interior);
-            self.sessions.remove(&key);
-            return Err(refusal);
-        }
-        if let Err(refusal) = self.hold_host(interior.address) {
-            self.release_peer(&key);
-            self.release_mapping(id.protocol, interior);
-            self.sessions.remove(&key);
-            return Err(refusal);
-        }
-        Ok(())
-    }
-
-    fn hold_mapping(&mut self, protocol: Protocol, interior: Endpoint, exterior: Endpoint) -> Result<(), Refusal> {
-        let key = EndpointKey::new(protocol, interior);
-        if let Some(mapping) = self.mappings.get_mut(&key) {
-            if mapping.exterior() != exterior {
-                return Err(Refusal::Inconsistent);
-            }
-            mapping.sessions = mapping.sessions.saturating_add(1);
-            return Ok(());
-        }
-        let binding_key = EndpointKey::new(protocol, exterior);
-        if self.bindings.contains(&binding_key) {
-            return Err(Refusal::Inconsistent);
-        }
-        let mapping =
-            Mapping { exterior_address: exterior.address.to_bits(), exterior_port: exterior.port, sessions: 1 };
-        let binding = Binding { interior_address: interior.address.to_bits(), interior_port: interior.port };
-        self.mappings.insert(key, mapping).map_err(|_| Refusal::Full(Full::Mappings))?;
-        if self.bindings.insert(binding_key, binding).is_err() {
-            self.mappings.remove(&key);
-            return Err(Refusal::Full(Full::Mappings));
-        }
-        self.ports.of_mut(protocol).take(exterior.port);
-        Ok(())
-    }
-
-    fn release_mapping(&mut self, protocol: Protocol, interior: Endpoint) {
-        let key = EndpointKey::new(protocol, interior);
-        let Some(mapping) = self.mappings.get_mut(&key) else { return };
-        if mapping.sessions > 1 {
-            mapping.sessions -= 1;
-            return;
-        }
-        let exterior = mapping.exterior();
-        self.mappings.remove(&key);
-        self.bindings.remove(&EndpointKey::new(protocol, exterior));
-        self.ports.of_mut(protocol).release(exterior.port);
-    }
-
-    /// Whether the session's interior endpoint has others with the same address.
-    pub(crate) fn knows_peer(&self, key: &SessionKey) -> bool {
-        self.peers.contains(&PeerKey::of(key))
-    }
-
-    fn hold_peer(&mut self, key: &SessionKey) -> Result<(), Refusal> {
-        if !self.keeps_peers {
-            return Ok(());
-        }
-        let peer = PeerKey::of(key);
-        let sessions = self.peers.get(&peer).map_or(0, |sessions| *sessions);
-        self.peers.insert(peer, sessions.saturating_add(1)).map(|_| ()).map_err(|_| Refusal::Full(Full::Peers))
-    }
-
-    fn release_peer(&mut self, key: &SessionKey) {
-        if !self.keeps_peers {
-            return;
-        }
-        let peer = PeerKey::of(key);
-        match self.peers.get_mut(&peer) {
-            Some(sessions) if *sessions > 1 => *sessions -= 1,
-            Some(_) => {
-                self.peers.remove(&peer);
-            }
-            None => {}
-        }
-    }
-
-    fn hold_host(&mut self, address: Ipv4Addr) -> Result<(), Refusal> {
-        if let Some(host) = self.hosts.get_mut(&address.to_bits()) {
-            host.sessions = host.sessions.saturating_add(1);
-            return Ok(());
-        }
-        let host = Host {
-            packets_outbound: 0,
-            bytes_outbound: 0,
-            packets_inbound: 0,
-            bytes_inbound: 0,
-            sessions: 1,
-            last_seen: self.clock.get(),
-        };
-        self.hosts.insert(address.to_bits(), host).map(|_| ()).map_err(|_| Refusal::Full(Full::Hosts))
-    }
-
-    /// Notes that an outbound packet was seen.
-    pub(crate) fn refresh(&mut self, key: &SessionKey) {
-        let now = self.clock.get();
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.last_seen = now;
-        }
-    }
-
-    /// Moves a TCP session to another state, from where its time runs anew.
-    pub(crate) fn set_tcp_state(&mut self, key: &SessionKey, state: TcpState) {
-        let now = self.clock.get();
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.tcp_state = state.code();
-            session.last_seen = now;
-        }
-    }
-
-    /// Ends a session, and with the last one its mapping and binding.
-    pub(crate) fn close_session(&mut self, key: &SessionKey) {
-        if self.sessions.remove(key).is_none() {
-            return;
-        }
-        if let Some(protocol) = Protocol::from_number(key.protocol) {
-            self.release_mapping(protocol, key.interior());
-        }
-        self.release_peer(key);
-        if let Some(host) = self.hosts.get_mut(&key.interior_address) {
-            host.sessions = host.sessions.saturating_sub(1);
-        }
-    }
-
-    /// Counts packets of `bytes` bytes altogether and returns the host's new total. `None` without an entry for the host.
-    #[inline(always)]
-    pub(crate) fn count(&mut self, direction: Direction, address: Ipv4Addr, packets: u16, bytes: u64) -> Option<u64> {
-        let now = self.clock.get();
-        let host = self.hosts.get_mut(&address.to_bits())?;
-        host.last_seen = now;
-        let (packets_so_far, total) = host.counters_mut(direction);
-        *packets_so_far = packets_so_far.wrapping_add(packets.into());
-        *total = total.wrapping_add(bytes);
-        Some(*total)
-    }
-
-    /// Counts the packets that bring a host's total to `total_bytes`, modulo 2⁴⁸.
-    ///
-    /// A total that so many packets cannot have led to shows that statelets were lost or reordered (§VI-C).
-    fn count_up_to(
-        &mut self,
-        direction: Direction,
-        address: Ipv4Addr,
-        packets: u16,
-        total_bytes: u64,
-    ) -> Result<(), Refusal> {
-        let host = self.hosts.get(&address.to_bits()).ok_or(Refusal::Inconsistent)?;
-        let bytes = total_bytes.wrapping_sub(host.bytes(direction)) & TOTAL_MASK;
-        let (least, most) = (u64::from(packets), u64::from(packets) * u64::from(u16::MAX));
-        if !(least..=most).contains(&bytes) {
-            return Err(Refusal::Inconsistent);
-        }
-        self.count(direction, address, packets, bytes).map(|_| ()).ok_or(Refusal::Inconsistent)
-    }
-
-    /// Removes a host that has no sessions.
-    pub(crate) fn forget_host(&mut self, address: u32) -> Result<(), Refusal> {
-        match self.hosts.get(&address) {
-            Some(host) if host.sessions == 0 => {
-                self.hosts.remove(&address);
-                Ok(())
-            }
-            Some(_) | None => Err(Refusal::Inconsistent),
-        }
-    }
-
     /// Enters a neighbour's MAC address, or confirms it.
     pub(crate) fn confirm_neighbour(&mut self, side: Side, address: Ipv4Addr, mac: MacAddr) -> Result<(), Refusal> {
-        if !self.networks[side.index()].is_neighbour(address) || !mac.is_unicast() {
+        if !self.is_neighbour(side, address) || !mac.is_unicast() {
             return Err(Refusal::Inconsistent);
         }
         let neighbour = Neighbour { mac: mac.0, confirmed: self.clock.get() };
@@ -485,24 +279,5 @@ impl State {
     /// Removes a neighbour.
     pub(crate) fn forget_neighbour(&mut self, key: &NeighbourKey) -> Result<(), Refusal> {
         self.neighbours.remove(key).map(|_| ()).ok_or(Refusal::Inconsistent)
-    }
-}
-
-impl Host {
-    /// Bytes counted in one direction.
-    pub(crate) fn bytes(&self, direction: Direction) -> u64 {
-        match direction {
-            Direction::Outbound => self.bytes_outbound,
-            Direction::Inbound => self.bytes_inbound,
-        }
-    }
-
-    /// Packets and bytes of one direction.
-    #[inline(always)]
-    fn counters_mut(&mut self, direction: Direction) -> (&mut u64, &mut u64) {
-        match direction {
-            Direction::Outbound => (&mut self.packets_outbound, &mut self.bytes_outbound),
-            Direction::Inbound => (&mut self.packets_inbound, &mut self.bytes_inbound),
-        }
     }
 }

@@ -98,6 +98,10 @@ slim_core::pod! {
         pub sessions: u32,
         /// When it was last counted.
         pub last_seen: u32,
+        /// How many of its endpoints have an exterior port.
+        pub ports: u32,
+        /// The exterior address that they have, or had last; 0 before the first.
+        pub exterior_address: u32,
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn next_ttl(ip: &Ipv4Mut<'_>) -> Result<u8, Drop> {
 pub(crate) enum Route {
     /// To the exterior network or beyond.
     Exterior,
-    /// To the exterior address, behind which another interior host may be.
+    /// To an exterior address, behind which another interior host may be.
     Hairpin,
     /// To the NAT's interior address.
     Own,
@@ -235,9 +235,11 @@ impl Nat {
                 _ => Err(Drop::Multicast),
             };
         }
+        if self.is_own(Side::Exterior, destination) {
+            return Ok(Route::Hairpin);
+        }
         if exterior.network.contains(destination) && !exterior.network.is_neighbour(destination) {
-            let own = destination == exterior.network.address;
-            return if own { Ok(Route::Hairpin) } else { Err(Drop::Multicast) };
+            return Err(Drop::Multicast);
         }
         Ok(Route::Exterior)
     }
@@ -246,7 +248,7 @@ impl Nat {
     #[inline(always)]
     pub(crate) fn check_inbound(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), Drop> {
         let [interior, exterior] = [self.interface(Side::Interior), self.interface(Side::Exterior)];
-        if destination != exterior.network.address {
+        if !self.is_own(Side::Exterior, destination) {
             let network = &exterior.network;
             return Err(
                 if is_unicast(destination) && network.contains(destination) && !network.is_neighbour(destination) {
@@ -260,6 +262,7 @@ impl Nat {
         }
         let possible = is_unicast(source)
             && !interior.network.contains(source)
+            && !self.is_own(Side::Exterior, source)
             && (!exterior.network.contains(source) || exterior.network.is_neighbour(source));
         if possible { Ok(()) } else { Err(Drop::SourceInvalid) }
     }
@@ -394,8 +397,16 @@ impl Nat {
         if let Some(exterior) = self.state.exterior_of(protocol, interior) {
             return Ok(exterior);
         }
-        let port = self.state.ports.pick(protocol).ok_or(Drop::PortsExhausted)?;
-        Ok(Endpoint::new(self.interface(Side::Exterior).network.address, port))
+        self.check_port_limit(interior.address)?;
+        self.state.pick_exterior(protocol, interior).ok_or(Drop::PortsExhausted)
+    }
+
+    fn check_port_limit(&self, host: Ipv4Addr) -> Result<(), Drop> {
+        let ports = self.state.hosts.get(&host.to_bits()).map_or(0, |host| host.ports);
+        if self.ports_per_host_max.is_some_and(|limit| ports >= limit) {
+            return Err(Drop::HostPortLimit);
+        }
+        Ok(())
     }
 
     fn check_session_limit(&self, host: Ipv4Addr) -> Result<(), Drop> {

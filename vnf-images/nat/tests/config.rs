@@ -1,6 +1,7 @@
 //! The `[nat]` section: defaults, and what an operator is told about a wrong one.
 
 use slim_core::nf::{NetworkFunction, Shard, ShardId};
+use slim_nat::config::Pooling;
 use slim_nat::{Config, Nat};
 
 const MINIMAL: &str = r#"
@@ -44,12 +45,15 @@ fn every_field_can_be_set() {
     let text = format!(
         "{MINIMAL}
 exterior_gateway = \"10.2.0.254\"
+exterior_pool = [\"10.2.0.5\", \"10.2.0.8-10.2.0.15\", \"198.51.100.0/29\"]
+address_pooling = \"arbitrary\"
 port_first = 2000
 port_last = 3000
 sessions_max = 10
 hosts_max = 11
 arp_entries_max = 12
 sessions_per_host_max = 13
+ports_per_host_max = 14
 udp_timeout_s = 120
 tcp_established_timeout_s = 8000
 tcp_opening_timeout_s = 250
@@ -61,7 +65,11 @@ host_timeout_s = 70
     let config: Config = toml::from_str(&text).unwrap();
     assert!(Nat::new(&config, Shard::ONLY, 1).is_ok());
     assert_eq!(config.exterior_gateway, Some([10, 2, 0, 254].into()));
-    assert_eq!((config.sessions_per_host_max, config.host_timeout_s), (Some(13), 70));
+    assert_eq!(
+        (config.sessions_per_host_max, config.ports_per_host_max, config.host_timeout_s),
+        (Some(13), Some(14), 70)
+    );
+    assert_eq!((config.address_pooling, config.pool().unwrap().len()), (Pooling::Arbitrary, 18));
 }
 
 #[test]
@@ -84,6 +92,15 @@ fn errors_name_the_field_and_the_remedy() {
         (r#"exterior_mac = "00:00:00:00:00:00""#, "exterior_mac must be a unicast address"),
         (r#"exterior_gateway = "10.3.0.1""#, "not another host's address in the network of exterior_address"),
         (r#"exterior_gateway = "10.2.0.1""#, "not another host's address in the network of exterior_address"),
+        (r#"exterior_pool = ["10.2.0"]"#, "`10.2.0` is neither an IPv4 address (10.2.0.5), nor a range"),
+        (r#"exterior_pool = ["10.2.0.9/29"]"#, "`10.2.0.9/29` is not a prefix: some of its last 3 bits"),
+        (r#"exterior_pool = ["10.2.0.254-10.2.0.255"]"#, "exterior_pool: 10.2.0.255 is not an exterior host's address"),
+        (r#"exterior_pool = ["10.1.0.9"]"#, "exterior_pool: 10.1.0.9 is not an exterior host's address"),
+        (r#"exterior_pool = ["127.0.0.1"]"#, "exterior_pool: 127.0.0.1 is not"),
+        (r#"exterior_pool = ["198.51.101.0/23"]"#, "some of its last 9 bits are not zero"),
+        (r#"exterior_pool = ["198.51.100.0/22"]"#, "exterior_pool holds more than 256 addresses"),
+        (r#"address_pooling = "random""#, "expected `paired` or `arbitrary`"),
+        ("ports_per_host_max = 0", "ports_per_host_max = 0 is not between 1 and"),
         ("port_first = 0", "port_first = 0 and port_last = 65535 are not a range"),
         ("port_last = 1000", "port_first = 1024 and port_last = 1000 are not a range"),
         ("sessions_max = 0", "sessions_max = 0 is not between 1 and"),

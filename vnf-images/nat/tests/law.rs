@@ -11,7 +11,7 @@ use slim_core::nf::testing::TestEnvironment;
 use slim_core::nf::{NetworkFunction, Shard, Verdict};
 use slim_core::packet::{ArpOperation, MacAddr, OwnedPacket};
 use slim_core::time::{Duration, Instant};
-use slim_nat::config::Filtering;
+use slim_nat::config::{Filtering, Pooling};
 use slim_nat::{Config, Drop, Nat};
 use std::collections::BTreeMap;
 
@@ -33,6 +33,22 @@ fn small(filtering: Filtering) -> Config {
     }
 }
 
+fn configs() -> impl Strategy<Value = Config> {
+    let filterings = prop::sample::select(vec![
+        Filtering::EndpointIndependent,
+        Filtering::AddressDependent,
+        Filtering::AddressAndPortDependent,
+    ]);
+    let pools = prop::sample::select(vec![None, Some(Pooling::Paired), Some(Pooling::Arbitrary)]);
+    (filterings, pools, prop::bool::weighted(0.3)).prop_map(|(filtering, pooling, few_ports)| {
+        let config = match pooling {
+            None => small(filtering),
+            Some(address_pooling) => pooled(Config { address_pooling, ..small(filtering) }),
+        };
+        Config { ports_per_host_max: few_ports.then_some(3), ..config }
+    })
+}
+
 fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
     let hosts = || (10u8..14).prop_map(host);
     let servers = || prop_oneof![4 => (10u8..12).prop_map(server), 1 => Just([198, 51, 100, 9].into())];
@@ -44,15 +60,17 @@ fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
     };
     let udp_out = (hosts(), 5000u16..5003, servers(), 80u16..82)
         .prop_map(|(host, port, server, to)| (IN, udp(IN, socket(host, port), socket(server, to), b"out")));
-    let udp_in = (servers(), 80u16..82, 2000u16..2005)
-        .prop_map(|(server, from, port)| (OUT, udp(OUT, socket(server, from), socket(EXTERIOR, port), b"inbound")));
+    let exteriors = || prop::sample::select(vec![EXTERIOR, EXTERIOR, EXTERIOR_2, EXTERIOR_3]);
+    let udp_in = (servers(), 80u16..82, exteriors(), 2000u16..2005)
+        .prop_map(|(server, from, to, port)| (OUT, udp(OUT, socket(server, from), socket(to, port), b"inbound")));
     let tcp_out =
         (hosts(), 5000u16..5003, servers(), 80u16..82, flags()).prop_map(|(host, port, server, to, flags)| {
             (IN, tcp(IN, socket(host, port), socket(server, to), flags, b"out"))
         });
-    let tcp_in = (servers(), 80u16..82, 2000u16..2005, flags()).prop_map(|(server, from, port, flags)| {
-        (OUT, tcp(OUT, socket(server, from), socket(EXTERIOR, port), flags, b"in"))
-    });
+    let tcp_in =
+        (servers(), 80u16..82, exteriors(), 2000u16..2005, flags()).prop_map(|(server, from, to, port, flags)| {
+            (OUT, tcp(OUT, socket(server, from), socket(to, port), flags, b"in"))
+        });
     let operation = || prop::sample::select(vec![ArpOperation::Request, ArpOperation::Reply]);
     let mac =
         |address: core::net::Ipv4Addr, other: bool| if other { MacAddr([2, 9, 9, 9, 9, 9]) } else { mac_of(address) };
@@ -61,7 +79,7 @@ fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
             (IN, arp(IN, operation, mac(host, other), host, if to_nat { INTERIOR } else { host }))
         },
     );
-    let neighbours = || prop_oneof![(10u8..16).prop_map(server), Just(GATEWAY), Just(EXTERIOR)];
+    let neighbours = || prop_oneof![(10u8..16).prop_map(server), Just(GATEWAY), exteriors()];
     let arp_out = (operation(), neighbours(), prop::bool::weighted(0.1), prop::bool::weighted(0.8)).prop_map(
         move |(operation, neighbour, other, to_nat)| {
             (OUT, arp(OUT, operation, mac(neighbour, other), neighbour, if to_nat { EXTERIOR } else { neighbour }))
@@ -70,18 +88,19 @@ fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
     let query = (hosts(), servers(), 5000u16..5002, any::<bool>()).prop_map(|(host, server, ident, echo_type)| {
         (IN, echo(IN, host, server, if echo_type { 8 } else { 13 }, ident))
     });
-    let reply = (servers(), 2000u16..2005).prop_map(|(server, ident)| (OUT, echo(OUT, server, EXTERIOR, 0, ident)));
-    let error_in = (servers(), 2000u16..2005, servers()).prop_map(|(from, port, server)| {
-        let about = udp(OUT, socket(EXTERIOR, port), socket(server, 80), b"out");
-        (OUT, icmp(OUT, from, EXTERIOR, (3, 1, [0; 4]), &about[14..]))
+    let reply =
+        (servers(), exteriors(), 2000u16..2005).prop_map(|(server, to, ident)| (OUT, echo(OUT, server, to, 0, ident)));
+    let error_in = (servers(), exteriors(), 2000u16..2005, servers()).prop_map(|(from, to, port, server)| {
+        let about = udp(OUT, socket(to, port), socket(server, 80), b"out");
+        (OUT, icmp(OUT, from, to, (3, 1, [0; 4]), &about[14..]))
     });
     let error_out = (hosts(), servers(), 5000u16..5003).prop_map(|(host, server, port)| {
         let about = udp(IN, socket(server, 80), socket(host, port), b"inbound");
         (IN, icmp(IN, host, server, (3, 3, [0; 4]), &about[14..]))
     });
-    let hairpin = (hosts(), 5000u16..5003, 2000u16..2005, any::<bool>(), flags()).prop_map(
-        |(host, port, to, over_tcp, flags)| {
-            let (from, to) = (socket(host, port), socket(EXTERIOR, to));
+    let hairpin = (hosts(), 5000u16..5003, exteriors(), 2000u16..2005, any::<bool>(), flags()).prop_map(
+        |(host, port, exterior, to, over_tcp, flags)| {
+            let (from, to) = (socket(host, port), socket(exterior, to));
             (IN, if over_tcp { tcp(IN, from, to, flags, b"pin") } else { udp(IN, from, to, b"pin") })
         },
     );
@@ -166,13 +185,7 @@ fn nat_keeps_the_law() {
     let coverage = RefCell::new(Coverage::default());
     let mut runner =
         TestRunner::new(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() });
-    let filterings = prop::sample::select(vec![
-        Filtering::EndpointIndependent,
-        Filtering::AddressDependent,
-        Filtering::AddressAndPortDependent,
-    ]);
-    let outcome = runner.run(&(filterings, steps()), |(filtering, steps)| {
-        let config = small(filtering);
+    let outcome = runner.run(&(configs(), steps()), |(config, steps)| {
         coverage.borrow_mut().add(&config, &steps);
         law::check::<Nat>(&config, &steps).map(|_| ()).map_err(|violation| TestCaseError::fail(violation.to_string()))
     });
@@ -191,6 +204,7 @@ fn nat_keeps_the_law() {
         Drop::HostsFull,
         Drop::PortsExhausted,
         Drop::HostSessionLimit,
+        Drop::HostPortLimit,
         Drop::ArpTableFull,
         Drop::ArpPending,
         Drop::ArpOwnAddressClaimed,

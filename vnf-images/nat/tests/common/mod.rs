@@ -20,6 +20,9 @@ pub const INTERIOR_MAC: MacAddr = MacAddr([0x02, 0x51, 0x1a, 0, 0, 1]);
 pub const EXTERIOR_MAC: MacAddr = MacAddr([0x02, 0x51, 0x1a, 0, 0, 2]);
 pub const INTERIOR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 pub const EXTERIOR: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
+/// Further exterior addresses: one in the exterior network, one that is routed to the NAT.
+pub const EXTERIOR_2: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 2);
+pub const EXTERIOR_3: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 254);
 
 /// The interior host number `n`.
@@ -56,6 +59,11 @@ pub fn config() -> Config {
         arp_entries_max: 100,
         ..Config::new(interior, INTERIOR_MAC, exterior, EXTERIOR_MAC)
     }
+}
+
+/// Three exterior addresses instead of one.
+pub fn pooled(config: Config) -> Config {
+    Config { exterior_pool: vec!["10.2.0.2".parse().unwrap(), "203.0.113.7/32".parse().unwrap()], ..config }
 }
 
 /// An environment that keeps what it is given.

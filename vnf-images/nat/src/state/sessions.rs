@@ -1,0 +1,209 @@
+//! Transitions of sessions, and of the mappings, bindings and peers that they hold.
+
+use super::{Full, Refusal, State};
+use crate::config::{Pooling, is_unicast};
+use crate::tables::{Binding, EndpointKey, Mapping, PeerKey, Session, SessionKey};
+use crate::tcp::TcpState;
+use crate::types::{Endpoint, Protocol, SessionId, Side};
+use core::net::Ipv4Addr;
+
+impl State {
+    /// Where packets to an exterior endpoint go.
+    #[inline(always)]
+    pub(crate) fn interior_of(&self, protocol: Protocol, exterior: Endpoint) -> Option<Endpoint> {
+        self.bindings.get(&EndpointKey::new(protocol, exterior)).map(Binding::interior)
+    }
+
+    /// What an interior endpoint is mapped to, if it is.
+    pub(crate) fn exterior_of(&self, protocol: Protocol, interior: Endpoint) -> Option<Endpoint> {
+        self.mappings.get(&EndpointKey::new(protocol, interior)).map(Mapping::exterior)
+    }
+
+    /// The key of the session that the exterior knows as `id`.
+    pub(super) fn known(&self, id: &SessionId) -> Result<SessionKey, Refusal> {
+        let interior = self.interior_of(id.protocol, id.exterior).ok_or(Refusal::Inconsistent)?;
+        let key = SessionKey::new(id.protocol, interior, id.server);
+        self.sessions
+            .get(&key)
+            .filter(|session| session.exterior() == id.exterior)
+            .map(|_| key)
+            .ok_or(Refusal::Inconsistent)
+    }
+
+    /// Whether a host can have `address` on a side.
+    #[inline(always)]
+    pub(crate) fn is_neighbour(&self, side: Side, address: Ipv4Addr) -> bool {
+        self.networks[side.index()].is_neighbour(address) && (side == Side::Interior || !self.pool.contains(address))
+    }
+
+    /// A free exterior endpoint for an interior one that has none; it stays free.
+    ///
+    /// With paired pooling it has the address that the host has already (RFC 4787 R2). A host without any gets the one
+    /// it had last, so long as there are ports left.
+    pub(crate) fn pick_exterior(&mut self, protocol: Protocol, interior: Endpoint) -> Option<Endpoint> {
+        let host = self.hosts.get(&interior.address.to_bits()).filter(|_| self.pooling == Pooling::Paired);
+        let paired = host.and_then(|host| {
+            let address = self.pool.index_of(Ipv4Addr::from_bits(host.exterior_address))?;
+            let usable = host.ports > 0 || self.ports.of(address, protocol).is_some_and(|set| set.free() > 0);
+            usable.then_some(address)
+        });
+        let address = paired.or_else(|| self.ports.pick_address(protocol))?;
+        let port = self.ports.pick(address, protocol)?;
+        Some(Endpoint::new(self.pool.get(address)?, port))
+    }
+
+    /// Whether a new mapping may have this exterior endpoint.
+    fn may_map(&self, interior: Endpoint, exterior: Endpoint) -> bool {
+        let paired_with_another = self.pooling == Pooling::Paired
+            && self
+                .hosts
+                .get(&interior.address.to_bits())
+                .is_some_and(|host| host.ports > 0 && host.exterior_address != exterior.address.to_bits());
+        self.pool.contains(exterior.address) && self.ports.range().contains(exterior.port) && !paired_with_another
+    }
+
+    /// Begins a session, and with it, where they are new, the mapping, its binding and the host.
+    pub(crate) fn open_session(&mut self, id: &SessionId, interior: Endpoint) -> Result<(), Refusal> {
+        let is_mapped = self.mappings.contains(&EndpointKey::new(id.protocol, interior));
+        let possible = self.is_neighbour(Side::Interior, interior.address)
+            && is_unicast(id.server.address)
+            && (is_mapped || self.may_map(interior, id.exterior));
+        let key = SessionKey::new(id.protocol, interior, id.server);
+        if !possible || self.sessions.contains(&key) {
+            return Err(Refusal::Inconsistent);
+        }
+        let session = Session {
+            exterior_address: id.exterior.address.to_bits(),
+            exterior_port: id.exterior.port,
+            tcp_state: match id.protocol {
+                Protocol::Udp | Protocol::Icmp => 0,
+                Protocol::Tcp => TcpState::Opening.code(),
+            },
+            last_seen: self.clock.get(),
+        };
+        self.sessions.insert(key, session).map_err(|_| Refusal::Full(Full::Sessions))?;
+        if let Err(refusal) = self.hold_mapping(id.protocol, interior, id.exterior) {
+            self.sessions.remove(&key);
+            return Err(refusal);
+        }
+        if let Err(refusal) = self.hold_peer(&key) {
+            self.release_mapping(id.protocol, interior);
+            self.sessions.remove(&key);
+            return Err(refusal);
+        }
+        if let Err(refusal) = self.hold_host(interior.address) {
+            self.release_peer(&key);
+            self.release_mapping(id.protocol, interior);
+            self.sessions.remove(&key);
+            return Err(refusal);
+        }
+        if !is_mapped && let Some(host) = self.hosts.get_mut(&interior.address.to_bits()) {
+            host.ports = host.ports.saturating_add(1);
+            host.exterior_address = id.exterior.address.to_bits();
+        }
+        Ok(())
+    }
+
+    fn hold_mapping(&mut self, protocol: Protocol, interior: Endpoint, exterior: Endpoint) -> Result<(), Refusal> {
+        let key = EndpointKey::new(protocol, interior);
+        if let Some(mapping) = self.mappings.get_mut(&key) {
+            if mapping.exterior() != exterior {
+                return Err(Refusal::Inconsistent);
+            }
+            mapping.sessions = mapping.sessions.saturating_add(1);
+            return Ok(());
+        }
+        let binding_key = EndpointKey::new(protocol, exterior);
+        if self.bindings.contains(&binding_key) {
+            return Err(Refusal::Inconsistent);
+        }
+        let mapping =
+            Mapping { exterior_address: exterior.address.to_bits(), exterior_port: exterior.port, sessions: 1 };
+        let binding = Binding { interior_address: interior.address.to_bits(), interior_port: interior.port };
+        self.mappings.insert(key, mapping).map_err(|_| Refusal::Full(Full::Mappings))?;
+        if self.bindings.insert(binding_key, binding).is_err() {
+            self.mappings.remove(&key);
+            return Err(Refusal::Full(Full::Mappings));
+        }
+        if let Some(address) = self.pool.index_of(exterior.address) {
+            self.ports.take(address, protocol, exterior.port);
+        }
+        Ok(())
+    }
+
+    /// Whether it was the mapping's last session, and the exterior port is free now.
+    fn release_mapping(&mut self, protocol: Protocol, interior: Endpoint) -> bool {
+        let key = EndpointKey::new(protocol, interior);
+        let Some(mapping) = self.mappings.get_mut(&key) else { return false };
+        if mapping.sessions > 1 {
+            mapping.sessions -= 1;
+            return false;
+        }
+        let exterior = mapping.exterior();
+        self.mappings.remove(&key);
+        self.bindings.remove(&EndpointKey::new(protocol, exterior));
+        if let Some(address) = self.pool.index_of(exterior.address) {
+            self.ports.release(address, protocol, exterior.port);
+        }
+        true
+    }
+
+    /// Whether the session's interior endpoint has others with the same address.
+    pub(crate) fn knows_peer(&self, key: &SessionKey) -> bool {
+        self.peers.contains(&PeerKey::of(key))
+    }
+
+    fn hold_peer(&mut self, key: &SessionKey) -> Result<(), Refusal> {
+        if !self.keeps_peers {
+            return Ok(());
+        }
+        let peer = PeerKey::of(key);
+        let sessions = self.peers.get(&peer).map_or(0, |sessions| *sessions);
+        self.peers.insert(peer, sessions.saturating_add(1)).map(|_| ()).map_err(|_| Refusal::Full(Full::Peers))
+    }
+
+    fn release_peer(&mut self, key: &SessionKey) {
+        if !self.keeps_peers {
+            return;
+        }
+        let peer = PeerKey::of(key);
+        match self.peers.get_mut(&peer) {
+            Some(sessions) if *sessions > 1 => *sessions -= 1,
+            Some(_) => {
+                self.peers.remove(&peer);
+            }
+            None => {}
+        }
+    }
+
+    /// Notes that an outbound packet was seen.
+    pub(crate) fn refresh(&mut self, key: &SessionKey) {
+        let now = self.clock.get();
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.last_seen = now;
+        }
+    }
+
+    /// Moves a TCP session to another state, from where its time runs anew.
+    pub(crate) fn set_tcp_state(&mut self, key: &SessionKey, state: TcpState) {
+        let now = self.clock.get();
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.tcp_state = state.code();
+            session.last_seen = now;
+        }
+    }
+
+    /// Ends a session, and with the last one its mapping and binding.
+    pub(crate) fn close_session(&mut self, key: &SessionKey) {
+        if self.sessions.remove(key).is_none() {
+            return;
+        }
+        let unmapped =
+            Protocol::from_number(key.protocol).is_some_and(|protocol| self.release_mapping(protocol, key.interior()));
+        self.release_peer(key);
+        if let Some(host) = self.hosts.get_mut(&key.interior_address) {
+            host.sessions = host.sessions.saturating_sub(1);
+            host.ports = host.ports.saturating_sub(u32::from(unmapped));
+        }
+    }
+}
