@@ -74,6 +74,15 @@ pub struct Config {
     #[serde(default = "default::port_last")]
     pub port_last: u16,
 
+    /// Whether the exterior port of a UDP endpoint is even where its own is, odd where that is, and, of two neighbours, next
+    /// to the other's (RFC 4787 R4, which RFC 7857 §8 no longer asks for by default). Default false.
+    #[serde(default)]
+    pub port_parity: bool,
+    /// Whether an endpoint keeps the number of its port where that is free (RFC 4787 §4.2.1). Default false: ports are
+    /// then not chosen at random.
+    #[serde(default)]
+    pub port_preservation: bool,
+
     /// The most sessions per shard. Default 65536.
     #[serde(default = "default::sessions_max")]
     pub sessions_max: u32,
@@ -193,6 +202,8 @@ impl Config {
             filtering: Filtering::default(),
             port_first: default::port_first(),
             port_last: default::port_last(),
+            port_parity: false,
+            port_preservation: false,
             sessions_max: default::sessions_max(),
             hosts_max: default::hosts_max(),
             arp_entries_max: default::arp_entries_max(),

@@ -6,12 +6,13 @@
 //! - [`config`]: what the operator sets.
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
-//! - [`pool`], [`ports`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
+//! - [`pool`], [`ports`], [`allocator`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
 //! - `arp`, `translate`, `transport`, `icmp`, `answer`, [`fragments`], [`unsolicited`]: packets.
 //! - [`drops`]: why packets are dropped.
 
 #![forbid(unsafe_code)]
 
+pub mod allocator;
 mod answer;
 mod arp;
 pub mod config;

@@ -15,10 +15,11 @@
 //! A session holds its mapping, which holds its binding and thereby the exterior port; with the last session the
 //! others go. A host entry outlives its sessions, for its counters, until it has been silent for the host time-out.
 
+use crate::allocator::PortAllocator;
 use crate::config::{Config, Filtering, Pooling};
 use crate::fragments::{Held, HeldKey, Train, TrainKey};
 use crate::pool::Pool;
-use crate::ports::PortAllocator;
+
 use crate::settings::Settings;
 use crate::statelet::Statelet;
 use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, PeerKey, Session, SessionKey};
@@ -73,6 +74,8 @@ pub(crate) struct State {
     networks: [InterfaceAddress; 2],
     pub(crate) pool: Pool,
     pooling: Pooling,
+    port_parity: bool,
+    port_preservation: bool,
     pub(crate) clock: Register<u32>,
     pub(crate) mappings: SegmentedTable<EndpointKey, Mapping>,
     bindings: SegmentedTable<EndpointKey, Binding>,
@@ -111,6 +114,8 @@ impl State {
             settings: Settings::new(config, shard)?,
             networks: Side::ALL.map(|side| config.address(side)),
             pooling: config.address_pooling,
+            port_parity: config.port_parity,
+            port_preservation: config.port_preservation,
             clock: Register::new("clock", 0),
             mappings: SegmentedTable::with_capacity("mappings", mappings_max, key(0)),
             bindings: SegmentedTable::with_capacity("bindings", mappings_max, key(1)),

@@ -49,6 +49,8 @@ exterior_pool = [\"10.2.0.5\", \"10.2.0.8-10.2.0.15\", \"198.51.100.0/29\"]
 address_pooling = \"arbitrary\"
 port_first = 2000
 port_last = 3000
+port_parity = true
+port_preservation = true
 sessions_max = 10
 hosts_max = 11
 arp_entries_max = 12
@@ -69,6 +71,7 @@ host_timeout_s = 70
         (config.sessions_per_host_max, config.ports_per_host_max, config.host_timeout_s),
         (Some(13), Some(14), 70)
     );
+    assert!(config.port_parity && config.port_preservation);
     assert_eq!((config.address_pooling, config.pool().unwrap().len()), (Pooling::Arbitrary, 18));
 }
 

@@ -40,13 +40,15 @@ fn configs() -> impl Strategy<Value = Config> {
         Filtering::AddressAndPortDependent,
     ]);
     let pools = prop::sample::select(vec![None, Some(Pooling::Paired), Some(Pooling::Arbitrary)]);
-    (filterings, pools, prop::bool::weighted(0.3)).prop_map(|(filtering, pooling, few_ports)| {
-        let config = match pooling {
-            None => small(filtering),
-            Some(address_pooling) => pooled(Config { address_pooling, ..small(filtering) }),
-        };
-        Config { ports_per_host_max: few_ports.then_some(3), ..config }
-    })
+    (filterings, pools, prop::bool::weighted(0.3), any::<bool>()).prop_map(
+        |(filtering, pooling, few_ports, port_parity)| {
+            let config = match pooling {
+                None => small(filtering),
+                Some(address_pooling) => pooled(Config { address_pooling, ..small(filtering) }),
+            };
+            Config { ports_per_host_max: few_ports.then_some(3), port_parity, ..config }
+        },
+    )
 }
 
 fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {

@@ -1,7 +1,9 @@
 //! Transitions of sessions, and of the mappings, bindings and peers that they hold.
 
 use super::{Full, Refusal, State};
+use crate::allocator::Wish;
 use crate::config::{Pooling, is_unicast};
+use crate::ports::Parity;
 use crate::tables::{Binding, EndpointKey, Mapping, PeerKey, Session, SessionKey};
 use crate::tcp::TcpState;
 use crate::types::{Endpoint, Protocol, SessionId, Side};
@@ -48,8 +50,35 @@ impl State {
             usable.then_some(address)
         });
         let address = paired.or_else(|| self.ports.pick_address(protocol))?;
-        let port = self.ports.pick(address, protocol)?;
-        Some(Endpoint::new(self.pool.get(address)?, port))
+        let exterior_address = self.pool.get(address)?;
+        let wish = self.port_wish(protocol, interior, exterior_address);
+        let port = self.ports.pick(address, protocol, &wish)?;
+        Some(Endpoint::new(exterior_address, port))
+    }
+
+    /// What an endpoint's exterior port should be like (RFC 4787 R3, R4). Identifiers of ICMP queries are all alike.
+    fn port_wish(&self, protocol: Protocol, interior: Endpoint, exterior_address: Ipv4Addr) -> Wish {
+        if protocol == Protocol::Icmp {
+            return Wish::NONE;
+        }
+        let keeps_parity = self.port_parity && protocol == Protocol::Udp;
+        // The other one of an even and the following odd port, as RTP and RTCP use them.
+        let beside_other = || {
+            let other = self.exterior_of(protocol, Endpoint::new(interior.address, interior.port ^ 1))?;
+            let fits = other.address == exterior_address && Parity::of(other.port) == Parity::of(interior.port ^ 1);
+            fits.then_some(other.port ^ 1)
+        };
+        Wish {
+            exactly: if self.port_preservation {
+                Some(interior.port)
+            } else if keeps_parity {
+                beside_other()
+            } else {
+                None
+            },
+            parity: keeps_parity.then_some(Parity::of(interior.port)),
+            ..Wish::of_class(interior.port, self.ports.range())
+        }
     }
 
     /// Whether a new mapping may have this exterior endpoint.
