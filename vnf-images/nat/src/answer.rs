@@ -60,7 +60,7 @@ const fn error_for(drop: Drop, side: Side) -> Option<(u8, u8)> {
         (Drop::SessionsFull | Drop::MappingsFull | Drop::HostsFull | Drop::PortsExhausted, Side::Interior) => {
             Some((icmp_type::UNREACHABLE, unreachable::HOST))
         }
-        (Drop::HostSessionLimit | Drop::HostPortLimit, Side::Interior) => {
+        (Drop::HostSessionLimit | Drop::HostPortLimit | Drop::Denied, Side::Interior) => {
             Some((icmp_type::UNREACHABLE, unreachable::PROHIBITED))
         }
         (Drop::ToSelf, Side::Interior) => Some(PORT_UNREACHABLE),

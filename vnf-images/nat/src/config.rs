@@ -2,6 +2,7 @@
 
 use crate::pool::{ADDRESSES_MAX, AddressRange, Pool};
 use crate::ports::PortRange;
+use crate::rules::{Exclusion, Forward};
 use crate::types::{Protocol, Side};
 use core::net::Ipv4Addr;
 use serde::Deserialize;
@@ -62,6 +63,13 @@ pub struct Config {
     /// Which of the addresses an interior host's endpoints get. Default paired.
     #[serde(default)]
     pub address_pooling: Pooling,
+
+    /// Exterior endpoints that belong to interior ones for good. Default none.
+    #[serde(default)]
+    pub forward: Vec<Forward>,
+    /// Packets that are not translated; the first entry that is about a packet counts. Default none.
+    #[serde(default)]
+    pub exclude: Vec<Exclusion>,
 
     /// Which packets from outside a mapped endpoint receives. Default endpoint_independent.
     #[serde(default)]
@@ -199,6 +207,8 @@ impl Config {
             exterior_gateway: None,
             exterior_pool: Vec::new(),
             address_pooling: Pooling::default(),
+            forward: Vec::new(),
+            exclude: Vec::new(),
             filtering: Filtering::default(),
             port_first: default::port_first(),
             port_last: default::port_last(),
@@ -264,9 +274,17 @@ impl Config {
             .ok_or_else(|| ConfigError(format!("exterior_pool holds more than {ADDRESSES_MAX} addresses")))
     }
 
-    /// The most endpoints that can be mapped: no more than there are sessions, or ports for all protocols.
+    /// The most endpoints that can be mapped: no more than there are sessions, or ports for all protocols; and forwards.
     pub(crate) fn mappings_max(&self, ports: PortRange, addresses: usize) -> u32 {
-        self.sessions_max.min(ports.len() * (Protocol::ALL.len() * addresses) as u32)
+        self.sessions_max.min(ports.len() * (Protocol::ALL.len() * addresses) as u32) + self.forward.len() as u32
+    }
+
+    /// The forwards of one shard: those of its ports, and, of the first one, those of ports that no shard has.
+    pub(crate) fn forwards_of(&self, shard: Shard) -> Result<Vec<Forward>, ConfigError> {
+        let own = self.port_range(shard)?;
+        let lent = PortRange { first: self.port_first, last: self.port_last };
+        let is_own = |port| own.contains(port) || (shard.id.0 == 0 && !lent.contains(port));
+        Ok(self.forward.iter().filter(|forward| is_own(forward.exterior.port())).copied().collect())
     }
 
     fn validate_pool(&self) -> Result<(), ConfigError> {
@@ -320,6 +338,7 @@ impl Config {
             ));
         }
         self.validate_pool()?;
+        self.validate_rules()?;
         for (name, value) in [
             ("sessions_max", self.sessions_max),
             ("hosts_max", self.hosts_max),

@@ -79,6 +79,8 @@ slim_core::drop_reasons! {
     HostSessionLimit = "host_session_limit",
     /// A new interior endpoint of a host that has as many exterior ports as it may.
     HostPortLimit = "host_port_limit",
+    /// Between a host and a destination that an exclusion keeps apart.
+    Denied = "denied",
     /// The tables contradict each other, which only a faulty peer's snapshot can bring about.
     StateInconsistent = "state_inconsistent",
 }

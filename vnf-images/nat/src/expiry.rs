@@ -154,7 +154,7 @@ impl Sweep {
                 Stage::Hosts => state
                     .hosts
                     .scan(cursor, slots, |_, host: &Host| {
-                        host.sessions == 0 && state.age(host.last_seen) > timeouts.host
+                        host.sessions == 0 && host.forwards == 0 && state.age(host.last_seen) > timeouts.host
                     })
                     .map(|(address, _)| Expired::Host(address)),
                 Stage::Neighbours => state

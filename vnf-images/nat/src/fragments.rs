@@ -49,9 +49,9 @@ slim_core::pod! {
         pub source: u32,
         /// The translated destination address.
         pub destination: u32,
-        /// The interior host whose outbound traffic it is; 0 if nobody's.
+        /// The interior host whose outbound traffic it is; 0 if nobody's, or if it is not translated.
         pub host_outbound: u32,
-        /// The interior host whose inbound traffic it is; 0 if nobody's.
+        /// The interior host whose inbound traffic it is; 0 if nobody's, or if it is not translated.
         pub host_inbound: u32,
         /// The logical port it leaves through.
         pub egress: u8,
@@ -117,7 +117,6 @@ impl Fragment {
         if !ip.checksum_is_correct() {
             return Err(Drop::Ipv4Checksum);
         }
-        Protocol::from_number(ip.protocol()).ok_or(Drop::ProtocolUnsupported)?;
         // All but the last end where the next begins, and none reaches beyond the longest packet (RFC 791 §3.2).
         let offset = ip.fragment_offset();
         let aligned = !ip.more_fragments() || payload.len() % 8 == 0;
@@ -174,10 +173,7 @@ impl Nat {
             return Err(Drop::FragmentsFull);
         }
         let (ethernet, payload) = Ethernet::parse_mut(packet.bytes_mut()).map_err(|_| Drop::FrameTooShort)?;
-        let verdict = match side {
-            Side::Interior => self.process_outbound(env, ethernet, payload)?,
-            Side::Exterior => self.process_inbound(env, ethernet, payload)?,
-        };
+        let verdict = self.process_ipv4(env, side, ethernet, payload)?;
         let Verdict::Transmit(egress) = verdict else { return Ok(verdict) };
         let translated = packet.bytes().get(ETHERNET_LEN..).unwrap_or_default();
         let Ok((ip, _)) = Ipv4::parse(translated) else { return Ok(verdict) };
@@ -185,8 +181,8 @@ impl Nat {
         let train = Train {
             source,
             destination,
-            host_outbound: if side == Side::Interior { key.source } else { 0 },
-            host_inbound: if egress == Side::Interior.port() { destination } else { 0 },
+            host_outbound: if side == Side::Interior && source != key.source { key.source } else { 0 },
+            host_inbound: if destination != key.destination { destination } else { 0 },
             egress: egress.0,
             began: self.state.clock.get(),
         };
@@ -252,7 +248,11 @@ impl Nat {
         // What would not be forwarded whole is not worth the room.
         match side {
             Side::Interior => self.route_outbound(source, destination).map(drop)?,
+            Side::Exterior if self.may_be_exempt(destination) => self.check_server(source)?,
             Side::Exterior => self.check_inbound(source, destination)?,
+        }
+        if Protocol::from_number(fragment.key.protocol).is_none() && self.exclusions.is_empty() {
+            return Err(Drop::ProtocolUnsupported);
         }
         // Without the frame's padding.
         let packet = packet.get(..usize::from(fragment.len)).ok_or(Drop::Ipv4Malformed)?;

@@ -3,11 +3,11 @@
 //! Packets from the interior to the exterior network are masqueraded behind one exterior address. The crate is a pure
 //! library: it implements [`NetworkFunction`], and everything else is the runtime's.
 //!
-//! - [`config`]: what the operator sets.
+//! - [`config`], [`rules`]: what the operator sets.
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
 //! - [`pool`], [`ports`], [`allocator`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
-//! - `arp`, `translate`, `transport`, `icmp`, `answer`, [`fragments`], [`unsolicited`]: packets.
+//! - `arp`, `translate`, `transport`, `icmp`, `answer`, `exclude`, [`fragments`], [`unsolicited`]: packets.
 //! - [`drops`]: why packets are dropped.
 
 #![forbid(unsafe_code)]
@@ -17,11 +17,13 @@ mod answer;
 mod arp;
 pub mod config;
 pub mod drops;
+mod exclude;
 mod expiry;
 pub mod fragments;
 mod icmp;
 pub mod pool;
 pub mod ports;
+pub mod rules;
 pub mod settings;
 mod state;
 pub mod statelet;
@@ -40,10 +42,11 @@ use arp::AskLimiter;
 use config::Filtering;
 use core::net::Ipv4Addr;
 use expiry::{Sweep, Timeouts};
+use rules::{Action, Exclusion};
 use slim_core::nf::{
     ConfigError, Environment, Gauge, InstallError, InterfaceAddress, NetworkFunction, PortId, Shard, Ticker, Verdict,
 };
-use slim_core::packet::{Ethernet, MacAddr, PacketBuf, ether_type};
+use slim_core::packet::{ETHERNET_LEN, Ethernet, MacAddr, PacketBuf, ether_type};
 use slim_core::statelet::Coalescing;
 use slim_core::table::StateItem;
 use slim_core::time::Instant;
@@ -67,6 +70,7 @@ struct Totals {
     icmp_errors_sent: u64,
     echo_replies_sent: u64,
     held_fragments_lost: u64,
+    exempt_packets: u64,
 }
 
 /// A network address translator, one shard of it.
@@ -75,6 +79,7 @@ pub struct Nat {
     interfaces: [Interface; 2],
     gateway: Option<Ipv4Addr>,
     filtering: Filtering,
+    exclusions: Box<[Exclusion]>,
     sessions_per_host_max: Option<u32>,
     ports_per_host_max: Option<u32>,
     timeouts: Timeouts,
@@ -151,11 +156,34 @@ impl Nat {
         match (ether_type, side) {
             (ether_type::IPV4, _) if !to_own_mac => Err(Drop::NotToOwnMac),
             (ether_type::IPV4, _) if fragments::is_fragment(payload) => self.process_fragment(env, side, packet),
-            (ether_type::IPV4, Side::Interior) => self.process_outbound(env, ethernet, payload),
-            (ether_type::IPV4, Side::Exterior) => self.process_inbound(env, ethernet, payload),
+            (ether_type::IPV4, _) => self.process_ipv4(env, side, ethernet, payload),
             (ether_type::ARP, _) if !to_own_mac && destination != MacAddr::BROADCAST => Err(Drop::NotToOwnMac),
             (ether_type::ARP, _) => self.process_arp(env, side, ethernet, payload),
             _ => Err(Drop::NotIpv4),
+        }
+    }
+}
+
+impl Nat {
+    /// A packet that is whole, or the first fragment of one.
+    #[inline(always)]
+    fn process_ipv4<E: Environment>(
+        &mut self,
+        env: &mut E,
+        side: Side,
+        ethernet: Ethernet<&mut [u8; ETHERNET_LEN]>,
+        packet: &mut [u8],
+    ) -> Result<Verdict, Drop> {
+        if !self.exclusions.is_empty() {
+            match self.exclusion(side, packet) {
+                Some(Action::Exempt) => return self.route(env, side, ethernet, packet),
+                Some(Action::Deny) => return Err(Drop::Denied),
+                None => {}
+            }
+        }
+        match side {
+            Side::Interior => self.process_outbound(env, ethernet, packet),
+            Side::Exterior => self.process_inbound(env, ethernet, packet),
         }
     }
 }
@@ -175,6 +203,7 @@ impl NetworkFunction for Nat {
             interfaces: Side::ALL.map(|side| Interface { mac: config.mac(side), network: config.address(side) }),
             gateway: config.exterior_gateway,
             filtering: config.filtering,
+            exclusions: config.exclude.clone().into(),
             sessions_per_host_max: config.sessions_per_host_max,
             ports_per_host_max: config.ports_per_host_max,
             timeouts: Timeouts::new(config),
@@ -271,6 +300,7 @@ impl NetworkFunction for Nat {
             Gauge { name: "icmp_errors_sent", value: self.totals.icmp_errors_sent },
             Gauge { name: "echo_replies_sent", value: self.totals.echo_replies_sent },
             Gauge { name: "held_fragments_lost", value: self.totals.held_fragments_lost },
+            Gauge { name: "exempt_packets", value: self.totals.exempt_packets },
         ]
     }
 }

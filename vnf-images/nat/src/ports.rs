@@ -6,6 +6,9 @@
 //!
 //! The sets are an index over the bindings, not state: a binding is what says that a port is taken.
 
+use core::str::FromStr;
+use serde::Deserialize;
+
 const WORD_PORTS: usize = u64::BITS as usize;
 const GROUP_WORDS: usize = 16;
 const GROUP_PORTS: usize = WORD_PORTS * GROUP_WORDS;
@@ -114,6 +117,24 @@ impl PortRange {
     /// Whether all ports of a group are in the range.
     fn covers(&self, group: usize) -> bool {
         usize::from(self.first) <= group * GROUP_PORTS && usize::from(self.last) + 1 >= (group + 1) * GROUP_PORTS
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is neither a port (53) nor a range of ports (6881-6889)");
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let port = |text: &str| text.trim().parse::<u16>().map_err(|_| wrong());
+        let range = Self { first: port(first)?, last: port(last)? };
+        if range.first == 0 || range.first > range.last { Err(wrong()) } else { Ok(range) }
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::config::Config;
 use crate::pool::ADDRESSES_MAX;
 use crate::ports::PortRange;
+use crate::rules::Forwards;
 use slim_core::nf::{ConfigError, Shard};
 use slim_core::table::{AdoptError, FrozenItem, ItemHeader, Register, StateItem};
 
@@ -29,6 +30,8 @@ slim_core::pod! {
         pub filtering: u8,
         /// The code of the [`Pooling`](crate::config::Pooling).
         pub pooling: u8,
+        /// The [digest](crate::rules::Forwards::digest) of the forwards.
+        pub forwards: u64,
     }
 }
 
@@ -60,6 +63,7 @@ impl Settings {
             ports: [first, last],
             filtering: config.filtering as u8,
             pooling: config.address_pooling as u8,
+            forwards: Forwards::new(&config.forward).digest(),
         };
         Ok(Self { own, register: Register::new("settings", own) })
     }
@@ -82,7 +86,9 @@ impl StateItem for Settings {
         self.register.adopt_segment(index, archive)?;
         if self.register.get() != self.own {
             self.register.set(self.own);
-            return Err(AdoptError::Header("the two NATs' addresses, networks, port ranges or filtering differ"));
+            return Err(AdoptError::Header(
+                "the two NATs' addresses, networks, port ranges, forwards or filtering differ",
+            ));
         }
         Ok(())
     }
@@ -96,6 +102,8 @@ impl StateItem for Settings {
 mod tests {
     use super::*;
     use crate::config::{Filtering, Pooling};
+    use crate::rules::Forward;
+    use crate::types::Protocol;
     use slim_core::packet::MacAddr;
 
     fn config() -> Config {
@@ -116,12 +124,18 @@ mod tests {
         assert_eq!(adopt(&config(), &config(), Shard::ONLY), Ok(()));
         let other_timeout = Config { udp_timeout_s: 600, ..config() };
         assert_eq!(adopt(&config(), &other_timeout, Shard::ONLY), Ok(()));
+        let forward = Forward {
+            protocol: Protocol::Tcp,
+            exterior: "10.2.0.1:80".parse().unwrap(),
+            interior: "10.1.0.9:8080".parse().unwrap(),
+        };
         for other in [
             Config { exterior_address: "10.2.0.2/24".parse().unwrap(), ..config() },
             Config { interior_address: "10.1.0.1/16".parse().unwrap(), ..config() },
             Config { interior_mac: MacAddr([2, 0, 0, 0, 0, 3]), ..config() },
             Config { port_last: 40_000, ..config() },
             Config { exterior_pool: vec!["10.2.0.7".parse().unwrap()], ..config() },
+            Config { forward: vec![forward], ..config() },
             Config { address_pooling: Pooling::Arbitrary, ..config() },
             Config { filtering: Filtering::AddressDependent, ..config() },
         ] {

@@ -20,6 +20,7 @@ use crate::config::{Config, Filtering, Pooling};
 use crate::fragments::{Held, HeldKey, Train, TrainKey};
 use crate::pool::Pool;
 
+use crate::rules::Forwards;
 use crate::settings::Settings;
 use crate::statelet::Statelet;
 use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, PeerKey, Session, SessionKey};
@@ -73,6 +74,7 @@ pub(crate) struct State {
     settings: Settings,
     networks: [InterfaceAddress; 2],
     pub(crate) pool: Pool,
+    pub(crate) forwards: Forwards,
     pooling: Pooling,
     port_parity: bool,
     port_preservation: bool,
@@ -90,7 +92,7 @@ pub(crate) struct State {
     pub(crate) neighbours: SegmentedTable<NeighbourKey, Neighbour>,
     /// An index over `bindings`: which ports they leave free.
     pub(crate) ports: PortAllocator,
-    /// Bindings with a port that is not this shard's, which only a faulty peer's snapshot can hold.
+    /// Bindings with a port that is not lent: those of forwards, and what a faulty peer's snapshot may hold.
     foreign_bindings: usize,
 }
 
@@ -110,7 +112,8 @@ impl State {
         let (sessions_max, mappings_max) =
             (config.sessions_max as usize, config.mappings_max(ports, pool.len()) as usize);
         let key = |n| key(seed, n);
-        Ok(Self {
+        let forwards = Forwards::new(&config.forwards_of(shard)?);
+        let mut state = Self {
             settings: Settings::new(config, shard)?,
             networks: Side::ALL.map(|side| config.address(side)),
             pooling: config.address_pooling,
@@ -129,8 +132,11 @@ impl State {
             neighbours: SegmentedTable::with_capacity("neighbours", config.arp_entries_max as usize, key(4)),
             ports: PortAllocator::new(ports, pool.len(), key(PORTS_KEY)),
             pool,
+            forwards,
             foreign_bindings: 0,
-        })
+        };
+        state.hold_forwards().map_err(|_| ConfigError("the forwards contradict each other".into()))?;
+        Ok(state)
     }
 
     /// Lets the choice of ports follow from `seed`, as if the state had been made with it.

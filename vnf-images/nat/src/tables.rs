@@ -100,6 +100,8 @@ slim_core::pod! {
         pub last_seen: u32,
         /// How many of its endpoints have an exterior port.
         pub ports: u32,
+        /// How many forwards lead to it. With one it stays for good.
+        pub forwards: u32,
         /// The exterior address that they have, or had last; 0 before the first.
         pub exterior_address: u32,
     }

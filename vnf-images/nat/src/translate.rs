@@ -247,9 +247,8 @@ impl Nat {
     /// Whether a packet from the exterior may be forwarded, by its addresses.
     #[inline(always)]
     pub(crate) fn check_inbound(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), Drop> {
-        let [interior, exterior] = [self.interface(Side::Interior), self.interface(Side::Exterior)];
         if !self.is_own(Side::Exterior, destination) {
-            let network = &exterior.network;
+            let network = &self.interface(Side::Exterior).network;
             return Err(
                 if is_unicast(destination) && network.contains(destination) && !network.is_neighbour(destination) {
                     Drop::Multicast
@@ -260,6 +259,12 @@ impl Nat {
                 },
             );
         }
+        self.check_server(source)
+    }
+
+    /// Whether a packet from the exterior can have this source.
+    pub(crate) fn check_server(&self, source: Ipv4Addr) -> Result<(), Drop> {
+        let [interior, exterior] = [self.interface(Side::Interior), self.interface(Side::Exterior)];
         let possible = is_unicast(source)
             && !interior.network.contains(source)
             && !self.is_own(Side::Exterior, source)
@@ -305,6 +310,7 @@ impl Nat {
         flags: TcpFlags,
     ) -> Result<Part, Drop> {
         let interior = self.state.interior_of(protocol, exterior).ok_or(Drop::NoMapping)?;
+        self.check_denied(protocol, interior.address, server)?;
         let key = SessionKey::new(protocol, interior, server);
         let id = SessionId { protocol, exterior, server };
         match self.state.sessions.get(&key) {
@@ -320,6 +326,7 @@ impl Nat {
     #[cold]
     fn part_unsolicited(&self, key: SessionKey, id: SessionId, flags: TcpFlags) -> Result<Part, Drop> {
         let admitted = match self.filtering {
+            _ if self.state.forwards.contains(id.protocol, id.exterior) => true,
             Filtering::EndpointIndependent => true,
             Filtering::AddressDependent => self.state.knows_peer(&key),
             Filtering::AddressAndPortDependent => false,

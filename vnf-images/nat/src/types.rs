@@ -2,10 +2,12 @@
 
 use core::fmt;
 use core::net::Ipv4Addr;
+use serde::Deserialize;
 use slim_core::nf::PortId;
 
 /// A transport protocol that is translated. Sessions of different protocols never meet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// UDP (RFC 4787).
     Udp,

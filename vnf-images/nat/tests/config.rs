@@ -62,6 +62,18 @@ tcp_opening_timeout_s = 250
 tcp_closing_timeout_s = 260
 arp_timeout_s = 60
 host_timeout_s = 70
+[[forward]]
+protocol = \"tcp\"
+exterior = \"10.2.0.5:443\"
+interior = \"10.1.0.10:8443\"
+[[exclude]]
+action = \"exempt\"
+destination = \"192.0.2.0/24\"
+[[exclude]]
+action = \"deny\"
+host = \"10.1.0.64-10.1.0.79\"
+protocol = \"udp\"
+port = \"6881-6889\"
 "
     );
     let config: Config = toml::from_str(&text).unwrap();
@@ -71,6 +83,7 @@ host_timeout_s = 70
         (config.sessions_per_host_max, config.ports_per_host_max, config.host_timeout_s),
         (Some(13), Some(14), 70)
     );
+    assert_eq!((config.forward.len(), config.exclude.len(), config.exclude[1].port.unwrap().last), (1, 2, 6889));
     assert!(config.port_parity && config.port_preservation);
     assert_eq!((config.address_pooling, config.pool().unwrap().len()), (Pooling::Arbitrary, 18));
 }
@@ -104,6 +117,28 @@ fn errors_name_the_field_and_the_remedy() {
         (r#"exterior_pool = ["198.51.100.0/22"]"#, "exterior_pool holds more than 256 addresses"),
         (r#"address_pooling = "random""#, "expected `paired` or `arbitrary`"),
         ("ports_per_host_max = 0", "ports_per_host_max = 0 is not between 1 and"),
+        (
+            r#"forward = [{ protocol = "icmp", exterior = "10.2.0.1:80", interior = "10.1.0.9:80" }]"#,
+            "[[nat.forward]] exterior = \"10.2.0.1:80\": protocol is neither",
+        ),
+        (
+            r#"forward = [{ protocol = "tcp", exterior = "10.2.0.2:80", interior = "10.1.0.9:80" }]"#,
+            "exterior = \"10.2.0.2:80\" is not a port of an exterior address of this NAT",
+        ),
+        (
+            r#"forward = [{ protocol = "tcp", exterior = "10.2.0.1:80", interior = "10.1.1.9:80" }]"#,
+            "interior = \"10.1.1.9:80\" is not a port of an interior host",
+        ),
+        (r#"forward = [{ protocol = "tcp", exterior = "10.2.0.1", interior = "10.1.0.9:80" }]"#, "socket address"),
+        (
+            r#"forward = [{ protocol = "tcp", exterior = "10.2.0.1:80", interior = "10.1.0.9:80" },
+                { protocol = "tcp", exterior = "10.2.0.1:81", interior = "10.1.0.9:80" }]"#,
+            "exterior = \"10.2.0.1:81\": there is a forward from 10.2.0.1:80 to 10.1.0.9:80",
+        ),
+        (r#"exclude = [{ action = "exempt", protocol = "udp" }]"#, "entry 1 has neither host nor destination"),
+        (r#"exclude = [{ action = "skip", host = "10.1.0.9" }]"#, "expected `exempt` or `deny`"),
+        (r#"exclude = [{ action = "deny", host = "10.1.0.9", port = "0" }]"#, "`0` is neither a port (53) nor a range"),
+        (r#"exclude = [{ action = "deny", host = "10.1.0.9", port = "9", protocol = "icmp" }]"#, "ICMP has no port"),
         ("port_first = 0", "port_first = 0 and port_last = 65535 are not a range"),
         ("port_last = 1000", "port_first = 1024 and port_last = 1000 are not a range"),
         ("sessions_max = 0", "sessions_max = 0 is not between 1 and"),

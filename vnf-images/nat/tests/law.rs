@@ -12,6 +12,8 @@ use slim_core::nf::{NetworkFunction, Shard, Verdict};
 use slim_core::packet::{ArpOperation, MacAddr, OwnedPacket};
 use slim_core::time::{Duration, Instant};
 use slim_nat::config::{Filtering, Pooling};
+use slim_nat::rules::Action;
+use slim_nat::types::Protocol;
 use slim_nat::{Config, Drop, Nat};
 use std::collections::BTreeMap;
 
@@ -40,15 +42,23 @@ fn configs() -> impl Strategy<Value = Config> {
         Filtering::AddressAndPortDependent,
     ]);
     let pools = prop::sample::select(vec![None, Some(Pooling::Paired), Some(Pooling::Arbitrary)]);
-    (filterings, pools, prop::bool::weighted(0.3), any::<bool>()).prop_map(
-        |(filtering, pooling, few_ports, port_parity)| {
-            let config = match pooling {
-                None => small(filtering),
-                Some(address_pooling) => pooled(Config { address_pooling, ..small(filtering) }),
-            };
-            Config { ports_per_host_max: few_ports.then_some(3), port_parity, ..config }
-        },
-    )
+    let switches = (prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), any::<bool>());
+    (filterings, pools, switches).prop_map(|(filtering, pooling, (few_ports, port_parity, forwards, excludes))| {
+        let mut config = match pooling {
+            None => small(filtering),
+            Some(address_pooling) => pooled(Config { address_pooling, ..small(filtering) }),
+        };
+        if forwards {
+            config.forward = vec![forward(Protocol::Udp, 2001, 10, 5000), forward(Protocol::Tcp, 80, 11, 5001)];
+        }
+        if excludes {
+            config.exclude = vec![
+                exclusion(Action::Exempt, Some(host(13)), Some(server(10)), ""),
+                exclusion(Action::Deny, Some(host(12)), None, "81"),
+            ];
+        }
+        Config { ports_per_host_max: few_ports.then_some(3), port_parity, ..config }
+    })
 }
 
 fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
@@ -63,16 +73,18 @@ fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
     let udp_out = (hosts(), 5000u16..5003, servers(), 80u16..82)
         .prop_map(|(host, port, server, to)| (IN, udp(IN, socket(host, port), socket(server, to), b"out")));
     let exteriors = || prop::sample::select(vec![EXTERIOR, EXTERIOR, EXTERIOR_2, EXTERIOR_3]);
-    let udp_in = (servers(), 80u16..82, exteriors(), 2000u16..2005)
+    let ports = || prop_oneof![9 => 2000u16..2005, 1 => Just(80)];
+    let udp_in = (servers(), 80u16..82, exteriors(), ports())
         .prop_map(|(server, from, to, port)| (OUT, udp(OUT, socket(server, from), socket(to, port), b"inbound")));
     let tcp_out =
         (hosts(), 5000u16..5003, servers(), 80u16..82, flags()).prop_map(|(host, port, server, to, flags)| {
             (IN, tcp(IN, socket(host, port), socket(server, to), flags, b"out"))
         });
-    let tcp_in =
-        (servers(), 80u16..82, exteriors(), 2000u16..2005, flags()).prop_map(|(server, from, to, port, flags)| {
-            (OUT, tcp(OUT, socket(server, from), socket(to, port), flags, b"in"))
-        });
+    let tcp_in = (servers(), 80u16..82, exteriors(), ports(), flags()).prop_map(|(server, from, to, port, flags)| {
+        (OUT, tcp(OUT, socket(server, from), socket(to, port), flags, b"in"))
+    });
+    let untranslated = (servers(), hosts())
+        .prop_map(|(server, host)| (OUT, udp(OUT, socket(server, 80), socket(host, 5000), b"inbound")));
     let operation = || prop::sample::select(vec![ArpOperation::Request, ArpOperation::Reply]);
     let mac =
         |address: core::net::Ipv4Addr, other: bool| if other { MacAddr([2, 9, 9, 9, 9, 9]) } else { mac_of(address) };
@@ -100,7 +112,7 @@ fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
         let about = udp(IN, socket(server, 80), socket(host, port), b"inbound");
         (IN, icmp(IN, host, server, (3, 3, [0; 4]), &about[14..]))
     });
-    let hairpin = (hosts(), 5000u16..5003, exteriors(), 2000u16..2005, any::<bool>(), flags()).prop_map(
+    let hairpin = (hosts(), 5000u16..5003, exteriors(), ports(), any::<bool>(), flags()).prop_map(
         |(host, port, exterior, to, over_tcp, flags)| {
             let (from, to) = (socket(host, port), socket(exterior, to));
             (IN, if over_tcp { tcp(IN, from, to, flags, b"pin") } else { udp(IN, from, to, b"pin") })
@@ -128,7 +140,7 @@ fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
         });
     let noise = (any::<bool>(), prop::collection::vec(any::<u8>(), 0..80))
         .prop_map(|(inbound, bytes)| (if inbound { OUT } else { IN }, bytes));
-    prop_oneof![5 => udp_out, 4 => udp_in, 6 => tcp_out, 5 => tcp_in, 3 => arp_in, 4 => arp_out, 1 => noise,
+    prop_oneof![5 => udp_out, 4 => udp_in, 6 => tcp_out, 5 => tcp_in, 3 => arp_in, 4 => arp_out, 1 => noise, 1 => untranslated,
         2 => query, 2 => reply, 1 => error_in, 1 => error_out, 4 => hairpin, 5 => fragment]
 }
 
@@ -207,6 +219,7 @@ fn nat_keeps_the_law() {
         Drop::PortsExhausted,
         Drop::HostSessionLimit,
         Drop::HostPortLimit,
+        Drop::Denied,
         Drop::ArpTableFull,
         Drop::ArpPending,
         Drop::ArpOwnAddressClaimed,

@@ -5,6 +5,7 @@ use crate::statelet::TOTAL_MASK;
 use crate::tables::Host;
 use crate::types::Direction;
 use core::net::Ipv4Addr;
+use slim_core::table::Pod;
 
 impl State {
     pub(super) fn hold_host(&mut self, address: Ipv4Addr) -> Result<(), Refusal> {
@@ -12,16 +13,14 @@ impl State {
             host.sessions = host.sessions.saturating_add(1);
             return Ok(());
         }
-        let host = Host {
-            packets_outbound: 0,
-            bytes_outbound: 0,
-            packets_inbound: 0,
-            bytes_inbound: 0,
-            sessions: 1,
-            last_seen: self.clock.get(),
-            ports: 0,
-            exterior_address: 0,
-        };
+        let host = Host { sessions: 1, last_seen: self.clock.get(), ..Host::ZERO };
+        self.hosts.insert(address.to_bits(), host).map(|_| ()).map_err(|_| Refusal::Full(Full::Hosts))
+    }
+
+    /// A host that a forward leads to, from an exterior address that its other endpoints should have too.
+    pub(super) fn hold_forward(&mut self, address: Ipv4Addr, exterior_address: Ipv4Addr) -> Result<(), Refusal> {
+        let known = self.hosts.get(&address.to_bits()).copied().unwrap_or(Host::ZERO);
+        let host = Host { forwards: known.forwards + 1, exterior_address: exterior_address.to_bits(), ..known };
         self.hosts.insert(address.to_bits(), host).map(|_| ()).map_err(|_| Refusal::Full(Full::Hosts))
     }
 
@@ -59,7 +58,7 @@ impl State {
     /// Removes a host that has no sessions.
     pub(crate) fn forget_host(&mut self, address: u32) -> Result<(), Refusal> {
         match self.hosts.get(&address) {
-            Some(host) if host.sessions == 0 => {
+            Some(host) if host.sessions == 0 && host.forwards == 0 => {
                 self.hosts.remove(&address);
                 Ok(())
             }

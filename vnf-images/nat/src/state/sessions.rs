@@ -133,6 +133,19 @@ impl State {
         Ok(())
     }
 
+    /// Lends exterior endpoints for good.
+    pub(super) fn hold_forwards(&mut self) -> Result<(), Refusal> {
+        let forwards = self.forwards.clone();
+        for forward in forwards.iter() {
+            let (interior, exterior) = (forward.interior(), forward.exterior());
+            // Held as by a session, but one that never ends.
+            self.hold_mapping(forward.protocol, interior, exterior)?;
+            self.foreign_bindings += usize::from(!self.ports.range().contains(exterior.port));
+            self.hold_forward(interior.address, exterior.address)?;
+        }
+        Ok(())
+    }
+
     fn hold_mapping(&mut self, protocol: Protocol, interior: Endpoint, exterior: Endpoint) -> Result<(), Refusal> {
         let key = EndpointKey::new(protocol, interior);
         if let Some(mapping) = self.mappings.get_mut(&key) {

@@ -10,6 +10,8 @@ use slim_core::packet::{
 use slim_core::table::FrozenItem;
 use slim_core::time::{Duration, Instant};
 use slim_nat::config::Filtering;
+use slim_nat::pool::AddressRange;
+use slim_nat::rules::{Action, Exclusion, Forward};
 use slim_nat::types::{Endpoint, Protocol};
 use slim_nat::{Config, Drop, Nat};
 
@@ -64,6 +66,23 @@ pub fn config() -> Config {
 /// Three exterior addresses instead of one.
 pub fn pooled(config: Config) -> Config {
     Config { exterior_pool: vec!["10.2.0.2".parse().unwrap(), "203.0.113.7/32".parse().unwrap()], ..config }
+}
+
+/// A forward from a port of the NAT's own exterior address.
+pub fn forward(protocol: Protocol, port: u16, to: u8, to_port: u16) -> Forward {
+    Forward { protocol, exterior: socket(EXTERIOR, port), interior: socket(host(to), to_port) }
+}
+
+/// An exclusion of all protocols, or of a port.
+pub fn exclusion(action: Action, host: Option<Ipv4Addr>, destination: Option<Ipv4Addr>, port: &str) -> Exclusion {
+    let range = |address: Ipv4Addr| AddressRange { first: address, last: address };
+    Exclusion {
+        action,
+        host: host.map(range),
+        destination: destination.map(range),
+        protocol: None,
+        port: port.parse().ok(),
+    }
 }
 
 /// An environment that keeps what it is given.
