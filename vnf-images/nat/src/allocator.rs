@@ -35,6 +35,12 @@ impl Wish {
         };
         Self { range, otherwise, ..Self::NONE }
     }
+
+    /// The same wish for a port that has to be in `range`, of whatever class.
+    pub fn within(&self, range: PortRange) -> Self {
+        let exactly = self.exactly.filter(|port| range.contains(*port));
+        Self { exactly, range, otherwise: None, parity: self.parity }
+    }
 }
 
 /// A free port as wished, as far as there is one; it stays free.
@@ -47,6 +53,17 @@ fn pick_as_wished(set: &PortSet, wish: &Wish, random: u64) -> Option<u16> {
         .or_else(|| otherwise(wish.parity))
         .or_else(|| pick(wish.range, None))
         .or_else(|| otherwise(None))
+}
+
+/// One of `count` addresses that has something free: of two random ones the one with more, or, where neither has any, the
+/// one with most. `None` if none has.
+pub fn pick_address(count: usize, random: u64, free: impl Fn(usize) -> u32) -> Option<usize> {
+    let [one, other] = [random >> 32, random & 0xffff_ffff].map(|half| ((half * count as u64) >> 32) as usize);
+    let better = if free(other) > free(one) { other } else { one };
+    if free(better) > 0 {
+        return Some(better);
+    }
+    (0..count).max_by_key(|index| free(*index)).filter(|index| free(*index) > 0)
 }
 
 /// The exterior ports (for ICMP, identifiers) of one shard, per address and protocol, and the source of random choices.
@@ -124,26 +141,13 @@ impl PortAllocator {
         (self.seed, self.choices) = (seed, 0);
     }
 
-    fn random(&mut self) -> u64 {
+    /// A number that nobody outside can predict.
+    pub fn random(&mut self) -> u64 {
         // SipHash of a counter is a pseudo-random function: ports seen so far do not tell the next.
         let mut hasher = SipHasher13::new_with_keys(self.seed, !self.seed.rotate_left(32));
         hasher.write_u64(self.choices);
         self.choices += 1;
         hasher.finish()
-    }
-
-    /// An address with a free port of `protocol`: of two random ones the one with more, or, where neither has any, the
-    /// one with most. `None` if none has.
-    pub fn pick_address(&mut self, protocol: Protocol) -> Option<usize> {
-        let count = self.sets.len() as u64;
-        let random = if count > 1 { self.random() } else { 0 };
-        let free = |index: usize| self.of(index, protocol).map_or(0, PortSet::free);
-        let [one, other] = [random >> 32, random & 0xffff_ffff].map(|half| ((half * count) >> 32) as usize);
-        let better = if free(other) > free(one) { other } else { one };
-        if free(better) > 0 {
-            return Some(better);
-        }
-        (0..self.sets.len()).max_by_key(|index| free(*index)).filter(|index| free(*index) > 0)
     }
 
     /// A random free port of an address, as wished; it stays free until it is taken. `None` if none is.
@@ -164,6 +168,11 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    fn choose(ports: &mut PortAllocator, protocol: Protocol) -> Option<usize> {
+        let random = ports.random();
+        pick_address(ports.sets.len(), random, |index| ports.of(index, protocol).map_or(0, PortSet::free))
+    }
+
     #[test]
     fn every_port_is_handed_out_exactly_once() {
         let mut ports = PortAllocator::new(PortRange::ALL, 1, 7);
@@ -174,11 +183,11 @@ mod tests {
         }
         assert_eq!(seen.len(), 65_536);
         assert_eq!((ports.used_of(Protocol::Udp), ports.used_of(Protocol::Tcp), ports.used()), (65_536, 0, 65_536));
-        assert_eq!(ports.pick_address(Protocol::Udp), None);
+        assert_eq!(choose(&mut ports, Protocol::Udp), None);
         assert!(ports.release(0, Protocol::Udp, 4711));
         assert!(!ports.release(0, Protocol::Udp, 4711));
         assert_eq!(
-            (ports.pick_address(Protocol::Udp), ports.pick(0, Protocol::Udp, &Wish::NONE)),
+            (choose(&mut ports, Protocol::Udp), ports.pick(0, Protocol::Udp, &Wish::NONE)),
             (Some(0), Some(4711))
         );
         assert_eq!(ports.used(), 65_535);
@@ -219,14 +228,14 @@ mod tests {
         let mut ports = PortAllocator::new(PortRange { first: 1, last: 100 }, 5, 7);
         let mut taken = [0; 5];
         for i in 0..500 {
-            let address = ports.pick_address(Protocol::Icmp).unwrap();
+            let address = choose(&mut ports, Protocol::Icmp).unwrap();
             let port = ports.pick(address, Protocol::Icmp, &Wish::NONE).unwrap();
             assert!(ports.take(address, Protocol::Icmp, port));
             taken[address] += 1;
             let (least, most) = (taken.iter().min().unwrap(), taken.iter().max().unwrap());
             assert!(most - least < 25, "{taken:?} after {i}");
         }
-        assert_eq!(ports.pick_address(Protocol::Icmp), None);
+        assert_eq!(choose(&mut ports, Protocol::Icmp), None);
         assert_eq!((ports.used(), ports.per_protocol()), (500, 500));
     }
 }

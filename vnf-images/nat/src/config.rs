@@ -1,5 +1,6 @@
 //! The configuration: section `[nat]` of the instance's TOML file.
 
+use crate::blocks::{BLOCK_SIZE_MAX, BLOCKS_PER_HOST_MAX, BlockIndex};
 use crate::pool::{ADDRESSES_MAX, AddressRange, Pool};
 use crate::ports::PortRange;
 use crate::rules::{Exclusion, Forward};
@@ -91,6 +92,16 @@ pub struct Config {
     #[serde(default)]
     pub port_preservation: bool,
 
+    /// How many ports a host is lent at a time, at most 4096 (RFC 6888 R14). Default: one by one.
+    #[serde(default)]
+    pub port_block_size: Option<u16>,
+    /// The most blocks of ports of a host, 1 to 8. Default 4.
+    #[serde(default = "default::port_blocks_per_host_max")]
+    pub port_blocks_per_host_max: u32,
+    /// How long a block without a port in use stays its host's. Default and least 120 (RFC 6888 R8).
+    #[serde(default = "default::port_block_timeout_s")]
+    pub port_block_timeout_s: u32,
+
     /// The most sessions per shard. Default 65536.
     #[serde(default = "default::sessions_max")]
     pub sessions_max: u32,
@@ -146,6 +157,12 @@ mod default {
     }
     pub(super) fn port_last() -> u16 {
         65_535
+    }
+    pub(super) fn port_blocks_per_host_max() -> u32 {
+        4
+    }
+    pub(super) fn port_block_timeout_s() -> u32 {
+        120
     }
     pub(super) fn sessions_max() -> u32 {
         65_536
@@ -214,6 +231,9 @@ impl Config {
             port_last: default::port_last(),
             port_parity: false,
             port_preservation: false,
+            port_block_size: None,
+            port_blocks_per_host_max: default::port_blocks_per_host_max(),
+            port_block_timeout_s: default::port_block_timeout_s(),
             sessions_max: default::sessions_max(),
             hosts_max: default::hosts_max(),
             arp_entries_max: default::arp_entries_max(),
@@ -287,6 +307,32 @@ impl Config {
         Ok(self.forward.iter().filter(|forward| is_own(forward.exterior.port())).copied().collect())
     }
 
+    /// The index of the port blocks of one shard; `None` where ports are lent one by one.
+    pub(crate) fn block_index(&self, shard: Shard) -> Result<Option<BlockIndex>, ConfigError> {
+        let (Some(size), ports) = (self.port_block_size, self.port_range(shard)?) else { return Ok(None) };
+        let index = BlockIndex::new(ports, size, self.port_blocks_per_host_max as usize, self.pool()?.len());
+        index.map(Some).ok_or_else(|| {
+            ConfigError(format!("port_block_size = {size} is not between 1 and the {} ports of a shard", ports.len()))
+        })
+    }
+
+    fn validate_blocks(&self) -> Result<(), ConfigError> {
+        let err = |text: String| Err(ConfigError(text));
+        if let Some(size) = self.port_block_size {
+            if !(1..=BLOCK_SIZE_MAX).contains(&size) {
+                return err(format!("port_block_size = {size} is not between 1 and {BLOCK_SIZE_MAX}"));
+            }
+            if self.address_pooling != Pooling::Paired {
+                return err("port_block_size: blocks are of one address, so address_pooling must be \"paired\"".into());
+            }
+        }
+        if !(1..=BLOCKS_PER_HOST_MAX as u32).contains(&self.port_blocks_per_host_max) {
+            let value = self.port_blocks_per_host_max;
+            return err(format!("port_blocks_per_host_max = {value} is not between 1 and {BLOCKS_PER_HOST_MAX}"));
+        }
+        Ok(())
+    }
+
     fn validate_pool(&self) -> Result<(), ConfigError> {
         let err = |text: String| Err(ConfigError(text));
         // Bounds how many there are to look at.
@@ -339,6 +385,7 @@ impl Config {
         }
         self.validate_pool()?;
         self.validate_rules()?;
+        self.validate_blocks()?;
         for (name, value) in [
             ("sessions_max", self.sessions_max),
             ("hosts_max", self.hosts_max),
@@ -364,6 +411,7 @@ impl Config {
             ("tcp_closing_timeout_s", self.tcp_closing_timeout_s, 240),
             ("icmp_timeout_s", self.icmp_timeout_s, 60),
             ("fragment_timeout_s", self.fragment_timeout_s, 15),
+            ("port_block_timeout_s", self.port_block_timeout_s, 120),
             ("arp_timeout_s", self.arp_timeout_s, 10),
             ("host_timeout_s", self.host_timeout_s, 1),
         ] {

@@ -3,6 +3,7 @@
 //! A sweep begins whenever the clock advances and goes on from call to call until it has been through every table.
 //! How far it has come is not state: what it removes is announced, so nothing depends on who swept.
 
+use crate::blocks::{Block, BlockKey};
 use crate::config::Config;
 use crate::fragments::{HeldKey, Train, TrainKey};
 use crate::state::State;
@@ -31,6 +32,7 @@ pub(crate) struct Timeouts {
     host: u32,
     neighbour: u32,
     fragment: u32,
+    block: u32,
 }
 
 impl Timeouts {
@@ -45,6 +47,7 @@ impl Timeouts {
             host: config.host_timeout_s,
             neighbour: config.arp_timeout_s,
             fragment: config.fragment_timeout_s,
+            block: config.port_block_timeout_s,
         }
     }
 
@@ -68,6 +71,7 @@ impl Timeouts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Sessions,
+    Blocks,
     Hosts,
     Neighbours,
     Trains,
@@ -78,7 +82,8 @@ enum Stage {
 impl Stage {
     const fn next(self) -> Self {
         match self {
-            Self::Sessions => Self::Hosts,
+            Self::Sessions => Self::Blocks,
+            Self::Blocks => Self::Hosts,
             Self::Hosts => Self::Neighbours,
             Self::Neighbours => Self::Trains,
             Self::Trains => Self::Held,
@@ -99,6 +104,7 @@ pub(crate) struct Sweep {
 /// An entry that has expired.
 enum Expired {
     Session(SessionKey, Session),
+    Block(BlockKey),
     Host(u32),
     Neighbour(NeighbourKey),
     Train(TrainKey),
@@ -151,10 +157,16 @@ impl Sweep {
                         state.age(session.last_seen) > timeouts.of_session(key, session)
                     })
                     .map(|(key, session)| Expired::Session(key, session)),
+                Stage::Blocks => state
+                    .blocks
+                    .scan(cursor, slots, |_, block: &Block| {
+                        block.ports == 0 && state.age(block.idle_since) > timeouts.block
+                    })
+                    .map(|(key, _)| Expired::Block(key)),
                 Stage::Hosts => state
                     .hosts
                     .scan(cursor, slots, |_, host: &Host| {
-                        host.sessions == 0 && host.forwards == 0 && state.age(host.last_seen) > timeouts.host
+                        host.may_expire() && state.age(host.last_seen) > timeouts.host
                     })
                     .map(|(address, _)| Expired::Host(address)),
                 Stage::Neighbours => state
@@ -191,6 +203,10 @@ fn remove(state: &mut State, expired: &Expired) -> Option<Statelet> {
         Expired::Session(key, session) => {
             state.close_session(key);
             key.id(session).map(Statelet::Close)
+        }
+        Expired::Block(key) => {
+            state.forget_block(key).ok()?;
+            Some(Statelet::BlockGone(*key))
         }
         Expired::Host(address) => {
             state.forget_host(*address).ok()?;

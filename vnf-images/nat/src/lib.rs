@@ -6,7 +6,7 @@
 //! - [`config`], [`rules`]: what the operator sets.
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
-//! - [`pool`], [`ports`], [`allocator`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
+//! - [`pool`], [`ports`], [`blocks`], [`allocator`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
 //! - `arp`, `translate`, `transport`, `icmp`, `answer`, `exclude`, [`fragments`], [`unsolicited`]: packets.
 //! - [`drops`]: why packets are dropped.
 
@@ -15,6 +15,7 @@
 pub mod allocator;
 mod answer;
 mod arp;
+pub mod blocks;
 pub mod config;
 pub mod drops;
 mod exclude;
@@ -39,6 +40,7 @@ pub use drops::Drop;
 
 use answer::ErrorBudget;
 use arp::AskLimiter;
+use blocks::BlockIndex;
 use config::Filtering;
 use core::net::Ipv4Addr;
 use expiry::{Sweep, Timeouts};
@@ -273,7 +275,21 @@ impl NetworkFunction for Nat {
     }
 
     fn gauges(&self) -> Vec<Gauge> {
-        let State { clock, mappings, sessions, hosts, neighbours, pool, ports, trains, held, syns, .. } = &self.state;
+        let State {
+            clock,
+            mappings,
+            sessions,
+            hosts,
+            neighbours,
+            pool,
+            ports,
+            trains,
+            held,
+            syns,
+            blocks,
+            block_index,
+            ..
+        } = &self.state;
         let gauge = |name, value: usize| Gauge { name, value: value as u64 };
         vec![
             gauge("sessions", sessions.len()),
@@ -294,6 +310,8 @@ impl NetworkFunction for Nat {
             gauge("icmp_identifiers_used", ports.used_of(Protocol::Icmp) as usize),
             gauge("ports_per_protocol", ports.per_protocol() as usize),
             gauge("exterior_addresses", pool.len()),
+            gauge("port_blocks", blocks.len()),
+            gauge("port_blocks_capacity", block_index.as_ref().map_or(0, BlockIndex::capacity)),
             gauge("clock_s", clock.get() as usize),
             Gauge { name: "arp_requests_sent", value: self.totals.arp_requests_sent },
             Gauge { name: "arp_learning_refused", value: self.totals.arp_learning_refused },

@@ -30,6 +30,8 @@ slim_core::pod! {
         pub filtering: u8,
         /// The code of the [`Pooling`](crate::config::Pooling).
         pub pooling: u8,
+        /// Ports per block, 0 without blocks; the most blocks of a host.
+        pub blocks: [u32; 2],
         /// The [digest](crate::rules::Forwards::digest) of the forwards.
         pub forwards: u64,
     }
@@ -63,6 +65,7 @@ impl Settings {
             ports: [first, last],
             filtering: config.filtering as u8,
             pooling: config.address_pooling as u8,
+            blocks: [config.port_block_size.map_or(0, u32::from), config.port_blocks_per_host_max],
             forwards: Forwards::new(&config.forward).digest(),
         };
         Ok(Self { own, register: Register::new("settings", own) })
@@ -87,7 +90,7 @@ impl StateItem for Settings {
         if self.register.get() != self.own {
             self.register.set(self.own);
             return Err(AdoptError::Header(
-                "the two NATs' addresses, networks, port ranges, forwards or filtering differ",
+                "the two NATs' addresses, networks, port ranges, blocks, forwards or filtering differ",
             ));
         }
         Ok(())
@@ -135,6 +138,7 @@ mod tests {
             Config { interior_mac: MacAddr([2, 0, 0, 0, 0, 3]), ..config() },
             Config { port_last: 40_000, ..config() },
             Config { exterior_pool: vec!["10.2.0.7".parse().unwrap()], ..config() },
+            Config { port_block_size: Some(64), ..config() },
             Config { forward: vec![forward], ..config() },
             Config { address_pooling: Pooling::Arbitrary, ..config() },
             Config { filtering: Filtering::AddressDependent, ..config() },

@@ -9,6 +9,7 @@
 //! sessions   (protocol, interior endpoint, server)  -> exterior endpoint, TCP state, last seen
 //! hosts      interior address                       -> packets, bytes, number of sessions, last seen
 //! neighbours (port, address)                        -> MAC address, confirmed
+//! blocks     (exterior address, number)             -> interior address, ports in use, idle since
 //! clock      ticks
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! others go. A host entry outlives its sessions, for its counters, until it has been silent for the host time-out.
 
 use crate::allocator::PortAllocator;
+use crate::blocks::{Block, BlockIndex, BlockKey};
 use crate::config::{Config, Filtering, Pooling};
 use crate::fragments::{Held, HeldKey, Train, TrainKey};
 use crate::pool::Pool;
@@ -66,8 +68,11 @@ impl Full {
     }
 }
 
+mod blocks;
 mod hosts;
 mod sessions;
+
+pub(crate) use sessions::NoPort;
 
 /// The state of one shard.
 pub(crate) struct State {
@@ -94,6 +99,11 @@ pub(crate) struct State {
     pub(crate) ports: PortAllocator,
     /// Bindings with a port that is not lent: those of forwards, and what a faulty peer's snapshot may hold.
     foreign_bindings: usize,
+    pub(crate) blocks: SegmentedTable<BlockKey, Block>,
+    /// An index over `blocks`, if ports are lent in blocks.
+    pub(crate) block_index: Option<BlockIndex>,
+    /// Blocks that do not exist, as a faulty peer's snapshot may hold.
+    foreign_blocks: usize,
 }
 
 /// Which of the keys is the one for the choice of ports.
@@ -112,6 +122,8 @@ impl State {
         let (sessions_max, mappings_max) =
             (config.sessions_max as usize, config.mappings_max(ports, pool.len()) as usize);
         let key = |n| key(seed, n);
+        let block_index = config.block_index(shard)?;
+        let blocks_max = block_index.as_ref().map_or(1, BlockIndex::capacity);
         let forwards = Forwards::new(&config.forwards_of(shard)?);
         let mut state = Self {
             settings: Settings::new(config, shard)?,
@@ -134,6 +146,9 @@ impl State {
             pool,
             forwards,
             foreign_bindings: 0,
+            blocks: SegmentedTable::with_capacity("blocks", blocks_max, key(8)),
+            block_index,
+            foreign_blocks: 0,
         };
         state.hold_forwards().map_err(|_| ConfigError("the forwards contradict each other".into()))?;
         Ok(state)
@@ -155,6 +170,7 @@ impl State {
         f(&mut self.trains);
         f(&mut self.held);
         f(&mut self.syns);
+        f(&mut self.blocks);
         f(&mut self.hosts);
         f(&mut self.neighbours);
     }
@@ -164,6 +180,7 @@ impl State {
     /// Costs a comparison unless they have: the ports taken are always some of those in `bindings`, so equal numbers
     /// mean equal sets.
     pub(crate) fn index_ports(&mut self) {
+        self.index_blocks();
         if self.ports.used() as usize + self.foreign_bindings == self.bindings.len() {
             return;
         }
@@ -183,9 +200,11 @@ impl State {
         self.index_ports();
         let outcome = match *statelet {
             Statelet::Clock(ticks) => self.advance_clock(ticks),
-            Statelet::Session { id, interior } => self.open_session(&id, interior),
+            Statelet::Session { id, interior } => self.open_session(&id, interior).map(|_| ()),
             Statelet::Refresh(id) => self.known(&id).map(|key| self.refresh(&key)),
-            Statelet::Close(id) => self.known(&id).map(|key| self.close_session(&key)),
+            Statelet::Close(id) => self.known(&id).map(|key| {
+                self.close_session(&key);
+            }),
             Statelet::TcpState(id, state) => self.known(&id).map(|key| self.set_tcp_state(&key, state)),
             Statelet::Arp { side, address, mac } => self.confirm_neighbour(side, address, mac),
             Statelet::ArpGone { side, address } => self.forget_neighbour(&NeighbourKey::new(side, address)),
@@ -196,6 +215,7 @@ impl State {
             Statelet::Train(key, train) => self.begin_train(key, Train { began: self.clock.get(), ..train }),
             Statelet::HeldGone(key) => self.forget_held(&key).then_some(()).ok_or(Refusal::Inconsistent),
             Statelet::SynGone(key) => self.forget_syn(&key).then_some(()).ok_or(Refusal::Inconsistent),
+            Statelet::BlockGone(key) => self.forget_block(&key).map(|_| ()),
             Statelet::TrainGone(key) => self.forget_train(&key).then_some(()).ok_or(Refusal::Inconsistent),
         };
         outcome.map_err(|refusal| match refusal {

@@ -22,6 +22,7 @@
 //! 0x0043  train gone      as it arrives                                                          12
 //! 0x0050  syn             MAC, begin of the IPv4 packet                                    34 to 74
 //! 0x0051  syn gone        server addr, exterior addr, server port, exterior port                 12
+//! 0x0060  block gone      exterior addr, number u16                                               6
 //! 0x0020  arp interior    addr, MAC                                                              10
 //! 0x0021  arp exterior    addr, MAC                                                              10
 //! 0x0022  arp interior gone  addr                                                                 4
@@ -34,6 +35,7 @@
 //! Sessions, ARP entries and counts are the paper's (§VI-C: 18, 10 and 12 bytes); the others are what closing and
 //! time-outs need beyond it. Counts of one host that wait to be sent are merged into one. Every time in the state is the present clock, so no statelet but the first carries one.
 
+use crate::blocks::BlockKey;
 use crate::fragments::{HeldKey, Train, TrainKey};
 use crate::tcp::TcpState;
 use crate::types::{Direction, Endpoint, Protocol, SessionId, Side};
@@ -108,6 +110,8 @@ pub enum Statelet {
     TrainGone(TrainKey),
     /// An unsolicited SYN has been answered, or need not be.
     SynGone(SynKey),
+    /// A block of ports is not lent any more.
+    BlockGone(BlockKey),
 }
 
 /// A statelet's type and value, ready to be announced.
@@ -182,6 +186,7 @@ mod types {
     pub(super) const TRAIN_GONE: u16 = 0x0043;
     pub(super) const SYN: u16 = 0x0050;
     pub(super) const SYN_GONE: u16 = 0x0051;
+    pub(super) const BLOCK_GONE: u16 = 0x0060;
 }
 
 impl Statelet {
@@ -216,6 +221,7 @@ impl Statelet {
             Self::HeldGone(_) => types::HELD_GONE,
             Self::TrainGone(_) => types::TRAIN_GONE,
             Self::SynGone(_) => types::SYN_GONE,
+            Self::BlockGone(_) => types::BLOCK_GONE,
         }
     }
 
@@ -250,6 +256,7 @@ impl Statelet {
                 .put([train.egress]),
             Self::HeldGone(key) => encoded.put_train_key(&key.train).put(key.offset.to_be_bytes()),
             Self::TrainGone(key) => encoded.put_train_key(key),
+            Self::BlockGone(key) => encoded.put(key.address.to_be_bytes()).put(key.number.to_be_bytes()),
             Self::SynGone(key) => encoded
                 .put(key.server_address.to_be_bytes())
                 .put(key.exterior_address.to_be_bytes())
@@ -289,6 +296,7 @@ impl Statelet {
             TRAIN => reader.train(),
             HELD_GONE => reader.held_gone(),
             SYN_GONE => reader.syn_gone(),
+            BLOCK_GONE => reader.block_gone(),
             TRAIN_GONE => reader.train_key().map(Self::TrainGone),
             unknown => return Err(InstallError::UnknownType(unknown)),
         };
@@ -305,7 +313,8 @@ pub fn coalescing(statelet_type: u16) -> Coalescing {
         types::SESSION_UDP..=types::CLOSE_ICMP
         | types::ARP_INTERIOR..=types::ARP_EXTERIOR_GONE
         | types::TRAIN..=types::TRAIN_GONE
-        | types::SYN..=types::SYN_GONE => Coalescing::Pass,
+        | types::SYN..=types::SYN_GONE
+        | types::BLOCK_GONE => Coalescing::Pass,
         // Counts are made at the present time, and end with the host.
         _ => Coalescing::Barrier,
     }
@@ -387,6 +396,11 @@ impl Reader<'_> {
         let (server_address, exterior_address) = (self.u32()?, self.u32()?);
         let (server_port, exterior_port) = (self.u16()?, self.u16()?);
         Some(Statelet::SynGone(SynKey { server_address, exterior_address, server_port, exterior_port }))
+    }
+
+    fn block_gone(&mut self) -> Option<Statelet> {
+        let (address, number) = (self.u32()?, self.u16()?);
+        Some(Statelet::BlockGone(BlockKey { address, number }))
     }
 
     fn held_gone(&mut self) -> Option<Statelet> {

@@ -2,6 +2,7 @@
 //!
 //! Addresses are numbers in host order, protocols their number in the IPv4 header, instants ticks of the NAT's clock.
 
+use crate::blocks::BLOCKS_PER_HOST_MAX;
 use crate::types::{Endpoint, Protocol, SessionId, Side};
 use core::net::Ipv4Addr;
 
@@ -104,6 +105,8 @@ slim_core::pod! {
         pub forwards: u32,
         /// The exterior address that they have, or had last; 0 before the first.
         pub exterior_address: u32,
+        /// One more than the numbers of the port blocks that it is lent; then, and between them, zeros.
+        pub blocks: [u16; BLOCKS_PER_HOST_MAX],
     }
 }
 

@@ -13,7 +13,7 @@
 use crate::config::{Filtering, is_unicast};
 use crate::drops::Drop;
 use crate::icmp;
-use crate::state::{Full, Refusal};
+use crate::state::{Full, NoPort, Refusal};
 use crate::statelet::Statelet;
 use crate::tables::{Session, SessionKey};
 use crate::tcp::{self, TcpState};
@@ -405,7 +405,10 @@ impl Nat {
             return Ok(exterior);
         }
         self.check_port_limit(interior.address)?;
-        self.state.pick_exterior(protocol, interior).ok_or(Drop::PortsExhausted)
+        self.state.pick_exterior(protocol, interior).map_err(|reason| match reason {
+            NoPort::Exhausted => Drop::PortsExhausted,
+            NoPort::HostLimit => Drop::HostPortLimit,
+        })
     }
 
     fn check_port_limit(&self, host: Ipv4Addr) -> Result<(), Drop> {

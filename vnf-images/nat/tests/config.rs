@@ -46,11 +46,14 @@ fn every_field_can_be_set() {
         "{MINIMAL}
 exterior_gateway = \"10.2.0.254\"
 exterior_pool = [\"10.2.0.5\", \"10.2.0.8-10.2.0.15\", \"198.51.100.0/29\"]
-address_pooling = \"arbitrary\"
+address_pooling = \"paired\"
 port_first = 2000
 port_last = 3000
 port_parity = true
 port_preservation = true
+port_block_size = 128
+port_blocks_per_host_max = 2
+port_block_timeout_s = 600
 sessions_max = 10
 hosts_max = 11
 arp_entries_max = 12
@@ -85,7 +88,7 @@ port = \"6881-6889\"
     );
     assert_eq!((config.forward.len(), config.exclude.len(), config.exclude[1].port.unwrap().last), (1, 2, 6889));
     assert!(config.port_parity && config.port_preservation);
-    assert_eq!((config.address_pooling, config.pool().unwrap().len()), (Pooling::Arbitrary, 18));
+    assert_eq!((config.address_pooling, config.pool().unwrap().len()), (Pooling::Paired, 18));
 }
 
 #[test]
@@ -139,6 +142,12 @@ fn errors_name_the_field_and_the_remedy() {
         (r#"exclude = [{ action = "skip", host = "10.1.0.9" }]"#, "expected `exempt` or `deny`"),
         (r#"exclude = [{ action = "deny", host = "10.1.0.9", port = "0" }]"#, "`0` is neither a port (53) nor a range"),
         (r#"exclude = [{ action = "deny", host = "10.1.0.9", port = "9", protocol = "icmp" }]"#, "ICMP has no port"),
+        ("port_block_size = 0", "port_block_size = 0 is not between 1 and 4096"),
+        ("port_block_size = 5000", "port_block_size = 5000 is not between 1 and 4096"),
+        ("port_block_size = 64\naddress_pooling = \"arbitrary\"", "address_pooling must be \"paired\""),
+        ("port_block_size = 64\nport_last = 1030", "port_block_size = 64 is not between 1 and the 7 ports of a shard"),
+        ("port_blocks_per_host_max = 9", "port_blocks_per_host_max = 9 is not between 1 and 8"),
+        ("port_block_timeout_s = 119", "port_block_timeout_s = 119 is not between 120 and"),
         ("port_first = 0", "port_first = 0 and port_last = 65535 are not a range"),
         ("port_last = 1000", "port_first = 1024 and port_last = 1000 are not a range"),
         ("sessions_max = 0", "sessions_max = 0 is not between 1 and"),

@@ -42,23 +42,28 @@ fn configs() -> impl Strategy<Value = Config> {
         Filtering::AddressAndPortDependent,
     ]);
     let pools = prop::sample::select(vec![None, Some(Pooling::Paired), Some(Pooling::Arbitrary)]);
-    let switches = (prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), any::<bool>());
-    (filterings, pools, switches).prop_map(|(filtering, pooling, (few_ports, port_parity, forwards, excludes))| {
-        let mut config = match pooling {
-            None => small(filtering),
-            Some(address_pooling) => pooled(Config { address_pooling, ..small(filtering) }),
-        };
-        if forwards {
-            config.forward = vec![forward(Protocol::Udp, 2001, 10, 5000), forward(Protocol::Tcp, 80, 11, 5001)];
-        }
-        if excludes {
-            config.exclude = vec![
-                exclusion(Action::Exempt, Some(host(13)), Some(server(10)), ""),
-                exclusion(Action::Deny, Some(host(12)), None, "81"),
-            ];
-        }
-        Config { ports_per_host_max: few_ports.then_some(3), port_parity, ..config }
-    })
+    let switches = (prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
+    (filterings, pools, switches).prop_map(
+        |(filtering, pooling, (few_ports, port_parity, forwards, excludes, blocks))| {
+            let mut config = match pooling {
+                None => small(filtering),
+                Some(address_pooling) => pooled(Config { address_pooling, ..small(filtering) }),
+            };
+            if forwards {
+                config.forward = vec![forward(Protocol::Udp, 2001, 10, 5000), forward(Protocol::Tcp, 80, 11, 5001)];
+            }
+            if excludes {
+                config.exclude = vec![
+                    exclusion(Action::Exempt, Some(host(13)), Some(server(10)), ""),
+                    exclusion(Action::Deny, Some(host(12)), None, "81"),
+                ];
+            }
+            if blocks && config.address_pooling == Pooling::Paired {
+                (config.port_block_size, config.port_blocks_per_host_max) = (Some(2), 2);
+            }
+            Config { ports_per_host_max: few_ports.then_some(3), port_parity, ..config }
+        },
+    )
 }
 
 fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
@@ -209,7 +214,7 @@ fn nat_keeps_the_law() {
     println!("transmitted {transmitted}\ndropped {drops:?}\nannounced {statelets:#06x?}");
     assert!(transmitted > 2000);
     for statelet_type in
-        (0x10..=0x19).chain(0x20..=0x23).chain(0x30..=0x32).chain(0x40..=0x43).chain(0x50..=0x51).chain([1])
+        (0x10..=0x19).chain(0x20..=0x23).chain(0x30..=0x32).chain(0x40..=0x43).chain(0x50..=0x51).chain([1, 0x60])
     {
         assert!(statelets.contains_key(&statelet_type), "no statelet of type {statelet_type:#06x} was tested");
     }

@@ -58,7 +58,7 @@ impl State {
     /// Removes a host that has no sessions.
     pub(crate) fn forget_host(&mut self, address: u32) -> Result<(), Refusal> {
         match self.hosts.get(&address) {
-            Some(host) if host.sessions == 0 && host.forwards == 0 => {
+            Some(host) if host.may_expire() => {
                 self.hosts.remove(&address);
                 Ok(())
             }
@@ -68,6 +68,11 @@ impl State {
 }
 
 impl Host {
+    /// Whether nothing depends on its entry but its counters.
+    pub(crate) fn may_expire(&self) -> bool {
+        self.sessions == 0 && self.forwards == 0 && self.blocks().next().is_none()
+    }
+
     /// Bytes counted in one direction.
     pub(crate) fn bytes(&self, direction: Direction) -> u64 {
         match direction {

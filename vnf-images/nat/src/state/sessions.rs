@@ -1,10 +1,10 @@
 //! Transitions of sessions, and of the mappings, bindings and peers that they hold.
 
 use super::{Full, Refusal, State};
-use crate::allocator::Wish;
+use crate::allocator::{Wish, pick_address};
 use crate::config::{Pooling, is_unicast};
-use crate::ports::Parity;
-use crate::tables::{Binding, EndpointKey, Mapping, PeerKey, Session, SessionKey};
+use crate::ports::{Parity, PortSet};
+use crate::tables::{Binding, EndpointKey, Host, Mapping, PeerKey, Session, SessionKey};
 use crate::tcp::TcpState;
 use crate::types::{Endpoint, Protocol, SessionId, Side};
 use core::net::Ipv4Addr;
@@ -42,18 +42,50 @@ impl State {
     ///
     /// With paired pooling it has the address that the host has already (RFC 4787 R2). A host without any gets the one
     /// it had last, so long as there are ports left.
-    pub(crate) fn pick_exterior(&mut self, protocol: Protocol, interior: Endpoint) -> Option<Endpoint> {
-        let host = self.hosts.get(&interior.address.to_bits()).filter(|_| self.pooling == Pooling::Paired);
+    pub(crate) fn pick_exterior(&mut self, protocol: Protocol, interior: Endpoint) -> Result<Endpoint, NoPort> {
+        let random = if self.pool.len() > 1 { self.ports.random() } else { 0 };
+        let host = self.hosts.get(&interior.address.to_bits()).filter(|_| self.pooling == Pooling::Paired).copied();
+        let free = |address| match &self.block_index {
+            Some(index) => index.free(address),
+            None => self.ports.of(address, protocol).map_or(0, PortSet::free),
+        };
         let paired = host.and_then(|host| {
             let address = self.pool.index_of(Ipv4Addr::from_bits(host.exterior_address))?;
-            let usable = host.ports > 0 || self.ports.of(address, protocol).is_some_and(|set| set.free() > 0);
-            usable.then_some(address)
+            (host.is_paired() || free(address) > 0).then_some(address)
         });
-        let address = paired.or_else(|| self.ports.pick_address(protocol))?;
-        let exterior_address = self.pool.get(address)?;
+        let address = paired.or_else(|| pick_address(self.pool.len(), random, free)).ok_or(NoPort::Exhausted)?;
+        let exterior_address = self.pool.get(address).ok_or(NoPort::Exhausted)?;
         let wish = self.port_wish(protocol, interior, exterior_address);
-        let port = self.ports.pick(address, protocol, &wish)?;
-        Some(Endpoint::new(exterior_address, port))
+        let port = match &self.block_index {
+            None => self.ports.pick(address, protocol, &wish).ok_or(NoPort::Exhausted)?,
+            Some(_) => self.pick_from_blocks(address, protocol, host, &wish)?,
+        };
+        Ok(Endpoint::new(exterior_address, port))
+    }
+
+    /// A free port of a host's blocks, or of one that it can be lent.
+    fn pick_from_blocks(
+        &mut self,
+        address: usize,
+        protocol: Protocol,
+        host: Option<Host>,
+        wish: &Wish,
+    ) -> Result<u16, NoPort> {
+        let random = self.ports.random();
+        let index = self.block_index.as_ref().ok_or(NoPort::Exhausted)?;
+        let own = host.iter().flat_map(Host::blocks);
+        let mut tried = 0;
+        for number in own {
+            if let Some(port) = self.ports.pick(address, protocol, &wish.within(index.ports_of(number))) {
+                return Ok(port);
+            }
+            tried += 1;
+        }
+        if tried >= index.per_host_max() {
+            return Err(NoPort::HostLimit);
+        }
+        let number = index.pick(address, random).ok_or(NoPort::Exhausted)?;
+        self.ports.pick(address, protocol, &wish.within(index.ports_of(number))).ok_or(NoPort::Exhausted)
     }
 
     /// What an endpoint's exterior port should be like (RFC 4787 R3, R4). Identifiers of ICMP queries are all alike.
@@ -87,12 +119,15 @@ impl State {
             && self
                 .hosts
                 .get(&interior.address.to_bits())
-                .is_some_and(|host| host.ports > 0 && host.exterior_address != exterior.address.to_bits());
-        self.pool.contains(exterior.address) && self.ports.range().contains(exterior.port) && !paired_with_another
+                .is_some_and(|host| host.is_paired() && host.exterior_address != exterior.address.to_bits());
+        self.pool.contains(exterior.address)
+            && self.ports.range().contains(exterior.port)
+            && !paired_with_another
+            && self.block_admits(interior.address, exterior)
     }
 
     /// Begins a session, and with it, where they are new, the mapping, its binding and the host.
-    pub(crate) fn open_session(&mut self, id: &SessionId, interior: Endpoint) -> Result<(), Refusal> {
+    pub(crate) fn open_session(&mut self, id: &SessionId, interior: Endpoint) -> Result<Opened, Refusal> {
         let is_mapped = self.mappings.contains(&EndpointKey::new(id.protocol, interior));
         let possible = self.is_neighbour(Side::Interior, interior.address)
             && is_unicast(id.server.address)
@@ -130,7 +165,17 @@ impl State {
             host.ports = host.ports.saturating_add(1);
             host.exterior_address = id.exterior.address.to_bits();
         }
-        Ok(())
+        let mut opened = Opened { mapping: !is_mapped, block: false };
+        if !is_mapped {
+            match self.hold_block(interior.address, id.exterior) {
+                Ok(is_new) => opened.block = is_new,
+                Err(refusal) => {
+                    self.close_session(&key);
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(opened)
     }
 
     /// Lends exterior endpoints for good.
@@ -173,13 +218,13 @@ impl State {
         Ok(())
     }
 
-    /// Whether it was the mapping's last session, and the exterior port is free now.
-    fn release_mapping(&mut self, protocol: Protocol, interior: Endpoint) -> bool {
+    /// The exterior endpoint, if it was the mapping's last session, and that is free now.
+    fn release_mapping(&mut self, protocol: Protocol, interior: Endpoint) -> Option<Endpoint> {
         let key = EndpointKey::new(protocol, interior);
-        let Some(mapping) = self.mappings.get_mut(&key) else { return false };
+        let mapping = self.mappings.get_mut(&key)?;
         if mapping.sessions > 1 {
             mapping.sessions -= 1;
-            return false;
+            return None;
         }
         let exterior = mapping.exterior();
         self.mappings.remove(&key);
@@ -187,7 +232,7 @@ impl State {
         if let Some(address) = self.pool.index_of(exterior.address) {
             self.ports.release(address, protocol, exterior.port);
         }
-        true
+        Some(exterior)
     }
 
     /// Whether the session's interior endpoint has others with the same address.
@@ -235,17 +280,37 @@ impl State {
         }
     }
 
-    /// Ends a session, and with the last one its mapping and binding.
-    pub(crate) fn close_session(&mut self, key: &SessionKey) {
-        if self.sessions.remove(key).is_none() {
-            return;
-        }
-        let unmapped =
-            Protocol::from_number(key.protocol).is_some_and(|protocol| self.release_mapping(protocol, key.interior()));
+    /// Ends a session, and with the last one its mapping and binding. The exterior endpoint, if it is free now.
+    pub(crate) fn close_session(&mut self, key: &SessionKey) -> Option<Endpoint> {
+        self.sessions.remove(key)?;
+        let protocol = Protocol::from_number(key.protocol);
+        let unmapped = protocol.and_then(|protocol| self.release_mapping(protocol, key.interior()));
         self.release_peer(key);
         if let Some(host) = self.hosts.get_mut(&key.interior_address) {
             host.sessions = host.sessions.saturating_sub(1);
-            host.ports = host.ports.saturating_sub(u32::from(unmapped));
+            host.ports = host.ports.saturating_sub(u32::from(unmapped.is_some()));
         }
+        if let Some(exterior) = unmapped {
+            self.release_port_of_block(exterior);
+        }
+        unmapped
     }
+}
+
+/// Why an interior endpoint cannot have an exterior one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoPort {
+    /// All are taken.
+    Exhausted,
+    /// The host has as many as it may.
+    HostLimit,
+}
+
+/// What began with a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    /// The mapping.
+    pub(crate) mapping: bool,
+    /// The loan of the block of ports.
+    pub(crate) block: bool,
 }
