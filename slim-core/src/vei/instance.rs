@@ -13,6 +13,7 @@ use crate::time::Instant;
 use alloc::collections::VecDeque;
 use alloc::format;
 use core::net::SocketAddr;
+use heapless::HistoryBuf;
 
 /// What an instance is, for as long as it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +56,13 @@ pub struct Instance {
     /// The role outside of migrations; a migration in progress has a role of its own.
     settled: InstanceRole,
     migration: Option<Migration>,
+    /// The migrations that began here last. A request that comes late must not begin one of them again.
+    begun: HistoryBuf<MigrationId, REMEMBERED>,
     actions: VecDeque<Action>,
 }
+
+/// How many migrations are remembered: more than a control connection's delayed requests can belong to.
+const REMEMBERED: usize = 32;
 
 #[derive(Debug)]
 enum Migration {
@@ -90,7 +96,13 @@ impl Migration {
 impl Instance {
     /// An idle instance.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, settled: InstanceRole::Idle, migration: None, actions: VecDeque::new() }
+        Self {
+            identity,
+            settled: InstanceRole::Idle,
+            migration: None,
+            begun: HistoryBuf::new(),
+            actions: VecDeque::new(),
+        }
     }
 
     /// The present role.
@@ -247,6 +259,7 @@ impl Instance {
             shards: self.identity.shards,
             options: options.clone(),
         };
+        self.begun.write(migration);
         self.migration = Some(Migration::Destination(Destination::new(now, parameters)));
         Ok(())
     }
@@ -287,6 +300,7 @@ impl Instance {
             let message = format!("migration {} is not finished yet", last.id());
             return Err(ControlError::new(ErrorCode::Busy, message));
         }
+        self.begun.write(migration);
         self.migration = Some(Migration::Source(Source::new(now, parameters)));
         Ok(())
     }
@@ -333,13 +347,11 @@ impl Instance {
 
     /// A migration's id is used once: a late repetition must not begin it again.
     fn require_new(&self, migration: MigrationId) -> Result<(), ControlError> {
-        match &self.migration {
-            Some(last) if last.id() == migration => {
-                let message = format!("migration {migration} has begun otherwise, or is over");
-                Err(ControlError::new(ErrorCode::Busy, message))
-            }
-            _ => Ok(()),
+        if self.begun.as_slice().contains(&migration) {
+            let message = format!("migration {migration} has begun otherwise, or is over");
+            return Err(ControlError::new(ErrorCode::Busy, message));
         }
+        Ok(())
     }
 
     fn require_known(&mut self, migration: MigrationId) -> Result<&mut Migration, ControlError> {

@@ -179,6 +179,20 @@ fn a_late_repetition_of_start_does_not_begin_an_old_migration_again() {
 }
 
 #[test]
+fn a_late_start_of_a_migration_before_the_last_does_not_begin_it_again_either() {
+    let mut instance = in_role(InstanceRole::Source);
+    for next in 8..12 {
+        ask(&mut instance, &abort(next - 1)).unwrap();
+        lcore(&mut instance, LcoreEvent::Resumed);
+        stream(&mut instance, StreamEvent::Closed);
+        for earlier in 7..next {
+            assert_eq!(ask(&mut instance, &start(earlier)), Err(ErrorCode::Busy), "{earlier} after {next}");
+        }
+        assert_eq!(ask(&mut instance, &start(next)), Ok(Handled::Done));
+    }
+}
+
+#[test]
 fn the_rest_of_a_migration_is_in_the_way_of_the_next() {
     let mut instance = in_role(InstanceRole::Source);
     ask(&mut instance, &abort(7)).unwrap();
