@@ -24,6 +24,7 @@ mod registry;
 mod requests;
 mod search;
 mod server;
+mod traffic;
 
 use crate::deployment::Deployment;
 use crate::fabric::{Fabric, FabricError, SwitchAgent};
@@ -153,6 +154,7 @@ impl Daemon {
         daemon.adopt_kept();
         daemon.forget_stale().map_err(|error| DaemonError::Network(error.to_string()))?;
         daemon.recover_migrations(true);
+        daemon.settle_traffic().map_err(|error| DaemonError::Network(error.to_string()))?;
         let serving = listener.serve(Arc::clone(&daemon))?;
         daemon.keep_identities().map_err(DaemonError::io("start a thread"))?;
         if daemon.deployment.trust.plaintext {

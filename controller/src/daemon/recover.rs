@@ -13,7 +13,7 @@ use slim_core::migration::{Coordinator, ReadBack};
 use slim_core::protocol::control::{
     ControlError, ErrorCode, InstanceRequest, InstanceRole, InstanceStatus, ResolveOutcome,
 };
-use slim_core::protocol::{MigrationId, MigrationPhase, Name};
+use slim_core::protocol::{MigrationId, MigrationPhase};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -178,16 +178,6 @@ impl Daemon {
             self.set_up_network().map_err(|error| ControlError::with(ErrorCode::Io, error.to_string()))?;
         }
         // Not only of those that were missing: an earlier attempt may have ended half-way.
-        let unbound = |entry: &Entry| known(entry).is_none_or(|known| known.paths.is_empty());
-        let leads_elsewhere = |externals: &[Name]| {
-            plugged.iter().any(|known| known.paths.iter().any(|path| externals.contains(&path.from)))
-        };
-        for (entry, blueprint) in blueprints().filter(|(entry, _)| entry.state().has_traffic && unbound(entry)) {
-            let externals = blueprint.externals();
-            if !leads_elsewhere(&externals) {
-                self.fabric.bind(&entry.name, &externals).map_err(from_fabric)?;
-            }
-        }
-        Ok(())
+        self.settle_traffic()
     }
 }

@@ -115,6 +115,24 @@ fn a_switch_that_was_restarted_gets_its_ports_and_paths_again() {
 }
 
 #[test]
+fn a_new_daemon_leads_the_traffic_to_whoever_has_the_state() {
+    let mut world = keeping();
+    let _a = world.instance("nat-a", true, Faults::default());
+    let _b = world.instance("nat-b", false, Faults::default());
+    world.done(&["migrate", "nat-a", "nat-b"]);
+    // As after a switch that was restarted during the migration, and given its old paths by a daemon that died then.
+    world.kill_daemon();
+    world.switch.lead_to(Some("nat-a"));
+    world.start_daemon();
+    assert_eq!(world.switch.leads_to(), ["nat-b"]);
+    // As after a daemon that died between giving a switch its ports and its paths.
+    world.kill_daemon();
+    world.switch.lead_to(None);
+    world.start_daemon();
+    assert_eq!(world.switch.leads_to(), ["nat-b"]);
+}
+
+#[test]
 fn the_operator_has_the_last_word() {
     let world = World::new();
     let _a = world.instance("nat-a", true, Faults::default());

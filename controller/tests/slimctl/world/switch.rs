@@ -73,6 +73,16 @@ impl TestSwitch {
         *state = State { lcores, ..State::default() };
     }
 
+    /// Leads all traffic to an instance, or nowhere, without being asked.
+    pub fn lead_to(&self, wanted: Option<&str>) {
+        let mut state = self.state.lock().unwrap();
+        let all: Vec<Name> = state.instances.values_mut().flat_map(|plugged| plugged.externals.drain(..)).collect();
+        if let Some(wanted) = wanted {
+            let plugged = state.instances.get_mut(&Name::try_from(wanted).unwrap()).expect("an instance");
+            plugged.externals = all;
+        }
+    }
+
     /// The instance that traffic leads to.
     pub fn leads_to(&self) -> Vec<String> {
         let state = self.state.lock().unwrap();
