@@ -22,9 +22,6 @@ pub struct Args {
     /// Threads; one per CPU without.
     #[arg(long)]
     pub jobs: Option<usize>,
-    /// Let only one thing go wrong in each run beside what links do, and no partition last longer than five seconds.
-    #[arg(long)]
-    pub one_fault: bool,
     /// Go on after a seed that fails, and count.
     #[arg(long)]
     pub keep_going: bool,

@@ -9,7 +9,7 @@ mod report;
 
 use args::Args;
 use clap::Parser;
-use slim_simulation::{Run, Scenario, Stats, run_scenario};
+use slim_simulation::{Run, Scenario, Stats, run_seed};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         return mutants::run(choice, &args, base);
     }
     if args.trace {
-        return report::trace(scenario(base, args.one_fault));
+        return report::trace(Scenario::of_seed(base));
     }
     let began = Instant::now();
     eprintln!("{} seeds from base seed {base} on {} threads", args.seeds, args.jobs());
@@ -53,15 +53,8 @@ fn main() -> ExitCode {
     report::print(&args, base, &totals, began.elapsed())
 }
 
-/// What a seed decides.
-fn scenario(seed: u64, one_fault: bool) -> Scenario {
-    let scenario = Scenario::of_seed(seed);
-    if one_fault { scenario.with_one_fault() } else { scenario }
-}
-
 /// Runs seeds from `base` on; stops early at the first failure unless told to keep going.
 fn run_seeds(base: u64, args: &Args) -> Totals {
-    let run_seed = |seed| run_scenario(scenario(seed, args.one_fault), false);
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let totals = Mutex::new(Totals::default());
     std::thread::scope(|scope| {
@@ -73,10 +66,10 @@ fn run_seeds(base: u64, args: &Args) -> Totals {
                         return;
                     }
                     let seed = base.wrapping_add(index);
-                    let run = run_seed(seed);
+                    let run = run_seed(seed, false);
                     // Every so often, and whenever one fails, the seed is run once more: nothing may depend on chance.
                     let again = run.violation.is_some() || index.is_multiple_of(64);
-                    let strayed = again && run_seed(seed).hash != run.hash;
+                    let strayed = again && run_seed(seed, false).hash != run.hash;
                     let mut totals = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     totals.add(run, strayed);
                     if totals.failed > 0 && !args.keep_going {

@@ -48,8 +48,7 @@ pub fn print(args: &Args, base: u64, totals: &Totals, took: Duration) -> ExitCod
     for run in &totals.failures {
         if let Some(violation) = &run.violation {
             eprintln!("seed {}: VIOLATION: {violation}", run.seed);
-            let one_fault = if args.one_fault { " --one-fault" } else { "" };
-            eprintln!("  repeat it: cargo xtask sim --seed {} --seeds 1 --trace{one_fault}", run.seed);
+            eprintln!("  repeat it: cargo xtask sim --seed {} --trace", run.seed);
         }
     }
     for seed in &totals.strayed {

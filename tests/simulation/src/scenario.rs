@@ -133,26 +133,7 @@ pub struct PlannedMigration {
     pub faults: Vec<(When, Fault)>,
 }
 
-/// The longest partition of a run with [one fault](Scenario::with_one_fault).
-const SHORT_PARTITION: Duration = Duration::from_secs(5);
-
 impl Scenario {
-    /// The same, but of all that goes wrong once only the first thing does, and no partition is long.
-    #[must_use]
-    pub fn with_one_fault(mut self) -> Self {
-        let mut left = 1;
-        for migration in &mut self.migrations {
-            migration.faults.truncate(left);
-            left -= migration.faults.len();
-            for (_, fault) in &mut migration.faults {
-                if let Fault::Partition { time, .. } = fault {
-                    *time = (*time).min(SHORT_PARTITION);
-                }
-            }
-        }
-        self
-    }
-
     /// What this seed decides.
     pub fn of_seed(seed: u64) -> Self {
         let random = &mut Random::new(seed);

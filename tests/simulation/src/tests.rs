@@ -2,7 +2,7 @@
 
 use crate::workload::NatPressure;
 use crate::{Fault, Function, Noise, PlannedMigration, Run, Scenario, When, run_scenario, run_seed};
-use slim_core::protocol::{MigrationPhase, SourcePhase};
+use slim_core::protocol::{DestinationPhase, MigrationPhase, SourcePhase};
 use slim_core::time::Duration;
 
 /// Everything large, no faults.
@@ -155,4 +155,44 @@ fn a_switch_that_restarts_gets_its_paths_back_although_the_controller_dies_meanw
         ];
         clean(&run_scenario(scenario, false));
     }
+}
+
+/// Faults that strike in these phases, at slightly different times.
+fn in_phases(faults: &[(MigrationPhase, Fault)]) {
+    for seed in 0..6 {
+        let mut scenario = calm(seed, if seed % 2 == 0 { CHAIN } else { NAT }, 1, 2);
+        scenario.calm = false;
+        scenario.roomy = false;
+        scenario.migrations[0].faults = faults.iter().map(|&(phase, fault)| (When::Phase(phase), fault)).collect();
+        let run = run_scenario(scenario, false);
+        assert_eq!(run.violation, None, "{faults:?} of seed {seed}");
+    }
+}
+
+const TAKING_OVER: MigrationPhase = MigrationPhase::Destination(DestinationPhase::TakingOver);
+
+/// Whoever resolved the source then, because the destination does not answer, would have two go on.
+#[test]
+fn a_destination_that_is_cut_off_for_long_when_it_takes_over_stays_the_only_one() {
+    let cut_off = Fault::Partition { host: 1, peer: None, time: Duration::from_secs(40) };
+    in_phases(&[(TAKING_OVER, cut_off)]);
+    in_phases(&[(TAKING_OVER, cut_off), (MigrationPhase::Source(SourcePhase::Committed), Fault::Abort)]);
+}
+
+/// It has acknowledged, so the source has let go: the state is lost, and nobody may pretend otherwise.
+#[test]
+fn a_destination_that_dies_before_its_first_packet_takes_the_state_with_it() {
+    for restart in [Duration::ZERO, Duration::from_millis(300)] {
+        in_phases(&[(TAKING_OVER, Fault::Crash { node: 1, restart })]);
+    }
+}
+
+/// The next switch must not be given the paths as they were before.
+#[test]
+fn a_switch_that_dies_after_the_take_over_leads_to_the_destination() {
+    let live = MigrationPhase::Destination(DestinationPhase::Live);
+    let switch = Fault::SwitchCrash(Duration::from_millis(15));
+    in_phases(&[(live, switch)]);
+    in_phases(&[(live, switch), (live, Fault::ControllerCrash(Duration::from_millis(100)))]);
+    in_phases(&[(TAKING_OVER, Fault::SwitchOutage(Duration::from_millis(90))), (live, switch)]);
 }

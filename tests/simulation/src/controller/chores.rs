@@ -109,7 +109,7 @@ impl Controller {
         }
         if now >= self.chores.look_at {
             self.chores.look_at = now + LOOK;
-            if self.drives.is_empty() && self.chores.recovery.is_none() {
+            if (self.drives.is_empty() || self.chores.unbound) && self.chores.recovery.is_none() {
                 self.chores.recovery = Some(Recovery { missing: 2, ..Recovery::default() });
                 for node in 0..2 {
                     self.ask_instance(surroundings, node, Waiting::Recovery, InstanceRequest::Status {});
@@ -163,15 +163,20 @@ impl Controller {
             .flatten()
             .find(|status| matches!(status.role, InstanceRole::Source | InstanceRole::Destination));
         let migration = open.and_then(|status| status.migration.as_ref()).map(|migration| migration.id);
-        let live = recovery.statuses.iter().position(|status| {
-            status.as_ref().is_some_and(|status| matches!(status.role, InstanceRole::Live | InstanceRole::Source))
-        });
+        let who = |wanted: InstanceRole| {
+            recovery.statuses.iter().position(|status| status.as_ref().is_some_and(|status| status.role == wanted))
+        };
+        let live = who(InstanceRole::Live);
         recovery.of = migration;
-        if let (true, Some(node)) = (self.chores.unbound, live) {
+        if let (true, Some(node)) = (self.chores.unbound, live.or(who(InstanceRole::Source))) {
             self.chores.unbound = false;
             self.chores.settle_paths(node);
         }
         if migration.is_none() || !self.drives.is_empty() {
+            // A migration may have ended by itself while there was no controller, or nobody could be reached.
+            if let Some(node) = live.filter(|&node| self.drives.is_empty() && self.chores.has_traffic != Some(node)) {
+                self.chores.settle_paths(node);
+            }
             self.chores.recovery = None;
             return;
         }
@@ -206,6 +211,11 @@ impl Controller {
             };
             let coordinator = Coordinator::recover(surroundings.now, read);
             self.drives.push(Drive { coordinator, source });
+            return;
+        }
+        // Somebody who runs and does not answer may hold the state: nobody is told to go on without it.
+        let silent = |node: usize| surroundings.running[node] && recovery.statuses[node].is_none();
+        if silent(0) || silent(1) {
             return;
         }
         self.chores.incomplete += 1;
@@ -267,14 +277,10 @@ impl Controller {
                     for request in self.names.set_up(self.link) {
                         self.ask_switch(surroundings, Waiting::Nobody, request);
                     }
-                    match self.chores.has_traffic {
-                        Some(node) => {
-                            let request = self.names.lead_to(node);
-                            self.ask_switch(surroundings, Waiting::Nobody, request);
-                        }
-                        // Whoever is live will have to be asked.
-                        None => self.chores.unbound = true,
-                    }
+                    // Whoever is live is asked: what was so when the switch died may have changed since.
+                    self.chores.unbound = true;
+                    self.chores.has_traffic = None;
+                    self.chores.look_at = surroundings.now;
                 }
             }
             (Waiting::SettlePaths(node), Ok(SwitchReply::Paths { instances })) => {

@@ -28,6 +28,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) pipe: &'a mut Pipe,
     pub(crate) random: &'a mut Random,
     pub(crate) trace: &'a mut Trace,
+    /// Which instances run: the operator can see that, whoever can be reached.
+    pub(crate) running: [bool; 2],
 }
 
 impl Surroundings<'_> {

@@ -148,6 +148,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         let Some(mut instance) = self.nodes[node].take() else { return };
         self.excuses.instance_crash = true;
         self.excuses.unreachable = true;
+        // It may have acknowledged, though its lcores have not begun: then nobody has the state, unless the source resumes.
+        self.died_taking_over |= instance.role() == InstanceRole::Live && self.holding() != Some(node);
         self.lives[node] += 1;
         for lcore in &mut instance.lcores {
             self.oracle.count_in(lcore.pkt_q().records);

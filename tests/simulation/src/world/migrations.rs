@@ -35,7 +35,12 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     /// Whether state has been lost with the instance that held it.
     pub(super) fn holder_is_lost(&self) -> bool {
         self.holder.iter().any(|holder| match *holder {
-            Some((node, life)) => self.nodes[node].is_none() || self.lives[node] != life,
+            Some((node, life)) => match &self.nodes[node] {
+                Some(instance) if self.lives[node] == life => {
+                    self.died_taking_over && instance.role() == InstanceRole::Released
+                }
+                Some(_) | None => true,
+            },
             None => true,
         })
     }

@@ -140,6 +140,8 @@ pub(crate) struct World<N: NetworkFunction, W: Workload<N>> {
     oracle: Oracle<N>,
     /// Who processes packets of each shard, and which life of it.
     holder: Vec<Option<(usize, u32)>>,
+    /// A destination died between its acknowledgement and its first packet.
+    died_taking_over: bool,
     generating: bool,
     /// Until when no management frame gets from one host to another.
     partitioned_until: [[Instant; 3]; 3],
@@ -155,6 +157,8 @@ pub(crate) struct World<N: NetworkFunction, W: Workload<N>> {
     armed_phases: Vec<(MigrationPhase, Fault)>,
     /// When a hold of the switch may end by its time-out.
     hold_until: Instant,
+    /// The migration it is of.
+    hold_of: Option<MigrationId>,
     /// The holder when the migration under way began.
     held_by: Option<usize>,
     /// Nothing stands in the way of the migration under way: it has to be completed.
@@ -196,6 +200,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             switch_lines: (0, LineBuffer::new()),
             controller: Some(controller),
             workload,
+            died_taking_over: false,
             generating: true,
             partitioned_until: [[Instant::ZERO; 3]; 3],
             lcores_stalled_until: [0, 1].map(|_| vec![Instant::ZERO; usize::from(scenario.shards)]),
@@ -207,6 +212,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             armed_phases: Vec::new(),
             held_by: None,
             hold_until: Instant::ZERO,
+            hold_of: None,
             must_complete: false,
             known_migrations: BTreeSet::new(),
             scenario,

@@ -116,24 +116,36 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         Ok(())
     }
 
-    /// Does something with the controller and what it needs.
+    /// Which instances run.
+    fn running(&self) -> [bool; 2] {
+        [self.nodes[0].is_some(), self.nodes[1].is_some()]
+    }
+
+    /// Does something with the controller and what it needs, after which it gets to run.
     pub(super) fn with_controller<R>(
         &mut self,
         act: impl FnOnce(&mut Controller, &mut Surroundings<'_>) -> R,
     ) -> Option<R> {
-        let controller = self.controller.as_mut()?;
-        let mut surroundings =
-            Surroundings { now: self.now, pipe: &mut self.pipe, random: &mut self.random, trace: &mut self.trace };
-        let result = act(controller, &mut surroundings);
+        let result = self.lend_to_controller(act)?;
         self.wake(Actor::Controller, self.now);
         Some(result)
     }
 
+    fn lend_to_controller<R>(&mut self, act: impl FnOnce(&mut Controller, &mut Surroundings<'_>) -> R) -> Option<R> {
+        let running = self.running();
+        let controller = self.controller.as_mut()?;
+        let mut surroundings = Surroundings {
+            now: self.now,
+            pipe: &mut self.pipe,
+            random: &mut self.random,
+            trace: &mut self.trace,
+            running,
+        };
+        Some(act(controller, &mut surroundings))
+    }
+
     pub(super) fn run_controller(&mut self) {
-        let Some(controller) = &mut self.controller else { return };
-        let mut surroundings =
-            Surroundings { now: self.now, pipe: &mut self.pipe, random: &mut self.random, trace: &mut self.trace };
-        let wake = controller.run(&mut surroundings);
+        let Some(wake) = self.lend_to_controller(Controller::run) else { return };
         if let Some(at) = wake {
             self.wake(Actor::Controller, at.max(self.now + micros(1)));
         }
@@ -210,7 +222,10 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                 };
                 let Some(fabric) = &mut self.fabric else { continue };
                 let shown = format!("{:?}", request.request);
-                if let SwitchRequest::Redirect { rollback: true, hold_ms, .. } = &request.request {
+                // Being asked once more, the switch holds no longer.
+                if let SwitchRequest::Redirect { rollback: true, hold_ms, migration, .. } = &request.request
+                    && self.hold_of.replace(*migration) != Some(*migration)
+                {
                     self.hold_until = self.now + Duration::from_millis(u64::from(*hold_ms));
                 }
                 let result = fabric.execute(self.now, request.request);
