@@ -19,6 +19,7 @@
 //! ```
 
 mod drops;
+mod event;
 mod interface;
 #[cfg(any(test, feature = "testing"))]
 pub mod law;
@@ -35,6 +36,7 @@ use crate::time::Instant;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use event::{EVENT_LEN_MAX, LogEvent};
 pub use interface::InterfaceAddress;
 pub use ticker::{TICK, Ticker};
 
@@ -83,6 +85,12 @@ pub trait Environment {
 
     /// Sends a frame of the network function's own making, such as an ARP request, out of `port`.
     fn emit(&mut self, port: PortId, frame: &[u8]);
+
+    /// Records an event for the operator, where there is a log: `process` and `tick` do it, `install` never.
+    ///
+    /// A full log is the environment's concern: it counts what it loses.
+    #[inline]
+    fn log(&mut self, _event: &LogEvent) {}
 }
 
 /// Statelet types from here upwards belong to the stream itself.
@@ -206,6 +214,12 @@ pub trait NetworkFunction: Send + Sized + 'static {
 
     /// Calls `f` for each part of the state, always all of them in the same order.
     fn for_each_state(&mut self, f: &mut dyn FnMut(&mut dyn StateItem));
+
+    /// What an event that was logged says: the members of a JSON object, such as `"event":"lent","port":7`. `None` if it
+    /// says nothing. Not for the packet path.
+    fn describe(_event: &LogEvent) -> Option<String> {
+        None
+    }
 
     /// Present sizes and totals for status reports. May allocate; not for the packet path.
     fn gauges(&self) -> Vec<Gauge>;

@@ -202,8 +202,10 @@ impl Blueprint {
         config.insert("name".into(), self.name.as_str().into());
         config.insert("management".into(), management.into());
         config.insert("port".into(), ports.into());
-        if !self.vnf.limits.is_empty() {
-            config.insert("limits".into(), self.vnf.limits.clone().into());
+        for (name, section) in [("limits", &self.vnf.limits), ("log", &self.vnf.log)] {
+            if !section.is_empty() {
+                config.insert(name.into(), section.clone().into());
+            }
         }
         config.insert(self.vnf.kind.as_str().to_owned(), self.vnf.config.clone().into());
         config.to_string()
@@ -226,6 +228,7 @@ mod tests {
             {source}
             port = [{{ name = "in", external = "inside" }}, {{ name = "out", external = "outside" }}]
             limits = {{ pkt_q_bytes = 1000000 }}
+            log = {{ collector = "10.3.0.1:5140" }}
             config = {{ interior_address = "10.1.0.1/24" }}
             "#
         );
@@ -253,6 +256,7 @@ mod tests {
         assert_eq!(config["port"][1]["mac"].as_str(), Some("52:54:00:02:00:0b"));
         assert_eq!(config["nat"]["interior_address"].as_str(), Some("10.1.0.1/24"));
         assert_eq!(config["limits"]["pkt_q_bytes"].as_integer(), Some(1_000_000));
+        assert_eq!(config["log"]["collector"].as_str(), Some("10.3.0.1:5140"));
         assert_eq!(launch.memory_mb, 128);
         let link = |name: &str| Link::VhostUser { socket: format!("/run/slim/nat-a.{name}.sock").into() };
         assert_eq!(

@@ -110,6 +110,8 @@ struct VnfSection {
     cmdline: String,
     #[serde(default)]
     limits: toml::Table,
+    #[serde(default)]
+    log: toml::Table,
     config: Option<toml::Table>,
     config_file: Option<PathBuf>,
 }
@@ -292,6 +294,7 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
         accel: section.accel.unwrap_or_default(),
         cmdline: section.cmdline,
         limits: section.limits,
+        log: section.log,
         config,
     })
 }

@@ -150,6 +150,8 @@ pub struct Vnf {
     pub cmdline: String,
     /// The `[limits]` section of an instance's configuration.
     pub limits: toml::Table,
+    /// The `[log]` section likewise.
+    pub log: toml::Table,
     /// The network function's own section.
     pub config: toml::Table,
 }

@@ -35,6 +35,8 @@ name = "out"
 external = "outside"
 [vnf.nat.limits]
 pkt_q_bytes = 1000
+[vnf.nat.log]
+collector = "10.3.0.1:5140"
 [vnf.nat.config]
 interior_address = "10.1.0.1/24"
 "#;
@@ -64,6 +66,7 @@ fn a_good_file_is_resolved() {
     assert_eq!((nat.memory_mb, nat.vcpus, nat.accel), (256, 1, Accel::Tcg));
     assert_eq!(nat.config["interior_address"].as_str(), Some("10.1.0.1/24"));
     assert_eq!(nat.limits["pkt_q_bytes"].as_integer(), Some(1000));
+    assert_eq!(nat.log["collector"].as_str(), Some("10.3.0.1:5140"));
 }
 
 #[test]

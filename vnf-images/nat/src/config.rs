@@ -39,6 +39,21 @@ pub enum Pooling {
     Arbitrary = 1,
 }
 
+/// What the operator's log is told (RFC 6888 §4). Where it is, is said in section `[log]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Which blocks of ports a host is lent.
+    Blocks,
+    /// Which exterior endpoint an interior one has.
+    Mappings,
+    /// Every session, with the server that it is with: more than RFC 6888 R12 wants logged.
+    Sessions,
+}
+
 /// What the operator sets. Every field but the first four has a default.
 ///
 /// Both ends of a migration must be configured alike; addresses, port range and capacities are compared.
@@ -124,6 +139,10 @@ pub struct Config {
     /// The most exterior ports of one interior host, of all protocols. No limit by default (RFC 6888 R4 as well).
     #[serde(default)]
     pub ports_per_host_max: Option<u32>,
+
+    /// What is logged. Default off.
+    #[serde(default)]
+    pub log: LogLevel,
 
     /// How long a UDP session stays without an outbound packet. Default 300, at least 120 (RFC 4787 R5).
     #[serde(default = "default::udp_timeout_s")]
@@ -242,6 +261,7 @@ impl Config {
             fragment_timeout_s: default::fragment_timeout_s(),
             sessions_per_host_max: None,
             ports_per_host_max: None,
+            log: LogLevel::default(),
             udp_timeout_s: default::udp_timeout_s(),
             tcp_established_timeout_s: default::tcp_established_timeout_s(),
             tcp_opening_timeout_s: default::tcp_transitory_timeout_s(),
@@ -318,6 +338,9 @@ impl Config {
 
     fn validate_blocks(&self) -> Result<(), ConfigError> {
         let err = |text: String| Err(ConfigError(text));
+        if self.log == LogLevel::Blocks && self.port_block_size.is_none() {
+            return err("log = \"blocks\": ports are lent one by one; set port_block_size or log = \"mappings\"".into());
+        }
         if let Some(size) = self.port_block_size {
             if !(1..=BLOCK_SIZE_MAX).contains(&size) {
                 return err(format!("port_block_size = {size} is not between 1 and {BLOCK_SIZE_MAX}"));

@@ -3,8 +3,9 @@
 //! A sweep begins whenever the clock advances and goes on from call to call until it has been through every table.
 //! How far it has come is not state: what it removes is announced, so nothing depends on who swept.
 
+use crate::announce;
 use crate::blocks::{Block, BlockKey};
-use crate::config::Config;
+use crate::config::{Config, LogLevel};
 use crate::fragments::{HeldKey, Train, TrainKey};
 use crate::state::State;
 use crate::statelet::Statelet;
@@ -13,6 +14,7 @@ use crate::tcp::TcpState;
 use crate::types::{Protocol, Side};
 use core::net::Ipv4Addr;
 use slim_core::mutant::{self, Mutant};
+use slim_core::nf::Environment;
 use slim_core::table::ScanCursor;
 
 /// The most slots looked at in one call.
@@ -127,9 +129,15 @@ impl Sweep {
         self.stage == Stage::Done && !self.again
     }
 
-    /// Sweeps on for a bounded time, and passes what is removed to `announce`. Returns how many packets that were held
-    /// are lost.
-    pub(crate) fn run(&mut self, state: &mut State, timeouts: &Timeouts, mut announce: impl FnMut(&Statelet)) -> u64 {
+    /// Sweeps on for a bounded time, and announces and logs what is removed. Returns how many packets that were held are
+    /// lost.
+    pub(crate) fn run<E: Environment>(
+        &mut self,
+        state: &mut State,
+        timeouts: &Timeouts,
+        log_level: LogLevel,
+        env: &mut E,
+    ) -> u64 {
         if self.stage == Stage::Done && core::mem::take(&mut self.again) {
             (self.stage, self.cursor) = (Stage::Sessions, ScanCursor::default());
         }
@@ -137,10 +145,10 @@ impl Sweep {
         for _ in 0..REMOVALS_PER_CALL {
             let Some(expired) = self.find(state, timeouts, &mut slots) else { break };
             lost += u64::from(matches!(expired, Expired::Held(_)));
-            if let Some(statelet) = remove(state, &expired)
+            if let Some(statelet) = remove(env, state, &expired, log_level)
                 && !mutant::is_active(Mutant::RemovalUnannounced)
             {
-                announce(&statelet);
+                announce(env, &statelet);
             }
         }
         lost
@@ -198,14 +206,17 @@ impl Sweep {
 }
 
 /// Removes an expired entry. `None` if there was nothing that others could know of.
-fn remove(state: &mut State, expired: &Expired) -> Option<Statelet> {
+fn remove<E: Environment>(env: &mut E, state: &mut State, expired: &Expired, log_level: LogLevel) -> Option<Statelet> {
     match expired {
         Expired::Session(key, session) => {
-            state.close_session(key);
-            key.id(session).map(Statelet::Close)
+            let unmapped = state.close_session(key);
+            let id = key.id(session)?;
+            log_level.closed(env, key, &id, unmapped);
+            Some(Statelet::Close(id))
         }
         Expired::Block(key) => {
-            state.forget_block(key).ok()?;
+            let block = state.forget_block(key).ok()?;
+            log_level.returned(env, state, key, &block);
             Some(Statelet::BlockGone(*key))
         }
         Expired::Host(address) => {

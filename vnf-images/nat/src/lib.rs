@@ -8,6 +8,7 @@
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
 //! - [`pool`], [`ports`], [`blocks`], [`allocator`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
 //! - `arp`, `translate`, `transport`, `icmp`, `answer`, `exclude`, [`fragments`], [`unsolicited`]: packets.
+//! - [`events`]: what the operator's log is told.
 //! - [`drops`]: why packets are dropped.
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod arp;
 pub mod blocks;
 pub mod config;
 pub mod drops;
+pub mod events;
 mod exclude;
 mod expiry;
 pub mod fragments;
@@ -41,12 +43,14 @@ pub use drops::Drop;
 use answer::ErrorBudget;
 use arp::AskLimiter;
 use blocks::BlockIndex;
-use config::Filtering;
+use config::{Filtering, LogLevel};
 use core::net::Ipv4Addr;
+use events::Event;
 use expiry::{Sweep, Timeouts};
 use rules::{Action, Exclusion};
 use slim_core::nf::{
-    ConfigError, Environment, Gauge, InstallError, InterfaceAddress, NetworkFunction, PortId, Shard, Ticker, Verdict,
+    ConfigError, Environment, Gauge, InstallError, InterfaceAddress, LogEvent, NetworkFunction, PortId, Shard, Ticker,
+    Verdict,
 };
 use slim_core::packet::{ETHERNET_LEN, Ethernet, MacAddr, PacketBuf, ether_type};
 use slim_core::statelet::Coalescing;
@@ -84,6 +88,7 @@ pub struct Nat {
     exclusions: Box<[Exclusion]>,
     sessions_per_host_max: Option<u32>,
     ports_per_host_max: Option<u32>,
+    log_level: LogLevel,
     timeouts: Timeouts,
     // What follows is each host's own affair and no state of the function.
     ticker: Ticker,
@@ -208,6 +213,7 @@ impl NetworkFunction for Nat {
             exclusions: config.exclude.clone().into(),
             sessions_per_host_max: config.sessions_per_host_max,
             ports_per_host_max: config.ports_per_host_max,
+            log_level: config.log,
             timeouts: Timeouts::new(config),
             ticker: Ticker::default(),
             sweep: Sweep::new(),
@@ -234,7 +240,7 @@ impl NetworkFunction for Nat {
     fn tick<E: Environment>(&mut self, env: &mut E) {
         self.advance_clock(env);
         if !self.sweep.is_done() {
-            let lost = self.sweep.run(&mut self.state, &self.timeouts, |statelet| announce(env, statelet));
+            let lost = self.sweep.run(&mut self.state, &self.timeouts, self.log_level, env);
             self.totals.held_fragments_lost += lost;
         }
         if !self.state.syns.is_empty() {
@@ -272,6 +278,10 @@ impl NetworkFunction for Nat {
 
     fn for_each_state(&mut self, f: &mut dyn FnMut(&mut dyn StateItem)) {
         self.state.for_each(f);
+    }
+
+    fn describe(event: &LogEvent) -> Option<String> {
+        Event::decode(event).map(|event| event.describe())
     }
 
     fn gauges(&self) -> Vec<Gauge> {

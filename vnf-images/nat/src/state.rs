@@ -72,7 +72,7 @@ mod blocks;
 mod hosts;
 mod sessions;
 
-pub(crate) use sessions::NoPort;
+pub(crate) use sessions::{NoPort, Opened};
 
 /// The state of one shard.
 pub(crate) struct State {

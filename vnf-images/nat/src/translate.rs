@@ -430,7 +430,7 @@ impl Nat {
     #[cold]
     fn begin_session<E: Environment>(&mut self, env: &mut E, part: &Part) -> Result<(), Drop> {
         let interior = part.interior();
-        self.state.open_session(&part.id, interior).map_err(|refusal| match refusal {
+        let opened = self.state.open_session(&part.id, interior).map_err(|refusal| match refusal {
             Refusal::Full(Full::Sessions | Full::Peers) => Drop::SessionsFull,
             Refusal::Full(Full::Mappings) => Drop::MappingsFull,
             Refusal::Full(Full::Hosts) => Drop::HostsFull,
@@ -439,6 +439,7 @@ impl Nat {
             }
         })?;
         announce(env, &Statelet::Session { id: part.id, interior });
+        self.log_level.opened(env, &self.state, &part.id, interior, opened);
         if part.id.protocol == Protocol::Tcp {
             self.forget_unsolicited(env, &part.id);
         }

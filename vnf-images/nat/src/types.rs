@@ -17,6 +17,16 @@ pub enum Protocol {
     Icmp,
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Icmp => "icmp",
+        })
+    }
+}
+
 impl Protocol {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Icmp];

@@ -146,6 +146,8 @@ fn errors_name_the_field_and_the_remedy() {
         ("port_block_size = 5000", "port_block_size = 5000 is not between 1 and 4096"),
         ("port_block_size = 64\naddress_pooling = \"arbitrary\"", "address_pooling must be \"paired\""),
         ("port_block_size = 64\nport_last = 1030", "port_block_size = 64 is not between 1 and the 7 ports of a shard"),
+        ("log = \"blocks\"", "ports are lent one by one"),
+        ("log = \"all\"", "expected one of `off`, `blocks`, `mappings`, `sessions`"),
         ("port_blocks_per_host_max = 9", "port_blocks_per_host_max = 9 is not between 1 and 8"),
         ("port_block_timeout_s = 119", "port_block_timeout_s = 119 is not between 120 and"),
         ("port_first = 0", "port_first = 0 and port_last = 65535 are not a range"),

@@ -43,6 +43,8 @@ The configuration is one TOML file:
       name = \"PORT\"
       device = \"net_tap0\"             # an EAL device: net_tap0, net_virtio_user0,path=SOCKET, net_null0 …
       …
+      [log]                           # optional: where events of the network function are recorded
+      collector = \"10.3.0.1:5140\"     # lines of JSON, by TCP unless transport = \"udp\"
       [KIND]                          # the network function's own section
 
 In an image, ports and management have a `mac` instead of a `device`.

@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 use slim_core::nf::NetworkFunction;
 use slim_core::packet::MacAddr;
 use slim_core::protocol::Name;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 
 /// The longest configuration read, in bytes.
@@ -62,6 +62,8 @@ pub struct Config<C> {
     pub ports: Vec<Port>,
     /// Bounds of queues and buffers.
     pub limits: Limits,
+    /// Where events of the network function are recorded, if anywhere.
+    pub log: Option<Log>,
     /// The network function's own section.
     pub nf: C,
 }
@@ -194,6 +196,51 @@ impl Limits {
     }
 }
 
+/// How events reach the collector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// One connection, made again when it is lost.
+    #[default]
+    Tcp,
+    /// A datagram per event.
+    Udp,
+}
+
+/// The `[log]` section: where the network function's events are recorded, a line of JSON each.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Address and port of the collector, reached by the management network.
+    pub collector: SocketAddrV4,
+    /// How it is reached.
+    #[serde(default)]
+    pub transport: Transport,
+    /// Events that may wait for it. What finds no room is counted, and lost.
+    #[serde(default = "Log::default_events_max")]
+    pub events_max: usize,
+}
+
+impl Log {
+    fn default_events_max() -> usize {
+        65_536
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        if !(1..=1 << 22).contains(&self.events_max) {
+            return Err(Invalid(format!(
+                "log.events_max is {}, it must be between 1 and {}",
+                self.events_max,
+                1 << 22
+            )));
+        }
+        if self.collector.port() == 0 {
+            return Err(Invalid("log.collector has no port".into()));
+        }
+        Ok(())
+    }
+}
+
 /// An IPv4 address with the prefix length of its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -232,15 +279,17 @@ impl<C: DeserializeOwned> Config<C> {
             management: section(&mut document, "management")?,
             ports: section(&mut document, "port")?,
             limits: if document.contains_key("limits") { section(&mut document, "limits")? } else { Limits::default() },
+            log: if document.contains_key("log") { Some(section(&mut document, "log")?) } else { None },
             nf: section(&mut document, F::KIND)?,
         };
         if let Some(unknown) = document.keys().next() {
             return Err(Invalid(format!(
-                "unknown entry {unknown:?}; there are name, [management], [[port]], [limits] and [{}]",
+                "unknown entry {unknown:?}; there are name, [management], [[port]], [limits], [log] and [{}]",
                 F::KIND
             )));
         }
         config.limits.check()?;
+        config.log.as_ref().map_or(Ok(()), Log::check)?;
         config.management.check(host)?;
         check_ports(&config.ports, F::PORTS, host)?;
         check_macs(&config)?;
@@ -302,42 +351,7 @@ fn check_macs<C>(config: &Config<C>) -> Result<(), Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slim_core::nf::{ConfigError, Environment, Gauge, InstallError, PortId, Shard, Verdict};
-    use slim_core::packet::PacketBuf;
-    use slim_core::table::StateItem;
-    use slim_core::time::Instant;
-
-    struct Toy;
-
-    #[derive(Debug, Clone, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct ToyConfig {
-        size: u32,
-    }
-
-    impl NetworkFunction for Toy {
-        const KIND: &'static str = "toy";
-        const SCHEMA: u64 = 1;
-        const PORTS: &'static [&'static str] = &["in", "out"];
-        const DROP_REASONS: &'static [&'static str] = &[];
-        type Config = ToyConfig;
-
-        fn new(_: &ToyConfig, _: Shard, _: u64) -> Result<Self, ConfigError> {
-            Ok(Self)
-        }
-        fn process<P: PacketBuf, E: Environment>(&mut self, _: &mut E, _: PortId, _: &mut P) -> Verdict {
-            Verdict::Consumed
-        }
-        fn tick<E: Environment>(&mut self, _: &mut E) {}
-        fn install(&mut self, statelet_type: u16, _: &[u8]) -> Result<(), InstallError> {
-            Err(InstallError::UnknownType(statelet_type))
-        }
-        fn take_over(&mut self, _: Instant) {}
-        fn for_each_state(&mut self, _: &mut dyn FnMut(&mut dyn StateItem)) {}
-        fn gauges(&self) -> Vec<Gauge> {
-            Vec::new()
-        }
-    }
+    use crate::toy::{Toy, ToyConfig};
 
     const GOOD: &str = r#"
         name = "toy-a"
@@ -372,13 +386,17 @@ mod tests {
             assert_eq!((config.management.control_port, config.management.state_port), (7001, 7002));
             assert_eq!(config.ports[1].mac, Some(MacAddr([0x52, 0x54, 0, 2, 0, 0xb])));
             assert_eq!(config.limits, Limits { pkt_q_bytes: 1 << 20, ..Limits::default() });
-            assert_eq!(config.nf.size, 3);
+            assert_eq!((config.nf.size, config.log), (3, None));
+            let logged = format!("{GOOD}\n[log]\ncollector = '10.3.0.1:5140'\ntransport = 'udp'");
+            let expected =
+                Log { collector: "10.3.0.1:5140".parse().unwrap(), transport: Transport::Udp, events_max: 65_536 };
+            assert_eq!(parse(&logged, host).unwrap().log, Some(expected));
         }
     }
 
     #[test]
     fn names_what_is_wrong() {
-        let cases: [(&str, &str, &str); 14] = [
+        let cases: [(&str, &str, &str); 17] = [
             ("name = \"toy-a\"", "", "\"name\" is missing"),
             ("name = \"toy-a\"", "name = \"a b\"", "name: a name is 1 to 64"),
             ("name = \"toy-a\"", "name = 'toy-a", "not valid TOML"),
@@ -392,6 +410,9 @@ mod tests {
             ("mac = \"52:54:00:03:00:0b\"", "", "management.mac is missing"),
             ("pkt_q_bytes = 1048576", "pkt_q_bytes = 1", "limits.pkt_q_bytes is 1"),
             ("[toy]", "[nat]", "\"toy\" is missing"),
+            ("size = 3", "size = 3\n[log]\ncollector = '10.3.0.1'", "log: invalid IPv4 socket address"),
+            ("size = 3", "size = 3\n[log]\ncollector = '10.3.0.1:0'", "log.collector has no port"),
+            ("size = 3", "size = 3\n[log]\ncollector = '10.3.0.1:9'\nevents_max = 0", "log.events_max is 0"),
             ("size = 3", "size = 3\n[other]", "unknown entry \"other\""),
         ];
         for (from, to, want) in cases {

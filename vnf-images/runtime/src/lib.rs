@@ -29,6 +29,8 @@ mod logging;
 mod manage;
 mod run;
 mod sys;
+#[cfg(test)]
+mod toy;
 
 pub use run::run;
 

@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -137,7 +138,13 @@ fn process<F: NetworkFunction>(path: &Path, eal: Vec<String>) -> Result<(), Erro
     // The configuration was checked for devices.
     let ports =
         config.ports.iter().map(|port| (port.name.clone(), Which::Attach(port.device.clone().unwrap_or_default())));
-    let plan = Plan { eal: arguments, ports: ports.collect(), limits: config.limits.clone(), mbufs };
+    let plan = Plan {
+        eal: arguments,
+        ports: ports.collect(),
+        limits: config.limits.clone(),
+        mbufs,
+        log_events_max: log_events_max(&config),
+    };
     instance::<F>(config, security, plan, || began.elapsed().as_millis() as u64, || Ok(()))
 }
 
@@ -159,6 +166,11 @@ fn handed_over(plaintext: bool, name: &str) -> Result<Security, Error> {
     let identity = Identity::from_pem(&pem);
     let identity = identity.map_err(|error| Error::Identity { place: guest::fw_cfg::IDENTITY.into(), error })?;
     as_instance(identity, name)
+}
+
+/// Events that may wait for the log that is configured.
+fn log_events_max<C>(config: &Config<C>) -> usize {
+    config.log.as_ref().map_or(0, |log| log.events_max)
 }
 
 /// PID 1: never returns.
@@ -211,7 +223,13 @@ fn boot<F: NetworkFunction>() -> Result<(), Error> {
         let which = nic.as_ref().map_or(Which::WithMac(*mac), |nic| Which::Present(nic.address.clone()));
         (name.clone(), which)
     });
-    let plan = Plan { eal, ports: which.collect(), limits: config.limits.clone(), mbufs };
+    let plan = Plan {
+        eal,
+        ports: which.collect(),
+        limits: config.limits.clone(),
+        mbufs,
+        log_events_max: log_events_max(&config),
+    };
     let network = config.management.clone();
     instance::<F>(config, security, plan, guest::uptime_ms, move || guest::management::bring_up(network))
 }
@@ -256,6 +274,9 @@ fn instance<F: NetworkFunction>(
     }
 
     let Started { running, ended } = started.recv().map_err(|_| Error::Internal("the lcore ended at its start"))??;
+    if let (Some(log), Some(events)) = (config.log, running.log) {
+        manage::log_out::serve::<F>(log, config.name.clone(), Arc::clone(&running.counters), events)?;
+    }
     let boot_ms = boot_ms();
     let (name, kind) = (config.name.clone(), F::KIND);
     let (idle, drivers) = (running.idle, running.drivers.join(","));

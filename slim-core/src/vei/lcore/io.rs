@@ -1,6 +1,6 @@
 //! What is really input and output about an lcore, and nothing else.
 
-use crate::nf::PortId;
+use crate::nf::{LogEvent, PortId};
 use crate::packet::PacketBuf;
 
 /// Packets received from a port at a time.
@@ -34,6 +34,10 @@ pub trait Io {
 
     /// Counts one of something.
     fn count(&mut self, what: Counted);
+
+    /// Takes an event that the network function wants recorded, or counts it as lost. There need not be a log.
+    #[inline]
+    fn log(&mut self, _event: &LogEvent) {}
 
     /// Queues a copy of `frame` for `port`.
     fn transmit_copy(&mut self, port: PortId, frame: &[u8]) {

@@ -3,7 +3,7 @@
 use super::announce::Announce;
 use super::{Burst, Cause, Counted, Io, Lcore, Mode, Report, Then};
 use crate::mutant::{self, Mutant};
-use crate::nf::{Environment, NetworkFunction, PortId, Verdict};
+use crate::nf::{Environment, LogEvent, NetworkFunction, PortId, Verdict};
 use crate::packet::PacketBuf;
 use crate::protocol::MigrationId;
 use crate::protocol::inband::is_inband;
@@ -43,6 +43,11 @@ impl<I: Io> Environment for Env<'_, I> {
     #[inline]
     fn emit(&mut self, port: PortId, frame: &[u8]) {
         self.io.transmit_copy(port, frame);
+    }
+
+    #[inline]
+    fn log(&mut self, event: &LogEvent) {
+        self.io.log(event);
     }
 }
 

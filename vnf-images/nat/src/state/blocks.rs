@@ -20,7 +20,7 @@ impl Host {
 
 impl State {
     /// The block that an exterior endpoint is in. `None` without blocks.
-    fn block_key(&self, exterior: Endpoint) -> Option<BlockKey> {
+    pub(crate) fn block_key(&self, exterior: Endpoint) -> Option<BlockKey> {
         let number = self.block_index.as_ref()?.of_port(exterior.port)?;
         Some(BlockKey::new(exterior.address, number))
     }

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use core::net::{Ipv4Addr, SocketAddrV4};
-use slim_core::nf::{Environment, NetworkFunction, PortId, Shard, Verdict};
+use slim_core::nf::{Environment, LogEvent, NetworkFunction, PortId, Shard, Verdict};
 use slim_core::packet::{
     Arp, ArpOperation, Ethernet, Icmpv4, Ipv4, MacAddr, OwnedPacket, PacketBuf, Tcp, TcpFlags, Udp, emit, ether_type,
     protocol,
@@ -92,6 +92,7 @@ pub struct Bench {
     pub upd_enable: bool,
     pub statelets: Vec<(u16, Vec<u8>)>,
     pub emitted: Vec<(PortId, Vec<u8>)>,
+    pub logged: Vec<LogEvent>,
 }
 
 impl Environment for Bench {
@@ -110,6 +111,10 @@ impl Environment for Bench {
 
     fn emit(&mut self, port: PortId, frame: &[u8]) {
         self.emitted.push((port, frame.to_vec()));
+    }
+
+    fn log(&mut self, event: &LogEvent) {
+        self.logged.push(*event);
     }
 }
 
@@ -245,6 +250,11 @@ impl Lab {
     /// Takes what has been announced.
     pub fn statelets(&mut self) -> Vec<(u16, Vec<u8>)> {
         std::mem::take(&mut self.bench.statelets)
+    }
+
+    /// Takes what has been logged.
+    pub fn log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.bench.logged).iter().map(|event| Nat::describe(event).unwrap()).collect()
     }
 
     pub fn freeze(&mut self) -> Vec<Box<dyn FrozenItem>> {

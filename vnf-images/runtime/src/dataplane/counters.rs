@@ -65,6 +65,10 @@ pub struct Counters {
     pub handed_back: Counter,
     /// Drain packets received.
     pub drains: Counter,
+    /// Events for the operator that were passed on to the log.
+    pub events_logged: Counter,
+    /// Events for the operator that the log had no room for, or that there is no log for.
+    pub events_lost: Counter,
     /// Passes of the loop that found packets.
     pub busy_polls: Counter,
     /// Passes of the loop that found none.
@@ -106,6 +110,8 @@ impl Default for Counters {
             st_q_out_bytes_max: Counter::default(),
             handed_back: Counter::default(),
             drains: Counter::default(),
+            events_logged: Counter::default(),
+            events_lost: Counter::default(),
             busy_polls: Counter::default(),
             empty_polls: Counter::default(),
             sleeps: Counter::default(),

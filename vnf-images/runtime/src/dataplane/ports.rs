@@ -3,7 +3,7 @@
 use super::counters::Counters;
 use super::transmit::Transmit;
 use dpdk::{Mbuf, RxQueue};
-use slim_core::nf::PortId;
+use slim_core::nf::{LogEvent, PortId};
 use slim_core::packet::PacketBuf;
 use slim_core::vei::lcore::{Burst, Cause, Counted, Io};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ pub struct Ports {
     pub transmit: Transmit,
     /// What the lcore counts.
     pub counters: Arc<Counters>,
+    /// Where events for the operator go, if there is a log.
+    pub log: Option<rtrb::Producer<LogEvent>>,
 }
 
 impl Io for Ports {
@@ -61,6 +63,15 @@ impl Io for Ports {
             Some(counter) => counter.add(1),
             None => self.counters.dropped(Cause::InvalidVerdict, 1),
         }
+    }
+
+    #[inline]
+    fn log(&mut self, event: &LogEvent) {
+        let counter = match self.log.as_mut().map(|log| log.push(*event)) {
+            Some(Ok(())) => &self.counters.events_logged,
+            Some(Err(_)) | None => &self.counters.events_lost,
+        };
+        counter.add(1);
     }
 
     #[inline]

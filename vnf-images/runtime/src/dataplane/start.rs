@@ -8,7 +8,7 @@ use super::ports::Ports;
 use super::transmit::Transmit;
 use crate::config::Limits;
 use dpdk::{Clock, Device, Eal, Mempool, Port, PortConfig};
-use slim_core::nf::{NetworkFunction, Shard};
+use slim_core::nf::{LogEvent, NetworkFunction, Shard};
 use slim_core::packet::MacAddr;
 use slim_core::vei::lcore::{Command, Report};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Packet buffers.
     pub mbufs: u32,
+    /// Events that may wait for the log; 0 without one.
+    pub log_events_max: usize,
 }
 
 /// A dataplane that could not be started.
@@ -75,6 +77,8 @@ pub struct Running<F> {
     pub idle: &'static str,
     /// The drivers of the ports.
     pub drivers: Vec<String>,
+    /// The events for the log, if there is one.
+    pub log: Option<rtrb::Consumer<LogEvent>>,
 }
 
 /// Starts EAL and ports on the calling thread, which becomes the lcore; tells `started`; runs until it is told to end.
@@ -128,6 +132,13 @@ fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Er
     let interrupts = ports.iter().all(Port::has_rx_interrupts);
     let (idle, waker) = Idle::new(&eal, &rx, interrupts);
     let counters = Arc::new(Counters::default());
+    let (log, events) = match plan.log_events_max {
+        0 => (None, None),
+        max => {
+            let (log, events) = rtrb::RingBuffer::new(max);
+            (Some(log), Some(events))
+        }
+    };
     let (producer, commands) = rtrb::RingBuffer::<Command<F>>::new(COMMANDS_MAX);
     let running = Running {
         lcore: LcoreHandle::new(Shard::ONLY.id, producer, waker),
@@ -135,11 +146,12 @@ fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Er
         ports,
         idle: idle.name(),
         drivers,
+        log: events,
     };
     let parts = Parts {
         shard: Shard::ONLY,
         clock: Clock::new(&eal),
-        ports: Ports { rx, transmit: Transmit::new(tx, pool, Arc::clone(&counters)), counters },
+        ports: Ports { rx, transmit: Transmit::new(tx, pool, Arc::clone(&counters)), counters, log },
         idle,
         pkt_q_bytes: plan.limits.pkt_q_bytes,
         commands,

@@ -16,6 +16,7 @@ mod capacity;
 pub mod control;
 mod inbox;
 mod incoming;
+pub mod log_out;
 mod manager;
 pub mod net;
 mod outgoing;

@@ -46,6 +46,8 @@ impl Sources {
             add("inband.handed_back".into(), lcore.handed_back.get());
             add("statelets.announced".into(), lcore.statelets.get());
             add("statelets.announced_bytes".into(), lcore.statelet_bytes.get());
+            add("log.events".into(), lcore.events_logged.get());
+            add("log.events_lost".into(), lcore.events_lost.get());
             add("lcore.busy_polls".into(), lcore.busy_polls.get());
             add("lcore.empty_polls".into(), lcore.empty_polls.get());
             add("lcore.sleeps".into(), lcore.sleeps.get());
