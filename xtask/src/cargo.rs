@@ -11,8 +11,11 @@ use std::time::Instant;
 /// procedural macros.
 pub const IMAGE_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Fully static at a fixed address, so that PID 1 needs no loader; the CPU is the least that DPDK asks for.
-const IMAGE_RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static -C target-cpu=x86-64-v2";
+/// The least that DPDK asks for.
+const IMAGE_CPU: &str = "x86-64-v2";
+
+/// Fully static at a fixed address, so that PID 1 needs no loader.
+const IMAGE_RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
 /// `cargo`, in the workspace's root.
 pub fn cargo() -> Command {
@@ -41,12 +44,27 @@ pub fn step(title: &str, cargo: &mut Command) -> Result<()> {
 pub fn build_image_program(package: &str, program: &str) -> Result<PathBuf> {
     let mut build = cargo();
     build
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", IMAGE_RUSTFLAGS)
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", format!("{IMAGE_RUSTFLAGS} -C target-cpu={IMAGE_CPU}"))
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .args(["build", "--profile", "image", "--target", IMAGE_TARGET])
         .args(["--package", package, "--bin", program, "--features", "image"]);
     step(&format!("building {program} for its image: static, optimised as a whole"), &mut build)?;
+    let path = paths::target().join(IMAGE_TARGET).join("image").join(program);
+    path.metadata().with_context(|| format!("cargo left no {}", path.display()))?;
+    Ok(path)
+}
+
+/// Builds the benchmark `program` of `package` with the images' optimisation and returns where it is.
+pub fn build_benchmark(package: &str, program: &str) -> Result<PathBuf> {
+    let mut build = cargo();
+    build
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", format!("-C target-cpu={IMAGE_CPU}"))
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .args(["build", "--profile", "image", "--target", IMAGE_TARGET])
+        .args(["--package", package, "--bin", program]);
+    step(&format!("building {program}, optimised as images are"), &mut build)?;
     let path = paths::target().join(IMAGE_TARGET).join("image").join(program);
     path.metadata().with_context(|| format!("cargo left no {}", path.display()))?;
     Ok(path)

@@ -7,11 +7,12 @@ use crate::image::Manifest;
 use crate::progress::Step;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
-use crate::{image, standalone, vnf};
+use crate::{cargo, command, image, standalone, vnf};
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use slim_controller::hypervisor::Accel;
 use slim_controller::hypervisor::qemu::Qemu;
+use std::process::Command;
 
 /// Which benchmark.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,23 @@ enum Benchmark {
     /// The image counts until it is ready to forward packets, Debian's kernel only until it reaches PID 1. Boots
     /// alternate; the result is the ratio of the medians. Debian's kernel is downloaded to the cache, not installed.
     Boot(Boot),
+
+    /// The NAT on one core of this machine, natively: rates by number of sessions, what a migration costs, memory.
+    ///
+    /// Runs the images' packet loop between ports of memory; nothing is booted and nothing installed. Variants take turns
+    /// in one run, so that their ratios hold on a machine that others use too.
+    Nat(Nat),
+}
+
+#[derive(Debug, clap::Args)]
+struct Nat {
+    /// Fewer sessions and shorter rounds: to see that it works, not to quote
+    #[arg(long)]
+    quick: bool,
+
+    /// Print the measurement as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,7 +78,19 @@ struct Boot {
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     match &arguments.benchmark {
         Benchmark::Boot(arguments) => run_boot(arguments, policy),
+        Benchmark::Nat(arguments) => run_nat(arguments),
     }
+}
+
+fn run_nat(arguments: &Nat) -> Result<()> {
+    let mut program = Command::new(cargo::build_benchmark("slim-benchmarks", "bench-nat")?);
+    let flags = [("--quick", arguments.quick), ("--json", arguments.json)];
+    program.args(flags.into_iter().filter_map(|(flag, wanted)| wanted.then_some(flag)));
+    command::run(&mut program)?;
+    if !arguments.json {
+        println!("{}, commit {}", machine(), commit());
+    }
+    Ok(())
 }
 
 fn run_boot(arguments: &Boot, policy: Policy) -> Result<()> {
