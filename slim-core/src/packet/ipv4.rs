@@ -246,6 +246,14 @@ impl<H: BorrowMut<[u8; IPV4_LEN]>, O: Borrow<[u8]>> Ipv4<H, O> {
         self.patch_checksum(delta);
     }
 
+    /// Sets the identification and updates the header's checksum.
+    #[inline]
+    pub fn rewrite_ident(&mut self, ident: u16) {
+        let delta = ChecksumDelta::new().word(self.ident(), ident);
+        set_be16(self.header.borrow_mut(), 4, ident);
+        self.patch_checksum(delta);
+    }
+
     /// Updates the header's checksum after a change of a field.
     #[inline]
     pub fn patch_checksum(&mut self, delta: ChecksumDelta) {
@@ -320,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rewriting_keeps_the_checksum_correct(source: u32, destination: u32, ttl: u8, tos: u8) {
+        fn rewriting_keeps_the_checksum_correct(source: u32, destination: u32, ttl: u8, tos: u8, ident: u16) {
             let mut packet = PACKET;
             packet[1] = tos;
             let (mut header, _) = Ipv4::parse_mut(&mut packet).unwrap();
@@ -328,13 +336,14 @@ mod tests {
             header.rewrite_source(source.into());
             header.rewrite_destination(destination.into());
             header.rewrite_ttl(ttl);
+            header.rewrite_ident(ident);
             let incremental = header.checksum();
             prop_assert!(header.checksum_is_correct());
             header.fill_checksum();
             prop_assert_eq!(header.checksum(), incremental);
             prop_assert_eq!(header.source(), Ipv4Addr::from(source));
             prop_assert_eq!(header.destination(), Ipv4Addr::from(destination));
-            prop_assert_eq!(header.ttl(), ttl);
+            prop_assert_eq!((header.ttl(), header.ident()), (ttl, ident));
         }
     }
 }

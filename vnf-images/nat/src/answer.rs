@@ -28,11 +28,13 @@ mod unreachable {
     pub(super) const NET: u8 = 0;
     pub(super) const HOST: u8 = 1;
     pub(super) const PORT: u8 = 3;
+    pub(super) const FRAGMENTATION_NEEDED: u8 = 4;
     pub(super) const PROHIBITED: u8 = 13;
 }
 
-/// Type and code of "port unreachable".
-pub(crate) const PORT_UNREACHABLE: (u8, u8) = (icmp_type::UNREACHABLE, unreachable::PORT);
+/// The fields of "port unreachable".
+pub(crate) const PORT_UNREACHABLE: emit::IcmpFields =
+    emit::IcmpFields { message_type: icmp_type::UNREACHABLE, code: unreachable::PORT, rest: [0; 4] };
 
 /// How many errors may still be sent in this tick.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,15 +57,16 @@ impl ErrorBudget {
 const fn error_for(drop: Drop, side: Side) -> Option<(u8, u8)> {
     match (drop, side) {
         (Drop::TtlExpired, _) => Some((icmp_type::TIME_EXCEEDED, 0)),
+        (Drop::TooBig, _) => Some((icmp_type::UNREACHABLE, unreachable::FRAGMENTATION_NEEDED)),
         (Drop::NoRoute, _) => Some((icmp_type::UNREACHABLE, unreachable::NET)),
         // RFC 6888 R11. RFC 5508 R8 has code 13 for all of them; an administrator's limit is what that code means.
         (Drop::SessionsFull | Drop::MappingsFull | Drop::HostsFull | Drop::PortsExhausted, Side::Interior) => {
             Some((icmp_type::UNREACHABLE, unreachable::HOST))
         }
-        (Drop::HostSessionLimit | Drop::HostPortLimit | Drop::Denied, Side::Interior) => {
+        (Drop::HostSessionLimit | Drop::MappingSessionLimit | Drop::HostPortLimit | Drop::Denied, Side::Interior) => {
             Some((icmp_type::UNREACHABLE, unreachable::PROHIBITED))
         }
-        (Drop::ToSelf, Side::Interior) => Some(PORT_UNREACHABLE),
+        (Drop::ToSelf, Side::Interior) => Some((icmp_type::UNREACHABLE, unreachable::PORT)),
         _ => None,
     }
 }
@@ -72,12 +75,17 @@ impl Nat {
     /// Tells the sender of a dropped frame why, where that is right.
     #[cold]
     pub(crate) fn report_drop<E: Environment>(&mut self, env: &mut E, side: Side, frame: &[u8], drop: Drop) {
-        let Some(kind) = error_for(drop, side) else { return };
+        let Some((message_type, code)) = error_for(drop, side) else { return };
         let Ok((ethernet, packet)) = Ethernet::parse(frame) else { return };
         let Ok((ip, _)) = Ipv4::parse(packet) else { return };
         // Without padding.
         let whole = packet.get(..usize::from(ip.total_len())).unwrap_or(packet);
-        self.send_error(env, side, ethernet.source(), whole, kind);
+        let rest = match drop {
+            // The next hop's MTU is in the last two bytes (RFC 1191 §4).
+            Drop::TooBig => u32::from(self.egress_mtu(side, ip.destination())).to_be_bytes(),
+            _ => [0; 4],
+        };
+        self.send_error(env, side, ethernet.source(), whole, &emit::IcmpFields { message_type, code, rest });
     }
 
     /// Sends an error about a packet, or the begin of one, that came from `mac`, unless it must not be told of.
@@ -87,7 +95,7 @@ impl Nat {
         side: Side,
         mac: MacAddr,
         packet: &[u8],
-        (message_type, code): (u8, u8),
+        fields: &emit::IcmpFields,
     ) {
         let Ok((ip, payload)) = Ipv4::parse_truncated(packet) else { return };
         let silent = ip.fragment_offset() != 0
@@ -106,8 +114,7 @@ impl Nat {
         };
         let subject = packet.get(..SUBJECT_LEN_MAX).unwrap_or(packet);
         let mut buffer = [0; emit::ICMP_PAYLOAD_AT + SUBJECT_LEN_MAX];
-        let fields = emit::IcmpFields { message_type, code, rest: [0; 4] };
-        if let Ok(len) = emit::icmp(&mut buffer, &ends, &fields, subject) {
+        if let Ok(len) = emit::icmp(&mut buffer, &ends, fields, subject) {
             self.totals.icmp_errors_sent += 1;
             env.emit(side.port(), buffer.get(..len).unwrap_or_default());
         }
@@ -133,6 +140,10 @@ impl Nat {
         }
         if !icmp.checksum_is_correct(data) {
             return Err(Drop::IcmpChecksum);
+        }
+        // A new packet, with a time to live of its own: only its length can keep it from leaving.
+        if ip.dont_fragment() && ip.total_len() > self.interface(side).mtu {
+            return Err(Drop::TooBig);
         }
         icmp.set_type(icmp_type::ECHO_REPLY, 0);
         icmp.fill_checksum(data);

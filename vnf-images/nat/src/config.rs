@@ -1,6 +1,7 @@
 //! The configuration: section `[nat]` of the instance's TOML file.
 
 use crate::blocks::{BLOCK_SIZE_MAX, BLOCKS_PER_HOST_MAX, BlockIndex};
+use crate::mtu::{MTU_MAX, MTU_MIN};
 use crate::pool::{ADDRESSES_MAX, AddressRange, Pool};
 use crate::ports::PortRange;
 use crate::rules::{Exclusion, Forward};
@@ -72,6 +73,13 @@ pub struct Config {
     #[serde(default)]
     pub exterior_gateway: Option<Ipv4Addr>,
 
+    /// The longest IPv4 packet that leaves for the interior network, in bytes, 68 to 1500. Default 1500 (RFC 4787 R13).
+    #[serde(default = "default::mtu")]
+    pub interior_mtu: u16,
+    /// The same for the exterior network.
+    #[serde(default = "default::mtu")]
+    pub exterior_mtu: u16,
+
     /// More addresses that the interior hosts share: addresses, ranges and prefixes, in the exterior network or routed to
     /// the NAT; 256 altogether (RFC 6888 R3). Default none.
     #[serde(default)]
@@ -136,6 +144,10 @@ pub struct Config {
     #[serde(default)]
     pub sessions_per_host_max: Option<u32>,
 
+    /// The most sessions that share one exterior port. No limit by default (RFC 6888 R5).
+    #[serde(default)]
+    pub sessions_per_mapping_max: Option<u32>,
+
     /// The most exterior ports of one interior host, of all protocols. No limit by default (RFC 6888 R4 as well).
     #[serde(default)]
     pub ports_per_host_max: Option<u32>,
@@ -171,6 +183,9 @@ pub struct Config {
 }
 
 mod default {
+    pub(super) fn mtu() -> u16 {
+        super::MTU_MAX
+    }
     pub(super) fn port_first() -> u16 {
         1024
     }
@@ -241,6 +256,8 @@ impl Config {
             exterior_address: exterior,
             exterior_mac,
             exterior_gateway: None,
+            interior_mtu: default::mtu(),
+            exterior_mtu: default::mtu(),
             exterior_pool: Vec::new(),
             address_pooling: Pooling::default(),
             forward: Vec::new(),
@@ -260,6 +277,7 @@ impl Config {
             fragments_held_max: default::fragments_held_max(),
             fragment_timeout_s: default::fragment_timeout_s(),
             sessions_per_host_max: None,
+            sessions_per_mapping_max: None,
             ports_per_host_max: None,
             log: LogLevel::default(),
             udp_timeout_s: default::udp_timeout_s(),
@@ -277,6 +295,14 @@ impl Config {
         match side {
             Side::Interior => self.interior_address,
             Side::Exterior => self.exterior_address,
+        }
+    }
+
+    /// The longest IPv4 packet that leaves on one side, in bytes.
+    pub fn mtu(&self, side: Side) -> u16 {
+        match side {
+            Side::Interior => self.interior_mtu,
+            Side::Exterior => self.exterior_mtu,
         }
     }
 
@@ -389,6 +415,10 @@ impl Config {
             if !mac.is_unicast() {
                 return err(format!("{name}_mac must be a unicast address: even first octet, not all zeros"));
             }
+            let mtu = self.mtu(side);
+            if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
+                return err(format!("{name}_mtu = {mtu} is not between {MTU_MIN} and {MTU_MAX}"));
+            }
         }
         if self.interior_address.contains(self.exterior_address.address)
             || self.exterior_address.contains(self.interior_address.address)
@@ -415,6 +445,7 @@ impl Config {
             ("arp_entries_max", self.arp_entries_max),
             ("fragment_trains_max", self.fragment_trains_max),
             ("sessions_per_host_max", self.sessions_per_host_max.unwrap_or(1)),
+            ("sessions_per_mapping_max", self.sessions_per_mapping_max.unwrap_or(1)),
             ("ports_per_host_max", self.ports_per_host_max.unwrap_or(1)),
         ] {
             if !(1..=CAPACITY_MAX).contains(&value) {

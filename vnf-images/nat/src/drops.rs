@@ -15,6 +15,8 @@ slim_core::drop_reasons! {
     Ipv4Checksum = "ipv4_checksum",
     /// The time to live does not allow another hop (RFC 1812 §5.3.1).
     TtlExpired = "ttl_expired",
+    /// Longer than the MTU of the link it would leave through, and not to be fragmented (RFC 4787 R13).
+    TooBig = "too_big",
     /// A fragment that is empty, does not end where another can begin, or reaches beyond the longest packet.
     FragmentMalformed = "fragment_malformed",
     /// A fragment that comes before the first of its packet, and is too long to be held.
@@ -77,6 +79,8 @@ slim_core::drop_reasons! {
     PortsExhausted = "ports_exhausted",
     /// A new session of a host that has as many as it may.
     HostSessionLimit = "host_session_limit",
+    /// A new session of an interior endpoint that has as many as it may.
+    MappingSessionLimit = "mapping_session_limit",
     /// A new interior endpoint of a host that has as many exterior ports as it may.
     HostPortLimit = "host_port_limit",
     /// Between a host and a destination that an exclusion keeps apart.

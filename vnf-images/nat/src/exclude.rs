@@ -5,7 +5,7 @@
 use crate::Nat;
 use crate::drops::Drop;
 use crate::rules::{self, Action, Traffic};
-use crate::translate::{Route, next_ttl};
+use crate::translate::Route;
 use crate::types::{Endpoint, Protocol, Side};
 use core::net::Ipv4Addr;
 use slim_core::nf::{Environment, Verdict};
@@ -54,7 +54,7 @@ impl Nat {
                 (Side::Interior, destination)
             }
         };
-        let ttl = next_ttl(&ip)?;
+        let ttl = self.may_leave(&ip, egress)?;
         let next_hop_mac = self.resolve(env, egress, next_hop).ok_or(Drop::ArpPending)?;
         self.totals.exempt_packets += 1;
         Ok(self.send_on(ethernet, ip, ttl, egress, next_hop_mac))

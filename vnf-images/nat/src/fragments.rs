@@ -11,12 +11,10 @@
 //! ```
 //!
 //! A fragment's transport checksum cannot be verified, as the rest of the packet is elsewhere; it is updated all the same.
-//! The identification is left alone: two interior hosts that use the same one to the same server within a train's time
-//! would be mixed up, as by any NAT that does not rewrite it (RFC 6864 §5.3.1 leaves that open).
+//! A train that leaves for the exterior has an identification of its own there (see [`ident`](crate::ident)).
 
 use crate::drops::Drop;
 use crate::statelet::Statelet;
-use crate::translate::next_ttl;
 use crate::types::{Direction, Protocol, Side};
 use crate::{Nat, announce};
 use core::net::Ipv4Addr;
@@ -53,6 +51,8 @@ slim_core::pod! {
         pub host_outbound: u32,
         /// The interior host whose inbound traffic it is; 0 if nobody's, or if it is not translated.
         pub host_inbound: u32,
+        /// The identification it leaves with.
+        pub ident: u16,
         /// The logical port it leaves through.
         pub egress: u8,
         /// When its first fragment came.
@@ -156,7 +156,7 @@ impl Nat {
             return self.process_first(env, side, packet, fragment.key);
         }
         if let Some(train) = self.state.trains.get(&fragment.key).copied() {
-            return self.follow(env, packet.bytes_mut(), &train);
+            return self.follow(env, packet.bytes_mut(), &train).map(|egress| Verdict::Transmit(egress.port()));
         }
         self.hold(env, side, arrived, &fragment)
     }
@@ -168,21 +168,26 @@ impl Nat {
         packet: &mut P,
         key: TrainKey,
     ) -> Result<Verdict, Drop> {
-        let trains = &self.state.trains;
-        if trains.len() >= trains.capacity() && !trains.contains(&key) {
+        let known = self.state.trains.get(&key).map(|train| train.ident);
+        if known.is_none() && !self.state.has_room_for_train(&key) {
             return Err(Drop::FragmentsFull);
         }
         let (ethernet, payload) = Ethernet::parse_mut(packet.bytes_mut()).map_err(|_| Drop::FrameTooShort)?;
         let verdict = self.process_ipv4(env, side, ethernet, payload)?;
         let Verdict::Transmit(egress) = verdict else { return Ok(verdict) };
-        let translated = packet.bytes().get(ETHERNET_LEN..).unwrap_or_default();
-        let Ok((ip, _)) = Ipv4::parse(translated) else { return Ok(verdict) };
+        let translated = packet.bytes_mut().get_mut(ETHERNET_LEN..).unwrap_or_default();
+        let Ok((mut ip, _)) = Ipv4::parse_mut(translated) else { return Ok(verdict) };
         let (source, destination) = (ip.source().to_bits(), ip.destination().to_bits());
+        // The same first fragment once more is no other train.
+        if let Some(ident) = known {
+            ip.rewrite_ident(ident);
+        }
         let train = Train {
             source,
             destination,
             host_outbound: if side == Side::Interior && source != key.source { key.source } else { 0 },
             host_inbound: if destination != key.destination { destination } else { 0 },
+            ident: ip.ident(),
             egress: egress.0,
             began: self.state.clock.get(),
         };
@@ -206,21 +211,21 @@ impl Nat {
             }
             let frame = frame.get_mut(..len).unwrap_or_default();
             match self.follow(env, frame, train) {
-                Ok(Verdict::Transmit(port)) => env.emit(port, frame),
-                Ok(_) | Err(_) => self.totals.held_fragments_lost += 1,
+                Ok(egress) => self.emit_fitting(env, frame, egress),
+                Err(_) => self.totals.held_fragments_lost += 1,
             }
             self.state.forget_held(&held_key);
             announce(env, &Statelet::HeldGone(held_key));
         }
     }
 
-    /// Does with a later fragment what was done with the first.
-    fn follow<E: Environment>(&mut self, env: &mut E, frame: &mut [u8], train: &Train) -> Result<Verdict, Drop> {
+    /// Does with a later fragment what was done with the first. Returns where it leaves.
+    fn follow<E: Environment>(&mut self, env: &mut E, frame: &mut [u8], train: &Train) -> Result<Side, Drop> {
         let egress = Side::of_port(PortId(train.egress)).ok_or(Drop::StateInconsistent)?;
         let (source, destination) = (Ipv4Addr::from_bits(train.source), Ipv4Addr::from_bits(train.destination));
         let (ethernet, packet) = Ethernet::parse_mut(frame).map_err(|_| Drop::FrameTooShort)?;
         let (mut ip, _) = Ipv4::parse_mut(packet).map_err(|_| Drop::Ipv4Malformed)?;
-        let ttl = next_ttl(&ip)?;
+        let ttl = self.may_leave(&ip, egress)?;
         let next_hop = match egress {
             Side::Interior => destination,
             Side::Exterior => self.next_hop(destination)?,
@@ -232,7 +237,9 @@ impl Nat {
         }
         ip.rewrite_source(source);
         ip.rewrite_destination(destination);
-        Ok(self.send_on(ethernet, ip, ttl, egress, next_hop_mac))
+        ip.rewrite_ident(train.ident);
+        self.send_on(ethernet, ip, ttl, egress, next_hop_mac);
+        Ok(egress)
     }
 
     /// Keeps a fragment until the first of its train comes.

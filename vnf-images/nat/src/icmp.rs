@@ -14,7 +14,6 @@
 use crate::Nat;
 use crate::drops::Drop;
 use crate::tables::SessionKey;
-use crate::translate::next_ttl;
 use crate::transport::{Ipv4Mut, is_query, is_reply};
 use crate::types::{Direction, Endpoint, Protocol, Side};
 use core::net::Ipv4Addr;
@@ -161,7 +160,7 @@ impl Nat {
         message: &mut [u8],
     ) -> Result<Verdict, Drop> {
         let mut error = IcmpError::parse(message)?;
-        let ttl = next_ttl(&ip)?;
+        let ttl = self.may_leave(&ip, Side::Interior)?;
         let interior = self.interior_end(&error.subject)?;
         let host_mac = self.resolve(env, Side::Interior, interior.address).ok_or(Drop::ArpPending)?;
         self.count(env, Direction::Inbound, interior.address, ip.total_len())?;
@@ -181,7 +180,7 @@ impl Nat {
         message: &mut [u8],
     ) -> Result<Verdict, Drop> {
         let mut error = IcmpError::parse(message)?;
-        let (ttl, host) = (next_ttl(&ip)?, ip.source());
+        let (ttl, host) = (self.may_leave(&ip, Side::Exterior)?, ip.source());
         let exterior = self.exterior_end(&error.subject)?;
         let next_hop = self.next_hop(ip.destination())?;
         let next_hop_mac = self.resolve(env, Side::Exterior, next_hop).ok_or(Drop::ArpPending)?;
@@ -189,6 +188,7 @@ impl Nat {
         error.set_destination(exterior);
         error.finish();
         ip.rewrite_source(exterior.address);
+        self.identify(env, &mut ip);
         Ok(self.send_on(ethernet, ip, ttl, Side::Exterior, next_hop_mac))
     }
 
@@ -203,7 +203,7 @@ impl Nat {
         message: &mut [u8],
     ) -> Result<Verdict, Drop> {
         let mut error = IcmpError::parse(message)?;
-        let (ttl, host) = (next_ttl(&ip)?, ip.source());
+        let (ttl, host) = (self.may_leave(&ip, Side::Interior)?, ip.source());
         let exterior = self.exterior_end(&error.subject)?;
         let sent = Subject { destination: exterior, ..error.subject };
         let interior = self.interior_end(&sent)?;
@@ -215,6 +215,7 @@ impl Nat {
         error.finish();
         ip.rewrite_source(exterior.address);
         ip.rewrite_destination(interior.address);
+        self.identify(env, &mut ip);
         Ok(self.send_on(ethernet, ip, ttl, Side::Interior, host_mac))
     }
 

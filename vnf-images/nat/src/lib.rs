@@ -7,9 +7,9 @@
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
 //! - [`pool`], [`ports`], [`blocks`], [`allocator`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
-//! - `arp`, `translate`, `transport`, `icmp`, `answer`, `exclude`, [`fragments`], [`unsolicited`]: packets.
+//! - `arp`, `translate`, `transport`, `icmp`, `answer`, `exclude`, [`fragments`], [`mtu`], `ident`, [`unsolicited`]: packets.
 //! - [`events`]: what the operator's log is told.
-//! - [`drops`]: why packets are dropped.
+//! - [`drops`], `gauges`: why packets are dropped, and what else is counted.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,10 @@ pub mod events;
 mod exclude;
 mod expiry;
 pub mod fragments;
+mod gauges;
 mod icmp;
+mod ident;
+pub mod mtu;
 pub mod pool;
 pub mod ports;
 pub mod rules;
@@ -42,11 +45,11 @@ pub use drops::Drop;
 
 use answer::ErrorBudget;
 use arp::AskLimiter;
-use blocks::BlockIndex;
 use config::{Filtering, LogLevel};
 use core::net::Ipv4Addr;
 use events::Event;
 use expiry::{Sweep, Timeouts};
+use ident::Idents;
 use rules::{Action, Exclusion};
 use slim_core::nf::{
     ConfigError, Environment, Gauge, InstallError, InterfaceAddress, LogEvent, NetworkFunction, PortId, Shard, Ticker,
@@ -66,6 +69,8 @@ use types::{Endpoint, Protocol, Side};
 struct Interface {
     mac: MacAddr,
     network: InterfaceAddress,
+    /// The longest IPv4 packet that leaves there, in bytes.
+    mtu: u16,
 }
 
 /// Totals of this instance. Not state: they begin at zero at each, as the drop counters do.
@@ -77,6 +82,7 @@ struct Totals {
     echo_replies_sent: u64,
     held_fragments_lost: u64,
     exempt_packets: u64,
+    packets_fragmented: u64,
 }
 
 /// A network address translator, one shard of it.
@@ -87,6 +93,7 @@ pub struct Nat {
     filtering: Filtering,
     exclusions: Box<[Exclusion]>,
     sessions_per_host_max: Option<u32>,
+    sessions_per_mapping_max: Option<u32>,
     ports_per_host_max: Option<u32>,
     log_level: LogLevel,
     timeouts: Timeouts,
@@ -95,6 +102,7 @@ pub struct Nat {
     sweep: Sweep,
     asks: AskLimiter,
     errors: ErrorBudget,
+    idents: Idents,
     gateway_asked_at: Option<u32>,
     totals: Totals,
 }
@@ -162,8 +170,20 @@ impl Nat {
         let to_own_mac = destination == self.interface(side).mac;
         match (ether_type, side) {
             (ether_type::IPV4, _) if !to_own_mac => Err(Drop::NotToOwnMac),
-            (ether_type::IPV4, _) if fragments::is_fragment(payload) => self.process_fragment(env, side, packet),
-            (ether_type::IPV4, _) => self.process_ipv4(env, side, ethernet, payload),
+            (ether_type::IPV4, _) => {
+                let verdict = if fragments::is_fragment(payload) {
+                    self.process_fragment(env, side, packet)?
+                } else {
+                    self.process_ipv4(env, side, ethernet, payload)?
+                };
+                if let Verdict::Transmit(port) = verdict
+                    && let Some(egress) = Side::of_port(port)
+                    && self.is_too_long(packet.bytes(), egress)
+                {
+                    self.fragment(env, packet, egress);
+                }
+                Ok(verdict)
+            }
             (ether_type::ARP, _) if !to_own_mac && destination != MacAddr::BROADCAST => Err(Drop::NotToOwnMac),
             (ether_type::ARP, _) => self.process_arp(env, side, ethernet, payload),
             _ => Err(Drop::NotIpv4),
@@ -197,7 +217,7 @@ impl Nat {
 
 impl NetworkFunction for Nat {
     const KIND: &'static str = "nat";
-    const SCHEMA: u64 = 6;
+    const SCHEMA: u64 = 7;
     const PORTS: &'static [&'static str] = &["in", "out"];
     const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
 
@@ -207,11 +227,16 @@ impl NetworkFunction for Nat {
         config.validate()?;
         Ok(Self {
             state: State::new(config, shard, seed)?,
-            interfaces: Side::ALL.map(|side| Interface { mac: config.mac(side), network: config.address(side) }),
+            interfaces: Side::ALL.map(|side| Interface {
+                mac: config.mac(side),
+                network: config.address(side),
+                mtu: config.mtu(side),
+            }),
             gateway: config.exterior_gateway,
             filtering: config.filtering,
             exclusions: config.exclude.clone().into(),
             sessions_per_host_max: config.sessions_per_host_max,
+            sessions_per_mapping_max: config.sessions_per_mapping_max,
             ports_per_host_max: config.ports_per_host_max,
             log_level: config.log,
             timeouts: Timeouts::new(config),
@@ -219,6 +244,7 @@ impl NetworkFunction for Nat {
             sweep: Sweep::new(),
             asks: AskLimiter::new(seed),
             errors: ErrorBudget::default(),
+            idents: Idents::default(),
             gateway_asked_at: None,
             totals: Totals::default(),
         })
@@ -268,6 +294,7 @@ impl NetworkFunction for Nat {
     fn take_over(&mut self, now: Instant) {
         self.state.index_ports();
         self.ticker.rebase(now, self.state.clock.get());
+        self.idents.discard();
         self.sweep.request();
     }
 
@@ -285,50 +312,6 @@ impl NetworkFunction for Nat {
     }
 
     fn gauges(&self) -> Vec<Gauge> {
-        let State {
-            clock,
-            mappings,
-            sessions,
-            hosts,
-            neighbours,
-            pool,
-            ports,
-            trains,
-            held,
-            syns,
-            blocks,
-            block_index,
-            ..
-        } = &self.state;
-        let gauge = |name, value: usize| Gauge { name, value: value as u64 };
-        vec![
-            gauge("sessions", sessions.len()),
-            gauge("sessions_capacity", sessions.capacity()),
-            gauge("mappings", mappings.len()),
-            gauge("mappings_capacity", mappings.capacity()),
-            gauge("hosts", hosts.len()),
-            gauge("hosts_capacity", hosts.capacity()),
-            gauge("fragment_trains", trains.len()),
-            gauge("fragment_trains_capacity", trains.capacity()),
-            gauge("fragments_held", held.len()),
-            gauge("fragments_held_capacity", held.capacity()),
-            gauge("unanswered_syns", syns.len()),
-            gauge("arp_entries", neighbours.len()),
-            gauge("arp_entries_capacity", neighbours.capacity()),
-            gauge("udp_ports_used", ports.used_of(Protocol::Udp) as usize),
-            gauge("tcp_ports_used", ports.used_of(Protocol::Tcp) as usize),
-            gauge("icmp_identifiers_used", ports.used_of(Protocol::Icmp) as usize),
-            gauge("ports_per_protocol", ports.per_protocol() as usize),
-            gauge("exterior_addresses", pool.len()),
-            gauge("port_blocks", blocks.len()),
-            gauge("port_blocks_capacity", block_index.as_ref().map_or(0, BlockIndex::capacity)),
-            gauge("clock_s", clock.get() as usize),
-            Gauge { name: "arp_requests_sent", value: self.totals.arp_requests_sent },
-            Gauge { name: "arp_learning_refused", value: self.totals.arp_learning_refused },
-            Gauge { name: "icmp_errors_sent", value: self.totals.icmp_errors_sent },
-            Gauge { name: "echo_replies_sent", value: self.totals.echo_replies_sent },
-            Gauge { name: "held_fragments_lost", value: self.totals.held_fragments_lost },
-            Gauge { name: "exempt_packets", value: self.totals.exempt_packets },
-        ]
+        self.all_gauges()
     }
 }

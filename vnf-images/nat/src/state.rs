@@ -7,9 +7,12 @@
 //! mappings   (protocol, interior endpoint)          -> exterior endpoint, number of sessions
 //! bindings   (protocol, exterior endpoint)          -> interior endpoint
 //! sessions   (protocol, interior endpoint, server)  -> exterior endpoint, TCP state, last seen
+//! census     number of sessions by state
 //! hosts      interior address                       -> packets, bytes, number of sessions, last seen
 //! neighbours (port, address)                        -> MAC address, confirmed
 //! blocks     (exterior address, number)             -> interior address, ports in use, idle since
+//! trains     packets in fragments                   -> what becomes of them
+//! idents     the batch of identifications taken last
 //! clock      ticks
 //! ```
 //!
@@ -20,18 +23,20 @@ use crate::allocator::PortAllocator;
 use crate::blocks::{Block, BlockIndex, BlockKey};
 use crate::config::{Config, Filtering, Pooling};
 use crate::fragments::{Held, HeldKey, Train, TrainKey};
+use crate::ident::Batches;
 use crate::pool::Pool;
-
 use crate::rules::Forwards;
 use crate::settings::Settings;
 use crate::statelet::Statelet;
-use crate::tables::{Binding, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, PeerKey, Session, SessionKey};
+use crate::tables::{
+    Binding, Census, EndpointKey, Host, Mapping, Neighbour, NeighbourKey, PeerKey, Session, SessionKey,
+};
 use crate::types::{Protocol, Side};
 use crate::unsolicited::{SYNS_MAX, Syn, SynKey};
 use core::net::Ipv4Addr;
 use slim_core::nf::{ConfigError, InstallError, InterfaceAddress, PortId, Shard};
 use slim_core::packet::MacAddr;
-use slim_core::table::{Register, SegmentedTable, SmallTable, StateItem};
+use slim_core::table::{Pod, Register, SegmentedTable, SmallTable, StateItem};
 
 /// Why a transition is refused. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +92,8 @@ pub(crate) struct State {
     pub(crate) mappings: SegmentedTable<EndpointKey, Mapping>,
     bindings: SegmentedTable<EndpointKey, Binding>,
     pub(crate) sessions: SegmentedTable<SessionKey, Session>,
+    /// How many of them are in which state.
+    pub(crate) census: Register<Census>,
     /// How many sessions endpoints have with each address; kept where filtering asks for it.
     peers: SegmentedTable<PeerKey, u32>,
     keeps_peers: bool,
@@ -102,6 +109,9 @@ pub(crate) struct State {
     pub(crate) blocks: SegmentedTable<BlockKey, Block>,
     /// An index over `blocks`, if ports are lent in blocks.
     pub(crate) block_index: Option<BlockIndex>,
+    /// The batch of identifications taken last.
+    idents: Register<u16>,
+    batches: Batches,
     /// Blocks that do not exist, as a faulty peer's snapshot may hold.
     foreign_blocks: usize,
 }
@@ -135,6 +145,7 @@ impl State {
             mappings: SegmentedTable::with_capacity("mappings", mappings_max, key(0)),
             bindings: SegmentedTable::with_capacity("bindings", mappings_max, key(1)),
             sessions: SegmentedTable::with_capacity("sessions", sessions_max, key(2)),
+            census: Register::new("census", Census::ZERO),
             peers: SegmentedTable::with_capacity("peers", sessions_max, key(6)),
             keeps_peers: config.filtering == Filtering::AddressDependent,
             trains: SegmentedTable::with_capacity("trains", config.fragment_trains_max as usize, key(7)),
@@ -148,6 +159,8 @@ impl State {
             foreign_bindings: 0,
             blocks: SegmentedTable::with_capacity("blocks", blocks_max, key(8)),
             block_index,
+            idents: Register::new("idents", Batches::NONE),
+            batches: Batches::of(shard),
             foreign_blocks: 0,
         };
         state.hold_forwards().map_err(|_| ConfigError("the forwards contradict each other".into()))?;
@@ -163,9 +176,11 @@ impl State {
     pub(crate) fn for_each(&mut self, f: &mut dyn FnMut(&mut dyn StateItem)) {
         f(&mut self.settings);
         f(&mut self.clock);
+        f(&mut self.idents);
         f(&mut self.mappings);
         f(&mut self.bindings);
         f(&mut self.sessions);
+        f(&mut self.census);
         f(&mut self.peers);
         f(&mut self.trains);
         f(&mut self.held);
@@ -216,6 +231,10 @@ impl State {
             Statelet::HeldGone(key) => self.forget_held(&key).then_some(()).ok_or(Refusal::Inconsistent),
             Statelet::SynGone(key) => self.forget_syn(&key).then_some(()).ok_or(Refusal::Inconsistent),
             Statelet::BlockGone(key) => self.forget_block(&key).map(|_| ()),
+            Statelet::Idents(batch) => {
+                let expected = batch == self.batches.after(self.idents.get());
+                expected.then(|| self.take_next_idents()).map(|_| ()).ok_or(Refusal::Inconsistent)
+            }
             Statelet::TrainGone(key) => self.forget_train(&key).then_some(()).ok_or(Refusal::Inconsistent),
         };
         outcome.map_err(|refusal| match refusal {
@@ -233,13 +252,45 @@ impl State {
         self.hold(key, held).map_err(|_| InstallError::TableFull { table: Full::Fragments.table() })
     }
 
+    /// Takes the next batch of identifications.
+    pub(crate) fn take_next_idents(&mut self) -> u16 {
+        let batch = self.batches.after(self.idents.get());
+        self.idents.set(batch);
+        batch
+    }
+
+    /// Whether another train can begin: a fourth of the room may be one interior host's (RFC 6888 R5).
+    pub(crate) fn has_room_for_train(&self, key: &TrainKey) -> bool {
+        let of_host = match Side::of_port(PortId(key.port)) {
+            Some(Side::Interior) => self.hosts.get(&key.source).map_or(0, |host| host.trains),
+            Some(Side::Exterior) | None => 0,
+        };
+        let capacity = self.trains.capacity();
+        self.trains.len() < capacity && (of_host as usize) < capacity.div_ceil(4)
+    }
+
     pub(crate) fn begin_train(&mut self, key: TrainKey, train: Train) -> Result<(), Refusal> {
-        self.trains.insert(key, train).map(|_| ()).map_err(|_| Refusal::Full(Full::Fragments))
+        let replaced = self.trains.insert(key, train).map_err(|_| Refusal::Full(Full::Fragments))?;
+        if let Some(replaced) = replaced {
+            self.release_train(&replaced);
+        }
+        if let Some(host) = self.hosts.get_mut(&train.host_outbound) {
+            host.trains = host.trains.saturating_add(1);
+        }
+        Ok(())
     }
 
     /// Whether there was such a train.
     pub(crate) fn forget_train(&mut self, key: &TrainKey) -> bool {
-        self.trains.remove(key).is_some()
+        let train = self.trains.remove(key);
+        train.iter().for_each(|train| self.release_train(train));
+        train.is_some()
+    }
+
+    fn release_train(&mut self, train: &Train) {
+        if let Some(host) = self.hosts.get_mut(&train.host_outbound) {
+            host.trains = host.trains.saturating_sub(1);
+        }
     }
 
     /// Holds a fragment, unless a fourth of the room is its source's already.

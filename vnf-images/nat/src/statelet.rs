@@ -16,13 +16,15 @@
 //! 0x0018  refresh icmp    as above                                                               12
 //! 0x0019  close icmp      as above                                                               12
 //! 0x0040  train           as it arrives: source, destination, ident u16, protocol u8, port u8;
-//!                           as it leaves: source, destination, host out, host in, port u8       29
+//!                           as it leaves: source, destination, host out, host in, port u8,
+//!                           ident u16                                                          31
 //! 0x0041  hold            port u8, the IPv4 packet                                     22 to 1501
 //! 0x0042  held gone       as it arrives, offset u16                                              14
 //! 0x0043  train gone      as it arrives                                                          12
 //! 0x0050  syn             MAC, begin of the IPv4 packet                                    34 to 74
 //! 0x0051  syn gone        server addr, exterior addr, server port, exterior port                 12
 //! 0x0060  block gone      exterior addr, number u16                                               6
+//! 0x0070  idents          batch u16                                                               2
 //! 0x0020  arp interior    addr, MAC                                                              10
 //! 0x0021  arp exterior    addr, MAC                                                              10
 //! 0x0022  arp interior gone  addr                                                                 4
@@ -47,7 +49,7 @@ use slim_core::statelet::Coalescing;
 
 /// The longest value of a [`Statelet`]. A held fragment's and an unsolicited SYN's are longer, and apart from them: most
 /// statelets are announced by the packet loop, which need not clear room for those.
-pub const VALUE_BYTES_MAX: usize = 29;
+pub const VALUE_BYTES_MAX: usize = 31;
 
 /// The bits of a host's total of bytes that a count tells. No 65,535 packets have more bytes than that.
 pub const TOTAL_BITS: u32 = 48;
@@ -112,6 +114,8 @@ pub enum Statelet {
     SynGone(SynKey),
     /// A block of ports is not lent any more.
     BlockGone(BlockKey),
+    /// The next batch of identifications is in use.
+    Idents(u16),
 }
 
 /// A statelet's type and value, ready to be announced.
@@ -187,6 +191,7 @@ mod types {
     pub(super) const SYN: u16 = 0x0050;
     pub(super) const SYN_GONE: u16 = 0x0051;
     pub(super) const BLOCK_GONE: u16 = 0x0060;
+    pub(super) const IDENTS: u16 = 0x0070;
 }
 
 impl Statelet {
@@ -222,6 +227,7 @@ impl Statelet {
             Self::TrainGone(_) => types::TRAIN_GONE,
             Self::SynGone(_) => types::SYN_GONE,
             Self::BlockGone(_) => types::BLOCK_GONE,
+            Self::Idents(_) => types::IDENTS,
         }
     }
 
@@ -253,10 +259,12 @@ impl Statelet {
                 .put(train.destination.to_be_bytes())
                 .put(train.host_outbound.to_be_bytes())
                 .put(train.host_inbound.to_be_bytes())
-                .put([train.egress]),
+                .put([train.egress])
+                .put(train.ident.to_be_bytes()),
             Self::HeldGone(key) => encoded.put_train_key(&key.train).put(key.offset.to_be_bytes()),
             Self::TrainGone(key) => encoded.put_train_key(key),
             Self::BlockGone(key) => encoded.put(key.address.to_be_bytes()).put(key.number.to_be_bytes()),
+            Self::Idents(batch) => encoded.put(batch.to_be_bytes()),
             Self::SynGone(key) => encoded
                 .put(key.server_address.to_be_bytes())
                 .put(key.exterior_address.to_be_bytes())
@@ -297,6 +305,7 @@ impl Statelet {
             HELD_GONE => reader.held_gone(),
             SYN_GONE => reader.syn_gone(),
             BLOCK_GONE => reader.block_gone(),
+            IDENTS => reader.u16().map(Self::Idents),
             TRAIN_GONE => reader.train_key().map(Self::TrainGone),
             unknown => return Err(InstallError::UnknownType(unknown)),
         };
@@ -314,7 +323,8 @@ pub fn coalescing(statelet_type: u16) -> Coalescing {
         | types::ARP_INTERIOR..=types::ARP_EXTERIOR_GONE
         | types::TRAIN..=types::TRAIN_GONE
         | types::SYN..=types::SYN_GONE
-        | types::BLOCK_GONE => Coalescing::Pass,
+        | types::BLOCK_GONE
+        | types::IDENTS => Coalescing::Pass,
         // Counts are made at the present time, and end with the host.
         _ => Coalescing::Barrier,
     }
@@ -389,7 +399,9 @@ impl Reader<'_> {
         let (source, destination) = (self.u32()?, self.u32()?);
         let (host_outbound, host_inbound) = (self.u32()?, self.u32()?);
         let [egress] = self.bytes()?;
-        Some(Statelet::Train(key, Train { source, destination, host_outbound, host_inbound, egress, began: 0 }))
+        let ident = self.u16()?;
+        let train = Train { source, destination, host_outbound, host_inbound, ident, egress, began: 0 };
+        Some(Statelet::Train(key, train))
     }
 
     fn syn_gone(&mut self) -> Option<Statelet> {

@@ -3,6 +3,7 @@
 //! Addresses are numbers in host order, protocols their number in the IPv4 header, instants ticks of the NAT's clock.
 
 use crate::blocks::BLOCKS_PER_HOST_MAX;
+use crate::tcp::TcpState;
 use crate::types::{Endpoint, Protocol, SessionId, Side};
 use core::net::Ipv4Addr;
 
@@ -71,6 +72,18 @@ slim_core::pod! {
 }
 
 slim_core::pod! {
+    /// How many sessions there are.
+    pub struct Census {
+        /// By [`Session::tcp_state`]; what has none is not among them.
+        pub tcp: [u32; 8],
+        /// Of UDP.
+        pub udp: u32,
+        /// Of ICMP.
+        pub icmp: u32,
+    }
+}
+
+slim_core::pod! {
     /// An interior endpoint and an address it has sessions with.
     pub struct PeerKey {
         /// The interior address.
@@ -101,6 +114,8 @@ slim_core::pod! {
         pub last_seen: u32,
         /// How many of its endpoints have an exterior port.
         pub ports: u32,
+        /// Packets in fragments that it has under way to the exterior.
+        pub trains: u32,
         /// How many forwards lead to it. With one it stays for good.
         pub forwards: u32,
         /// The exterior address that they have, or had last; 0 before the first.
@@ -172,6 +187,22 @@ impl SessionKey {
     pub(crate) fn id(&self, session: &Session) -> Option<SessionId> {
         let protocol = Protocol::from_number(self.protocol)?;
         Some(SessionId { protocol, exterior: session.exterior(), server: self.server() })
+    }
+}
+
+impl Census {
+    /// The number of sessions of a protocol, and of TCP those in a state.
+    pub(crate) fn count_mut(&mut self, protocol: u8, tcp_state: u8) -> Option<&mut u32> {
+        match Protocol::from_number(protocol)? {
+            Protocol::Udp => Some(&mut self.udp),
+            Protocol::Icmp => Some(&mut self.icmp),
+            Protocol::Tcp => self.tcp.get_mut(usize::from(tcp_state)),
+        }
+    }
+
+    /// The number of TCP sessions in a state.
+    pub fn tcp(&self, state: TcpState) -> u32 {
+        self.tcp.get(usize::from(state.code())).copied().unwrap_or_default()
     }
 }
 

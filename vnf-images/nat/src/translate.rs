@@ -35,12 +35,6 @@ fn parse(packet: &mut [u8]) -> Result<(Ipv4Mut<'_>, Protocol, &mut [u8]), Drop> 
     Ok((ip, protocol, payload))
 }
 
-/// The time to live of the packet when it leaves.
-#[inline(always)]
-pub(crate) fn next_ttl(ip: &Ipv4Mut<'_>) -> Result<u8, Drop> {
-    ip.ttl().checked_sub(1).filter(|ttl| *ttl > 0).ok_or(Drop::TtlExpired)
-}
-
 /// Where a packet from the interior goes, by its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -91,7 +85,7 @@ impl Nat {
         if route != Route::Exterior || (protocol == Protocol::Icmp && icmp::is_error(payload)) {
             return self.process_unusual(env, ethernet, ip, protocol, payload, route);
         }
-        let ttl = next_ttl(&ip)?;
+        let ttl = self.may_leave(&ip, Side::Exterior)?;
         let mut transport = Transport::parse(protocol, Direction::Outbound, !ip.is_fragment(), payload)?;
         let (source_port, destination_port) = transport.ports();
         let (interior, server) = (Endpoint::new(source, source_port), Endpoint::new(destination, destination_port));
@@ -106,6 +100,7 @@ impl Nat {
         let exterior = part.id.exterior;
         let addresses = ip.rewrite_source(exterior.address);
         transport.rewrite_source(exterior.port, addresses);
+        self.identify(env, &mut ip);
         Ok(self.send_on(ethernet, ip, ttl, Side::Exterior, next_hop_mac))
     }
 
@@ -126,7 +121,7 @@ impl Nat {
         if protocol == Protocol::Icmp && payload.first().is_some_and(|first| is_query(*first)) {
             return self.process_own(Side::Exterior, ethernet, ip, protocol, payload);
         }
-        let ttl = next_ttl(&ip)?;
+        let ttl = self.may_leave(&ip, Side::Interior)?;
         let mut transport = Transport::parse(protocol, Direction::Inbound, !ip.is_fragment(), payload)?;
         let (source_port, destination_port) = transport.ports();
         let (server, exterior) = (Endpoint::new(source, source_port), Endpoint::new(destination, destination_port));
@@ -175,7 +170,7 @@ impl Nat {
         payload: &mut [u8],
     ) -> Result<Verdict, Drop> {
         let (source, destination) = (ip.source(), ip.destination());
-        let ttl = next_ttl(&ip)?;
+        let ttl = self.may_leave(&ip, Side::Interior)?;
         let mut transport = Transport::parse(protocol, Direction::Outbound, !ip.is_fragment(), payload)?;
         let (source_port, destination_port) = transport.ports();
         let (sender, target) = (Endpoint::new(source, source_port), Endpoint::new(destination, destination_port));
@@ -199,6 +194,7 @@ impl Nat {
         transport.rewrite_source(exterior.port, addresses);
         let addresses = ip.rewrite_destination(interior.address);
         transport.rewrite_destination(interior.port, addresses);
+        self.identify(env, &mut ip);
         Ok(self.send_on(ethernet, ip, ttl, Side::Interior, host_mac))
     }
 
@@ -339,6 +335,7 @@ impl Nat {
             Protocol::Udp => Ok(Part { key, id, begins: false, effect: Effect::None }),
             Protocol::Tcp if tcp::opens(flags) => {
                 self.check_session_limit(key.interior().address)?;
+                self.check_mapping_limit(id.protocol, key.interior())?;
                 Ok(Part { key, id, begins: true, effect: Effect::TcpState(TcpState::OpeningInbound) })
             }
             Protocol::Tcp => Err(Drop::Filtered),
@@ -402,6 +399,7 @@ impl Nat {
     fn exterior_for(&mut self, protocol: Protocol, interior: Endpoint) -> Result<Endpoint, Drop> {
         self.check_session_limit(interior.address)?;
         if let Some(exterior) = self.state.exterior_of(protocol, interior) {
+            self.check_mapping_limit(protocol, interior)?;
             return Ok(exterior);
         }
         self.check_port_limit(interior.address)?;
@@ -415,6 +413,14 @@ impl Nat {
         let ports = self.state.hosts.get(&host.to_bits()).map_or(0, |host| host.ports);
         if self.ports_per_host_max.is_some_and(|limit| ports >= limit) {
             return Err(Drop::HostPortLimit);
+        }
+        Ok(())
+    }
+
+    /// A forward's mapping counts as one session more.
+    fn check_mapping_limit(&self, protocol: Protocol, interior: Endpoint) -> Result<(), Drop> {
+        if self.sessions_per_mapping_max.is_some_and(|limit| self.state.sessions_of(protocol, interior) >= limit) {
+            return Err(Drop::MappingSessionLimit);
         }
         Ok(())
     }

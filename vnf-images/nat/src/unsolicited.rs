@@ -140,7 +140,7 @@ impl Nat {
             let Some((key, syn)) = due.map(|(key, syn)| (*key, *syn)) else { return };
             self.state.forget_syn(&key);
             announce(env, &Statelet::SynGone(key));
-            self.send_error(env, Side::Exterior, MacAddr(syn.mac), syn.packet(), PORT_UNREACHABLE);
+            self.send_error(env, Side::Exterior, MacAddr(syn.mac), syn.packet(), &PORT_UNREACHABLE);
         }
     }
 }

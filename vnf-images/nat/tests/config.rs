@@ -37,6 +37,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((config.udp_timeout_s, config.tcp_established_timeout_s), (300, 7440));
     assert_eq!((config.tcp_opening_timeout_s, config.tcp_closing_timeout_s), (240, 240));
     assert_eq!((config.arp_timeout_s, config.host_timeout_s), (300, 86_400));
+    assert_eq!((config.interior_mtu, config.exterior_mtu, config.sessions_per_mapping_max), (1500, 1500, None));
     assert!(Nat::new(&config, Shard::ONLY, 1).is_ok());
 }
 
@@ -150,6 +151,9 @@ fn errors_name_the_field_and_the_remedy() {
         ("log = \"all\"", "expected one of `off`, `blocks`, `mappings`, `sessions`"),
         ("port_blocks_per_host_max = 9", "port_blocks_per_host_max = 9 is not between 1 and 8"),
         ("port_block_timeout_s = 119", "port_block_timeout_s = 119 is not between 120 and"),
+        ("interior_mtu = 67", "interior_mtu = 67 is not between 68 and 1500"),
+        ("exterior_mtu = 1501", "exterior_mtu = 1501 is not between 68 and 1500"),
+        ("sessions_per_mapping_max = 0", "sessions_per_mapping_max = 0 is not between 1 and"),
         ("port_first = 0", "port_first = 0 and port_last = 65535 are not a range"),
         ("port_last = 1000", "port_first = 1024 and port_last = 1000 are not a range"),
         ("sessions_max = 0", "sessions_max = 0 is not between 1 and"),

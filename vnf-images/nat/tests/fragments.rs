@@ -5,43 +5,7 @@ mod common;
 use common::*;
 use core::net::SocketAddrV4;
 use slim_core::nf::{NetworkFunction, PortId};
-use slim_core::packet::Ipv4;
 use slim_nat::{Config, Drop};
-
-/// Cuts a frame's IPv4 packet into fragments of `unit` bytes.
-fn cut(frame: &[u8], unit: usize, ident: u16) -> Vec<Vec<u8>> {
-    let payload = &frame[34..];
-    let pieces: Vec<_> = payload.chunks(unit).collect();
-    let of = |(index, piece): (usize, &&[u8])| {
-        let mut fragment = frame[..34].to_vec();
-        fragment.extend_from_slice(piece);
-        with_ipv4(fragment, |ip| {
-            ip[2..4].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
-            ip[4..6].copy_from_slice(&ident.to_be_bytes());
-            let more = if index + 1 < pieces.len() { 0x2000 } else { 0 };
-            ip[6..8].copy_from_slice(&(more | (index * unit / 8) as u16).to_be_bytes());
-        })
-    };
-    pieces.iter().enumerate().map(of).collect()
-}
-
-/// Puts fragments that have left the NAT together again, as the receiver does.
-#[track_caller]
-fn join(fragments: &[Vec<u8>]) -> Vec<u8> {
-    let place = |frame: &Vec<u8>| Ipv4::parse(&frame[14..]).unwrap().0.fragment_offset();
-    let mut fragments = fragments.to_vec();
-    fragments.sort_by_key(place);
-    let mut whole = fragments[0][..34].to_vec();
-    for fragment in &fragments {
-        assert_eq!(whole.len() - 34, place(fragment) as usize);
-        assert_eq!(fragment[..14], whole[..14], "all take the same way");
-        whole.extend_from_slice(&fragment[34..]);
-    }
-    with_ipv4(whole.clone(), |ip| {
-        ip[2..4].copy_from_slice(&(whole.len() as u16 - 14).to_be_bytes());
-        ip[6..8].fill(0);
-    })
-}
 
 const PAYLOAD: [u8; 100] = [7; 100];
 
@@ -146,16 +110,32 @@ fn what_is_held_is_bounded_and_expires() {
 
 #[test]
 fn trains_are_bounded_and_expire() {
-    let mut lab = Lab::resolved(&Config { fragment_trains_max: 2, ..config() });
-    let first = |ident: u16| cut(&request(socket(host(10), 5000)), 48, ident)[0].clone();
-    lab.outbound(&first(0)).sent_to(OUT);
-    lab.outbound(&first(1)).sent_to(OUT);
-    lab.outbound(&first(2)).dropped(Drop::FragmentsFull);
-    lab.outbound(&first(1)).sent_to(OUT);
+    let mut lab = Lab::resolved(&Config { fragment_trains_max: 3, ..config() });
+    let first = |n: u8, ident: u16| cut(&request(socket(host(n), 5000)), 48, ident)[0].clone();
+    for n in 10..13 {
+        lab.outbound(&first(n, 1)).sent_to(OUT);
+    }
+    lab.outbound(&first(13, 1)).dropped(Drop::FragmentsFull);
+    lab.outbound(&first(11, 1)).sent_to(OUT);
     lab.pass(62);
     assert_eq!(lab.gauge("fragment_trains"), 0);
     lab.arp_reply(OUT, server(10));
-    lab.outbound(&first(2)).sent_to(OUT);
+    lab.outbound(&first(13, 1)).sent_to(OUT);
+}
+
+#[test]
+fn rfc6888_r5_a_fourth_of_the_trains_may_be_one_subscribers() {
+    let mut lab = Lab::resolved(&Config { fragment_trains_max: 8, ..config() });
+    let first = |n: u8, ident: u16| cut(&request(socket(host(n), 5000)), 48, ident)[0].clone();
+    for ident in 0..2 {
+        lab.outbound(&first(10, ident)).sent_to(OUT);
+    }
+    lab.outbound(&first(10, 2)).dropped(Drop::FragmentsFull);
+    lab.outbound(&first(10, 1)).sent_to(OUT);
+    lab.outbound(&first(11, 2)).sent_to(OUT);
+    lab.pass(62);
+    lab.arp_reply(OUT, server(10));
+    lab.outbound(&first(10, 2)).sent_to(OUT);
 }
 
 #[test]

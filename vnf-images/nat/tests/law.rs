@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use core::cell::RefCell;
 use proptest::prelude::*;
+use proptest::sample::Index;
 use proptest::test_runner::TestRunner;
 use slim_core::nf::law::{self, Step};
 use slim_core::nf::testing::TestEnvironment;
@@ -24,12 +25,14 @@ fn small(filtering: Filtering) -> Config {
         sessions_max: 12,
         hosts_max: 3,
         arp_entries_max: 9,
-        fragment_trains_max: 3,
+        fragment_trains_max: 6,
         fragments_held_max: 6,
         fragment_timeout_s: 15,
         sessions_per_host_max: Some(6),
         port_first: 2000,
         port_last: 2004,
+        interior_mtu: 400,
+        exterior_mtu: 300,
         host_timeout_s: 400,
         ..config()
     }
@@ -43,8 +46,9 @@ fn configs() -> impl Strategy<Value = Config> {
     ]);
     let pools = prop::sample::select(vec![None, Some(Pooling::Paired), Some(Pooling::Arbitrary)]);
     let switches = (prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
-    (filterings, pools, switches).prop_map(
-        |(filtering, pooling, (few_ports, port_parity, forwards, excludes, blocks))| {
+    let more = (any::<bool>(), prop::option::weighted(0.3, 2u32..4));
+    (filterings, pools, switches, more).prop_map(
+        |(filtering, pooling, (few_ports, port_parity, forwards, excludes, blocks), (preserves, per_mapping))| {
             let mut config = match pooling {
                 None => small(filtering),
                 Some(address_pooling) => pooled(Config { address_pooling, ..small(filtering) }),
@@ -61,7 +65,13 @@ fn configs() -> impl Strategy<Value = Config> {
             if blocks && config.address_pooling == Pooling::Paired {
                 (config.port_block_size, config.port_blocks_per_host_max) = (Some(2), 2);
             }
-            Config { ports_per_host_max: few_ports.then_some(3), port_parity, ..config }
+            Config {
+                ports_per_host_max: few_ports.then_some(3),
+                sessions_per_mapping_max: per_mapping,
+                port_parity,
+                port_preservation: preserves,
+                ..config
+            }
         },
     )
 }
@@ -143,10 +153,57 @@ fn packets() -> impl Strategy<Value = (slim_core::nf::PortId, Vec<u8>)> {
                 }),
             )
         });
+    // Some may be fragmented, some not.
+    let long =
+        (hosts(), servers(), any::<bool>(), any::<bool>(), 200usize..1400).prop_map(|(host, server, out, may, len)| {
+            let (port, frame) = if out {
+                (IN, udp(IN, socket(host, 5000), socket(server, 80), &vec![1; len]))
+            } else {
+                (OUT, udp(OUT, socket(server, 80), socket(EXTERIOR, 2000), &vec![1; len]))
+            };
+            (port, with_ipv4(frame, |ip| ip[6] = if may { 0 } else { 0x40 }))
+        });
     let noise = (any::<bool>(), prop::collection::vec(any::<u8>(), 0..80))
         .prop_map(|(inbound, bytes)| (if inbound { OUT } else { IN }, bytes));
     prop_oneof![5 => udp_out, 4 => udp_in, 6 => tcp_out, 5 => tcp_in, 3 => arp_in, 4 => arp_out, 1 => noise, 1 => untranslated,
-        2 => query, 2 => reply, 1 => error_in, 1 => error_out, 4 => hairpin, 5 => fragment]
+        2 => query, 2 => reply, 1 => error_in, 1 => error_out, 4 => hairpin, 5 => fragment, 2 => long]
+}
+
+/// A life or a part of it: a TCP connection, opened from either side or from both, that ends by FIN, by RST or never.
+///
+/// Where ports are preserved it is translated; elsewhere its inbound half meets whoever has the port.
+fn life() -> impl Strategy<Value = Vec<(slim_core::nf::PortId, Vec<u8>)>> {
+    const OPENINGS: [&[(bool, u8)]; 4] = [
+        &[(true, SYN), (false, SYN | ACK), (true, ACK)],
+        &[(true, SYN), (false, SYN), (true, SYN | ACK), (false, SYN | ACK)],
+        &[(true, SYN), (true, SYN), (false, RST | ACK)],
+        // From outside to a port that another connection has been opened from.
+        &[(true, SYN), (false, SYN | ACK), (true, ACK), (false, SYN), (true, SYN | ACK), (false, ACK)],
+    ];
+    const ENDS: [&[(bool, u8)]; 6] = [
+        &[],
+        &[(true, FIN | ACK), (false, ACK), (false, FIN | ACK), (true, ACK)],
+        &[(false, FIN | ACK), (true, ACK), (true, FIN | ACK), (false, ACK)],
+        &[(true, FIN | ACK), (false, FIN | ACK)],
+        &[(false, RST)],
+        &[(true, RST), (true, ACK)],
+    ];
+    let ends = (10u8..13, 2000u16..2005, 10u8..12, 80u16..82);
+    let parts = (prop::sample::select(OPENINGS.to_vec()), 0usize..4, prop::sample::select(ENDS.to_vec()), 0usize..16);
+    (ends, parts).prop_map(|((host_number, port, server_number, to), (opening, data, end, len))| {
+        let (inside, outside) = (socket(host(host_number), port), socket(server(server_number), to));
+        let data = [(true, ACK), (false, ACK)].into_iter().cycle().take(data);
+        let segments = opening.iter().copied().chain(data).chain(end.iter().copied());
+        let frame = |(out, flags)| {
+            let exterior = socket(EXTERIOR, port);
+            if out {
+                (IN, tcp(IN, inside, outside, flags, b""))
+            } else {
+                (OUT, tcp(OUT, outside, exterior, flags, b""))
+            }
+        };
+        segments.take(len + 1).map(frame).collect()
+    })
 }
 
 /// Runs differ in how long their longest pauses are, so that in some of them tables fill up and in others they empty.
@@ -158,7 +215,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             1 => (0u64..longest_s).prop_map(Duration::from_secs),
         ];
         let step = (pause, prop::option::weighted(0.95, packets()));
-        prop::collection::vec(step.prop_map(|(pause, packet)| Step { pause, packet }), 1..300)
+        let steps = prop::collection::vec(step.prop_map(|(pause, packet)| Step { pause, packet }), 1..300);
+        // Lives go on while all this happens.
+        let lives = prop::collection::vec((life(), prop::collection::vec(any::<Index>(), 20)), 0..6);
+        (steps, lives).prop_map(|(mut steps, lives)| {
+            for (packets, mut places) in lives {
+                places.sort_by_key(|place| place.index(1 << 20));
+                for ((port, frame), place) in packets.into_iter().zip(places) {
+                    let at = place.index(steps.len() + 1);
+                    steps.insert(at, Step::packet(port, frame));
+                }
+            }
+            steps
+        })
     });
     // Neighbours are made known first in most runs, or hardly any packet would get anywhere.
     (prop::bool::weighted(0.9), steps).prop_map(|(resolved, steps)| {
@@ -176,6 +245,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Coverage {
     drops: BTreeMap<Drop, u64>,
     statelets: BTreeMap<u16, u64>,
+    tcp_states: BTreeMap<u8, u64>,
+    fragmented: u64,
     transmitted: u64,
 }
 
@@ -195,7 +266,12 @@ impl Coverage {
         }
         for statelet in env.take_statelets() {
             *self.statelets.entry(statelet.statelet_type).or_default() += 1;
+            if let (0x16, Some(code)) = (statelet.statelet_type, statelet.value.last()) {
+                *self.tcp_states.entry(*code).or_default() += 1;
+            }
         }
+        let fragmented = nat.gauges().into_iter().find(|gauge| gauge.name == "packets_fragmented");
+        self.fragmented += fragmented.map_or(0, |gauge| gauge.value);
     }
 }
 
@@ -203,18 +279,20 @@ impl Coverage {
 fn nat_keeps_the_law() {
     let coverage = RefCell::new(Coverage::default());
     let mut runner =
-        TestRunner::new(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() });
+        TestRunner::new(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() });
     let outcome = runner.run(&(configs(), steps()), |(config, steps)| {
         coverage.borrow_mut().add(&config, &steps);
         law::check::<Nat>(&config, &steps).map(|_| ()).map_err(|violation| TestCaseError::fail(violation.to_string()))
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
 
-    let Coverage { drops, statelets, transmitted } = coverage.into_inner();
-    println!("transmitted {transmitted}\ndropped {drops:?}\nannounced {statelets:#06x?}");
-    assert!(transmitted > 2000);
+    let Coverage { drops, statelets, transmitted, tcp_states, fragmented } = coverage.into_inner();
+    println!("transmitted {transmitted}, fragmented {fragmented}\ndropped {drops:?}\nannounced {statelets:#06x?}");
+    println!("TCP states entered {tcp_states:?}");
+    assert!(transmitted > 2000 && fragmented > 20);
+    assert!((2..=7).all(|code| tcp_states.contains_key(&code)), "not every TCP state was entered: {tcp_states:?}");
     for statelet_type in
-        (0x10..=0x19).chain(0x20..=0x23).chain(0x30..=0x32).chain(0x40..=0x43).chain(0x50..=0x51).chain([1, 0x60])
+        (0x10..=0x19).chain(0x20..=0x23).chain(0x30..=0x32).chain(0x40..=0x43).chain(0x50..=0x51).chain([1, 0x60, 0x70])
     {
         assert!(statelets.contains_key(&statelet_type), "no statelet of type {statelet_type:#06x} was tested");
     }
@@ -224,6 +302,9 @@ fn nat_keeps_the_law() {
         Drop::PortsExhausted,
         Drop::HostSessionLimit,
         Drop::HostPortLimit,
+        Drop::MappingSessionLimit,
+        Drop::TooBig,
+        Drop::FragmentsFull,
         Drop::Denied,
         Drop::ArpTableFull,
         Drop::ArpPending,

@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use slim_core::time::Duration;
+use slim_nat::config::Filtering::EndpointIndependent;
 use slim_nat::{Config, Drop};
 
 #[test]
@@ -173,4 +174,25 @@ proptest! {
             prop_assert_eq!(lab.gauge(table), 0, "{}", table);
         }
     }
+}
+
+#[test]
+fn rfc6888_r5_sessions_per_mapping_are_limited() {
+    let mut lab =
+        Lab::resolved(&Config { sessions_per_mapping_max: Some(3), filtering: EndpointIndependent, ..config() });
+    for n in 10..13 {
+        lab.udp_out(socket(host(10), 5000), socket(server(n), 7));
+    }
+    let before = digest(&mut lab.nat);
+    lab.outbound(&udp(IN, socket(host(10), 5000), socket(server(13), 7), b"x")).dropped(Drop::MappingSessionLimit);
+    assert_eq!(read_icmp(&lab.bench.emitted.pop().unwrap().1).kind, (3, 13), "RFC 5508 R8");
+    assert_eq!(digest(&mut lab.nat), before, "a refusal leaves nothing behind");
+    lab.udp_out(socket(host(10), 5000), socket(server(12), 7));
+    lab.udp_out(socket(host(10), 5001), socket(server(13), 7));
+    // Whoever is outside cannot take more of a host's memory than that either.
+    let exterior = lab.tcp_out(socket(host(11), 5000), socket(server(10), 80), SYN);
+    for n in 11..13 {
+        lab.inbound(&tcp(OUT, socket(server(n), 80), exterior, SYN, b"")).sent_to(IN);
+    }
+    lab.inbound(&tcp(OUT, socket(server(13), 80), exterior, SYN, b"")).dropped(Drop::MappingSessionLimit);
 }

@@ -407,13 +407,6 @@ fn rfc1812_s5_3_1_ttl_is_decremented_and_does_not_reach_zero() {
 }
 
 #[test]
-fn rfc6864_ipv4_identification_is_left_alone() {
-    let mut lab = Lab::resolved(&config());
-    let frame = with_ipv4(udp(IN, socket(host(10), 5000), socket(server(10), 7), b"x"), |ip| ip[4] = 0x5a);
-    assert_eq!(lab.outbound(&frame).sent_to(OUT)[18..20], frame[18..20]);
-}
-
-#[test]
 fn shards_lend_disjoint_ports() {
     let mut seen = BTreeSet::new();
     for id in 0..3 {

@@ -21,6 +21,11 @@ impl State {
         self.mappings.get(&EndpointKey::new(protocol, interior)).map(Mapping::exterior)
     }
 
+    /// How many sessions share an interior endpoint's mapping.
+    pub(crate) fn sessions_of(&self, protocol: Protocol, interior: Endpoint) -> u32 {
+        self.mappings.get(&EndpointKey::new(protocol, interior)).map_or(0, |mapping| mapping.sessions)
+    }
+
     /// The key of the session that the exterior knows as `id`.
     pub(super) fn known(&self, id: &SessionId) -> Result<SessionKey, Refusal> {
         let interior = self.interior_of(id.protocol, id.exterior).ok_or(Refusal::Inconsistent)?;
@@ -165,6 +170,7 @@ impl State {
             host.ports = host.ports.saturating_add(1);
             host.exterior_address = id.exterior.address.to_bits();
         }
+        self.enter_census(id.protocol.number(), session.tcp_state);
         let mut opened = Opened { mapping: !is_mapped, block: false };
         if !is_mapped {
             match self.hold_block(interior.address, id.exterior) {
@@ -275,14 +281,29 @@ impl State {
     pub(crate) fn set_tcp_state(&mut self, key: &SessionKey, state: TcpState) {
         let now = self.clock.get();
         if let Some(session) = self.sessions.get_mut(key) {
-            session.tcp_state = state.code();
+            let before = core::mem::replace(&mut session.tcp_state, state.code());
             session.last_seen = now;
+            self.leave_census(key.protocol, before);
+            self.enter_census(key.protocol, state.code());
+        }
+    }
+
+    fn enter_census(&mut self, protocol: u8, tcp_state: u8) {
+        if let Some(sessions) = self.census.get_mut().count_mut(protocol, tcp_state) {
+            *sessions = sessions.saturating_add(1);
+        }
+    }
+
+    fn leave_census(&mut self, protocol: u8, tcp_state: u8) {
+        if let Some(sessions) = self.census.get_mut().count_mut(protocol, tcp_state) {
+            *sessions = sessions.saturating_sub(1);
         }
     }
 
     /// Ends a session, and with the last one its mapping and binding. The exterior endpoint, if it is free now.
     pub(crate) fn close_session(&mut self, key: &SessionKey) -> Option<Endpoint> {
-        self.sessions.remove(key)?;
+        let session = self.sessions.remove(key)?;
+        self.leave_census(key.protocol, session.tcp_state);
         let protocol = Protocol::from_number(key.protocol);
         let unmapped = protocol.and_then(|protocol| self.release_mapping(protocol, key.interior()));
         self.release_peer(key);

@@ -12,6 +12,7 @@ use slim_core::time::{Duration, Instant};
 use slim_nat::config::Filtering;
 use slim_nat::pool::AddressRange;
 use slim_nat::rules::{Action, Exclusion, Forward};
+use slim_nat::tcp::TcpState;
 use slim_nat::types::{Endpoint, Protocol};
 use slim_nat::{Config, Drop, Nat};
 
@@ -243,6 +244,19 @@ impl Lab {
         gauges.iter().find(|gauge| gauge.name == name).unwrap_or_else(|| panic!("no gauge {name}")).value
     }
 
+    /// How many TCP sessions are in a state.
+    pub fn tcp_sessions(&self, state: TcpState) -> u64 {
+        self.gauge(match state {
+            TcpState::Opening => "sessions_tcp_opening",
+            TcpState::OpeningInbound => "sessions_tcp_opening_inbound",
+            TcpState::Established => "sessions_tcp_established",
+            TcpState::FinOutbound => "sessions_tcp_fin_outbound",
+            TcpState::FinInbound => "sessions_tcp_fin_inbound",
+            TcpState::Closing => "sessions_tcp_closing",
+            TcpState::Reset => "sessions_tcp_reset",
+        })
+    }
+
     pub fn exterior_of(&self, protocol: Protocol, interior: SocketAddrV4) -> Option<Endpoint> {
         self.nat.mapping(protocol, endpoint(interior))
     }
@@ -386,6 +400,41 @@ pub fn with_ipv4(mut frame: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> 
         header.fill_checksum();
     }
     frame
+}
+
+/// Cuts a frame's IPv4 packet into fragments of `unit` bytes.
+pub fn cut(frame: &[u8], unit: usize, ident: u16) -> Vec<Vec<u8>> {
+    let payload = &frame[34..];
+    let pieces: Vec<_> = payload.chunks(unit).collect();
+    let of = |(index, piece): (usize, &&[u8])| {
+        let mut fragment = frame[..34].to_vec();
+        fragment.extend_from_slice(piece);
+        with_ipv4(fragment, |ip| {
+            ip[2..4].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
+            ip[4..6].copy_from_slice(&ident.to_be_bytes());
+            let more = if index + 1 < pieces.len() { 0x2000 } else { 0 };
+            ip[6..8].copy_from_slice(&(more | (index * unit / 8) as u16).to_be_bytes());
+        })
+    };
+    pieces.iter().enumerate().map(of).collect()
+}
+
+/// Puts fragments that have left the NAT together again, as the receiver does.
+#[track_caller]
+pub fn join(fragments: &[Vec<u8>]) -> Vec<u8> {
+    let place = |frame: &Vec<u8>| Ipv4::parse(&frame[14..]).unwrap().0.fragment_offset();
+    let mut fragments = fragments.to_vec();
+    fragments.sort_by_key(place);
+    let mut whole = fragments[0][..34].to_vec();
+    for fragment in &fragments {
+        assert_eq!(whole.len() - 34, place(fragment) as usize);
+        assert_eq!(fragment[..14], whole[..14], "all take the same way");
+        whole.extend_from_slice(&fragment[34..]);
+    }
+    with_ipv4(whole.clone(), |ip| {
+        ip[2..4].copy_from_slice(&(whole.len() as u16 - 14).to_be_bytes());
+        ip[6..8].fill(0);
+    })
 }
 
 /// The sockets of a UDP or TCP frame.

@@ -1,0 +1,71 @@
+//! Present sizes, and totals of this instance.
+
+use crate::Nat;
+use crate::blocks::BlockIndex;
+use crate::state::State;
+use crate::tcp::TcpState;
+use crate::types::Protocol;
+use slim_core::nf::Gauge;
+
+impl Nat {
+    pub(crate) fn all_gauges(&self) -> Vec<Gauge> {
+        let State {
+            clock,
+            mappings,
+            sessions,
+            census,
+            hosts,
+            neighbours,
+            pool,
+            ports,
+            trains,
+            held,
+            syns,
+            blocks,
+            block_index,
+            ..
+        } = &self.state;
+        let gauge = |name, value: usize| Gauge { name, value: value as u64 };
+        let census = census.get();
+        let in_state = |name, state| gauge(name, census.tcp(state) as usize);
+        vec![
+            gauge("sessions", sessions.len()),
+            gauge("sessions_capacity", sessions.capacity()),
+            gauge("sessions_udp", census.udp as usize),
+            gauge("sessions_icmp", census.icmp as usize),
+            in_state("sessions_tcp_opening", TcpState::Opening),
+            in_state("sessions_tcp_opening_inbound", TcpState::OpeningInbound),
+            in_state("sessions_tcp_established", TcpState::Established),
+            in_state("sessions_tcp_fin_outbound", TcpState::FinOutbound),
+            in_state("sessions_tcp_fin_inbound", TcpState::FinInbound),
+            in_state("sessions_tcp_closing", TcpState::Closing),
+            in_state("sessions_tcp_reset", TcpState::Reset),
+            gauge("mappings", mappings.len()),
+            gauge("mappings_capacity", mappings.capacity()),
+            gauge("hosts", hosts.len()),
+            gauge("hosts_capacity", hosts.capacity()),
+            gauge("fragment_trains", trains.len()),
+            gauge("fragment_trains_capacity", trains.capacity()),
+            gauge("fragments_held", held.len()),
+            gauge("fragments_held_capacity", held.capacity()),
+            gauge("unanswered_syns", syns.len()),
+            gauge("arp_entries", neighbours.len()),
+            gauge("arp_entries_capacity", neighbours.capacity()),
+            gauge("udp_ports_used", ports.used_of(Protocol::Udp) as usize),
+            gauge("tcp_ports_used", ports.used_of(Protocol::Tcp) as usize),
+            gauge("icmp_identifiers_used", ports.used_of(Protocol::Icmp) as usize),
+            gauge("ports_per_protocol", ports.per_protocol() as usize),
+            gauge("exterior_addresses", pool.len()),
+            gauge("port_blocks", blocks.len()),
+            gauge("port_blocks_capacity", block_index.as_ref().map_or(0, BlockIndex::capacity)),
+            gauge("clock_s", clock.get() as usize),
+            Gauge { name: "arp_requests_sent", value: self.totals.arp_requests_sent },
+            Gauge { name: "arp_learning_refused", value: self.totals.arp_learning_refused },
+            Gauge { name: "icmp_errors_sent", value: self.totals.icmp_errors_sent },
+            Gauge { name: "echo_replies_sent", value: self.totals.echo_replies_sent },
+            Gauge { name: "held_fragments_lost", value: self.totals.held_fragments_lost },
+            Gauge { name: "exempt_packets", value: self.totals.exempt_packets },
+            Gauge { name: "packets_fragmented", value: self.totals.packets_fragmented },
+        ]
+    }
+}
