@@ -66,6 +66,7 @@ fn complaints(load: &Report, migration: &MigrationOutcome) -> Vec<String> {
             (counts.reordered, "reordered"),
             (counts.corrupt, "corrupt"),
             (counts.mistranslated, "wrongly translated"),
+            (counts.misdirected, "at a wrong cell"),
         ] {
             if count > 0 {
                 complaints.push(format!("{count} {direction} packets {what}"));

@@ -5,6 +5,7 @@
 //! - [`stamp`]: what every packet carries;
 //! - [`flows`]: hosts, sockets and servers, and how the NAT shows them;
 //! - [`arp`]: stations that answer, and hosts that look for the NAT;
+//! - [`cells`]: where subscribers of a packet gateway are;
 //! - [`sequence`]: which packets of a flow arrived, and in which order;
 //! - [`recorder`]: all of them, phase by phase;
 //! - [`workload`]: both ends of the traffic, put together;
@@ -14,6 +15,7 @@
 //! Only the driver, behind the feature `load`, knows of DPDK.
 
 pub mod arp;
+pub mod cells;
 pub mod control;
 #[cfg(feature = "load")]
 pub mod driver;

@@ -66,6 +66,7 @@ impl fmt::Display for Line<'_> {
         for (count, what) in [
             (outbound.corrupt + inbound.corrupt, "corrupt"),
             (outbound.mistranslated + inbound.mistranslated, "mistranslated"),
+            (outbound.misdirected + inbound.misdirected, "misdirected"),
             (outbound.unsent + inbound.unsent, "unsent"),
         ] {
             if count > 0 {

@@ -10,6 +10,9 @@ use slim_core::time::Instant;
 /// Round-trip times are kept in nanoseconds with three significant digits, up to a minute.
 const RTT_MAX_NS: u64 = 60_000_000_000;
 
+/// The intervals of figure 14.
+const INTERVAL: Duration = Duration::from_millis(500);
+
 /// Records sending and arrival of packets of a fixed number of flows.
 #[derive(Debug)]
 pub struct Recorder {
@@ -17,6 +20,8 @@ pub struct Recorder {
     inbound: Vec<Sequence>,
     phases: Vec<Phase>,
     late: Duration,
+    /// Sum in nanoseconds and number of the round trips of each [`INTERVAL`] since the warm-up's end.
+    intervals: Vec<(u64, u64)>,
     /// When the last packet of each direction arrived, in this or an earlier phase.
     last_arrival: [Option<Instant>; 2],
     ended: Option<Instant>,
@@ -37,6 +42,7 @@ struct Phase {
 #[derive(Debug, Clone, Copy, Default)]
 struct Shared {
     corrupt: u64,
+    misdirected: u64,
     unsent: u64,
     gap_max: Duration,
 }
@@ -69,6 +75,7 @@ impl Recorder {
             inbound: sequences(),
             phases: vec![Phase::new(WARMUP, now)],
             late,
+            intervals: Vec::new(),
             last_arrival: [None; 2],
             ended: None,
         }
@@ -138,11 +145,31 @@ impl Recorder {
             phase.rtt.saturating_record(rtt.as_nanos() as u64);
             phase.late += u64::from(late);
         }
+        if let Some(measured) = self.phases.get(1).filter(|phase| phase.begun <= sent_at) {
+            let index = ((sent_at - measured.begun).as_nanos() / INTERVAL.as_nanos()) as usize;
+            if index >= self.intervals.len() {
+                self.intervals.resize(index + 1, (0, 0));
+            }
+            let (sum, count) = &mut self.intervals[index];
+            *sum += rtt.as_nanos() as u64;
+            *count += 1;
+        }
+    }
+
+    /// The mean round trip of that [`INTERVAL`] since the warm-up's end whose mean is greatest.
+    pub fn interval_mean_max(&self) -> Duration {
+        let means = self.intervals.iter().filter(|(_, count)| *count > 0).map(|(sum, count)| sum / count);
+        Duration::from_nanos(means.max().unwrap_or(0))
     }
 
     /// Notes the arrival of a packet that is not as it was sent.
     pub fn corrupt(&mut self, direction: Direction) {
         self.shared(direction).corrupt += 1;
+    }
+
+    /// Notes that a packet came to a wrong cell, in addition to its arrival.
+    pub fn misdirected(&mut self, direction: Direction) {
+        self.shared(direction).misdirected += 1;
     }
 
     /// Notes that a packet arrived with wrong addresses or ports, in addition to its arrival.
@@ -215,6 +242,7 @@ impl Recorder {
         }
         let shared = &self.phases[phase].directions[index(direction)];
         report.corrupt = shared.corrupt;
+        report.misdirected = shared.misdirected;
         report.unsent = shared.unsent;
         report.gap_max_us = shared.gap_max.as_micros() as u64;
         report
@@ -399,6 +427,21 @@ mod tests {
         assert_eq!((total.rtt.count, total.rtt.min_us, total.late), (101, 1, 1));
         assert!((50..=51).contains(&total.rtt.p50_us), "{:?}", total.rtt);
         assert!((15_990..=16_010).contains(&total.rtt.max_us), "{:?}", total.rtt);
+    }
+
+    #[test]
+    fn the_worst_half_second_counts_from_the_end_of_the_warm_up() {
+        let mut recorder = recorder(1);
+        recorder.round_trip(ms(0), ms(900));
+        assert_eq!(recorder.interval_mean_max(), Duration::ZERO);
+        recorder.begin_phase("before", ms(1_000));
+        recorder.begin_phase("during", ms(1_600));
+        // By when they were sent: two in the first interval, one in the second, the warm-up's in none.
+        recorder.round_trip(ms(999), ms(2_500));
+        recorder.round_trip(ms(1_000), ms(1_010));
+        recorder.round_trip(ms(1_499), ms(1_529));
+        recorder.round_trip(ms(1_500), ms(1_515));
+        assert_eq!(recorder.interval_mean_max(), Duration::from_millis(20));
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct Report {
     pub total: PhaseReport,
     /// The phases in order, the warm-up first.
     pub phases: Vec<PhaseReport>,
+    /// The mean round trip, in microseconds, of that interval of 500 ms whose mean is greatest (figure 14).
+    #[serde(default)]
+    pub rtt_interval_mean_max_us: u64,
     /// Frames that no socket or server here was meant to get, such as ICMP. Not an error.
     pub foreign_frames: u64,
     /// The flows to which something happened in the measured phases, at most [`FLOWS_LISTED`] of them.
@@ -79,6 +82,9 @@ pub struct DirectionReport {
     /// Arrivals with wrong addresses or ports: not the NAT's exterior address, another exterior port than the flow had
     /// before, another flow's, or not the addresses that the NAT should have restored.
     pub mistranslated: u64,
+    /// Arrivals at a cell that the subscriber had left too long ago (only with `gateway`). The paper counts them as lost.
+    #[serde(default)]
+    pub misdirected: u64,
     /// Packets that were due but never sent because of back-pressure at the port, want of buffers, or because
     /// `slim-load` itself was not run for too long. Not lost, not sent.
     pub unsent: u64,
@@ -154,9 +160,9 @@ pub enum Stage {
 }
 
 impl DirectionReport {
-    /// Whether nothing was lost, duplicated, reordered, corrupted or mistranslated.
+    /// Whether nothing was lost, duplicated, reordered, corrupted, mistranslated or misdirected.
     pub fn is_clean(&self) -> bool {
-        self.lost + self.duplicated + self.reordered + self.corrupt + self.mistranslated == 0
+        self.lost + self.duplicated + self.reordered + self.corrupt + self.mistranslated + self.misdirected == 0
     }
 
     /// Adds what happened in another phase or flow.
@@ -169,13 +175,14 @@ impl DirectionReport {
         self.reordering_extent_max = self.reordering_extent_max.max(other.reordering_extent_max);
         self.corrupt += other.corrupt;
         self.mistranslated += other.mistranslated;
+        self.misdirected += other.misdirected;
         self.unsent += other.unsent;
         self.gap_max_us = self.gap_max_us.max(other.gap_max_us);
     }
 }
 
 impl PhaseReport {
-    /// Whether nothing was lost, duplicated, reordered, corrupted or mistranslated.
+    /// Whether nothing was lost, duplicated, reordered, corrupted, mistranslated or misdirected.
     pub fn is_clean(&self) -> bool {
         self.outbound.is_clean() && self.inbound.is_clean()
     }
@@ -187,7 +194,7 @@ impl PhaseReport {
 }
 
 impl Report {
-    /// Whether nothing was lost, duplicated, reordered, corrupted or mistranslated after the warm-up.
+    /// Whether nothing was lost, duplicated, reordered, corrupted, mistranslated or misdirected after the warm-up.
     pub fn is_clean(&self) -> bool {
         self.total.is_clean()
     }

@@ -70,6 +70,26 @@ pub struct LoadSpec {
     /// Address of the first echo server
     #[arg(long, default_value = "10.2.0.10", value_name = "ADDRESS")]
     pub first_echo_server: Ipv4Addr,
+
+    /// The load of the paper's packet gateway instead of a NAT's: sockets are subscribers that move between cells, and
+    /// their packets carry the gateway's tag, which counts as part of the frame
+    #[arg(long)]
+    #[serde(default)]
+    pub gateway: bool,
+
+    /// Mean time in seconds between two hand-overs of a subscriber
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    #[serde(default = "hand_over_s")]
+    pub hand_over_s: f64,
+
+    /// What decides when subscribers are handed over, and whereto
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    #[serde(default)]
+    pub cell_seed: u64,
+}
+
+fn hand_over_s() -> f64 {
+    2.0
 }
 
 impl Default for LoadSpec {
@@ -88,6 +108,9 @@ impl Default for LoadSpec {
             nat_exterior: Ipv4Addr::new(10, 2, 0, 1),
             echo_servers: 4,
             first_echo_server: Ipv4Addr::new(10, 2, 0, 10),
+            gateway: false,
+            hand_over_s: hand_over_s(),
+            cell_seed: 1,
         }
     }
 }
@@ -136,6 +159,7 @@ impl LoadSpec {
         in_range("late", self.late_ms, 0.001, 60_000.0, "0.001 to 60000 ms")?;
         in_range("hosts", self.hosts.into(), 1.0, 200.0, "1 to 200")?;
         in_range("echo-servers", self.echo_servers.into(), 1.0, 200.0, "1 to 200")?;
+        in_range("hand-over-s", self.hand_over_s, 0.001, 86_400.0, "0.001 to 86400 seconds")?;
         if u32::from(self.sockets).div_ceil(self.hosts.into()) > u32::from(u16::MAX - SOCKET_PORT_FIRST) {
             return Err(SpecError::TooManySockets { sockets: self.sockets, hosts: self.hosts });
         }
@@ -156,7 +180,8 @@ impl LoadSpec {
 
     /// Bytes of UDP payload in each packet.
     pub fn payload_len(&self) -> usize {
-        usize::from(self.packet_size_bytes).saturating_sub(HEADERS_LEN)
+        let tag_len = if self.gateway { slim_gateway::tag::LEN } else { 0 };
+        usize::from(self.packet_size_bytes).saturating_sub(HEADERS_LEN + tag_len)
     }
 
     /// The length of the measured traffic.
@@ -181,7 +206,7 @@ impl LoadSpec {
 
     /// The command-line arguments that make `slim-load` generate this load.
     pub fn to_arguments(&self) -> Vec<String> {
-        vec![
+        let mut arguments = vec![
             format!("--rate={}", self.rate_mbit),
             format!("--packet-size={}", self.packet_size_bytes),
             format!("--sockets={}", self.sockets),
@@ -195,7 +220,11 @@ impl LoadSpec {
             format!("--nat-exterior={}", self.nat_exterior),
             format!("--echo-servers={}", self.echo_servers),
             format!("--first-echo-server={}", self.first_echo_server),
-        ]
+            format!("--hand-over-s={}", self.hand_over_s),
+            format!("--cell-seed={}", self.cell_seed),
+        ];
+        arguments.extend(self.gateway.then(|| "--gateway".to_owned()));
+        arguments
     }
 }
 
@@ -240,6 +269,9 @@ mod tests {
             nat_exterior: Ipv4Addr::new(198, 51, 100, 1),
             echo_servers: 2,
             first_echo_server: Ipv4Addr::new(198, 51, 100, 7),
+            gateway: true,
+            hand_over_s: 0.5,
+            cell_seed: 9,
         };
         assert_eq!(parse(&spec.to_arguments()), spec);
     }

@@ -4,7 +4,8 @@
 //! arrives at one of its two ports to [`Workload::inside`] or [`Workload::outside`] and sends what is to be answered.
 
 use super::arp::{self, ArpFrame, Resolver};
-use super::flows::{Flows, Stations};
+use super::cells::Cells;
+use super::flows::{Flow, Flows, Stations};
 use super::recorder::Recorder;
 use super::report::{BEFORE, DirectionReport, FLOWS_LISTED, FlowReport, REPORT_FORMAT, Report};
 use super::spec::LoadSpec;
@@ -13,6 +14,7 @@ use core::net::SocketAddrV4;
 use slim_core::packet::emit::{self, Ends, UDP_PAYLOAD_AT};
 use slim_core::packet::{Ethernet, Ipv4, MacAddr, NoRoom, PacketBuf, Udp, ether_type, protocol};
 use slim_core::time::Instant;
+use slim_gateway::tag::{self, Tag};
 
 /// What to do with a frame after it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct Workload {
     resolver: Resolver,
     /// The NAT's exterior MAC address, as the first packet from there showed it.
     nat_exterior_mac: Option<MacAddr>,
+    /// Where the subscribers are, if it is the load of a packet gateway.
+    cells: Option<Cells>,
     recorder: Recorder,
     /// The flow whose turn it is.
     next_flow: u16,
@@ -55,6 +59,7 @@ impl Workload {
             flows: Flows::new(spec),
             resolver: Resolver::new(hosts, spec.nat_interior),
             nat_exterior_mac: None,
+            cells: spec.gateway.then(|| Cells::new(spec.sockets, spec.hand_over_s, spec.cell_seed, now)),
             recorder: Recorder::new(spec.sockets.into(), packets_per_flow, spec.late(), now),
             next_flow: 0,
             filler: filler(spec.payload_len()),
@@ -106,12 +111,18 @@ impl Workload {
         let counter = self.recorder.send(Direction::Outbound, number).ok_or(NoRoom)?;
         Stamp { direction: Direction::Outbound, socket: number, counter, sent_at: now }.write(payload);
         let ends = Ends {
-            source_mac: self.hosts.mac(flow.host),
+            source_mac: self.mac_of(&flow),
             destination_mac: gateway,
             source: flow.interior,
             destination: flow.server,
         };
         emit::udp_around(packet.bytes_mut(), &ends, self.filler.len())?;
+        if let Some(tag) = self.cells.as_mut().and_then(|cells| cells.tag(number, now))
+            && let Err(no_room) = put_tag(packet, tag, &ends)
+        {
+            self.recorder.retract(Direction::Outbound, number);
+            return Err(no_room);
+        }
         self.next_flow = (number + 1) % self.spec.sockets;
         Ok(())
     }
@@ -127,13 +138,24 @@ impl Workload {
             Ok((ethernet, _)) if self.hosts.with_mac(ethernet.destination()).is_some() => {}
             _ => return self.foreign(),
         }
-        let Some(arrival) = self.arrival(Direction::Inbound, frame, now) else { return Next::Done };
+        let mut cell = None;
+        if self.cells.is_some() {
+            cell = take_tag(packet).map(|tag| tag.cell);
+            if cell.is_none() {
+                return self.foreign();
+            }
+        }
+        let Some(arrival) = self.arrival(Direction::Inbound, packet.bytes(), now) else { return Next::Done };
         let Some(flow) = self.flows.get(arrival.stamp.socket) else { return Next::Done };
         let right = arrival.source == flow.server
             && arrival.destination == flow.interior
-            && arrival.destination_mac == self.hosts.mac(flow.host)
+            && arrival.destination_mac == self.mac_of(flow)
             && self.resolver.gateway_mac(flow.host) == Some(arrival.source_mac);
         if self.note(&arrival, right, now) {
+            let reaches = |(cells, cell): (&Cells, u16)| cells.reaches(arrival.stamp.socket, cell, now);
+            if !self.cells.as_ref().zip(cell).is_none_or(reaches) {
+                self.recorder.misdirected(Direction::Inbound);
+            }
             self.recorder.round_trip(arrival.stamp.sent_at, now);
         }
         Next::Done
@@ -151,12 +173,18 @@ impl Workload {
         }
         let Some(arrival) = self.arrival(Direction::Outbound, frame, now) else { return Next::Done };
         let Some(flow) = self.flows.get(arrival.stamp.socket) else { return Next::Done };
-        let right = arrival.destination == flow.server
-            && self.servers.with_address(*flow.server.ip()).map(|server| self.servers.mac(server))
+        // A packet gateway sends to the next router and leaves addresses alone.
+        let right_ends = if self.cells.is_some() {
+            arrival.destination_mac == self.servers.mac(0) && arrival.source == flow.interior
+        } else {
+            self.servers.with_address(*flow.server.ip()).map(|server| self.servers.mac(server))
                 == Some(arrival.destination_mac)
-            && *arrival.source.ip() == self.spec.nat_exterior
+                && *arrival.source.ip() == self.spec.nat_exterior
+        };
+        let right = arrival.destination == flow.server
+            && right_ends
             && *self.nat_exterior_mac.get_or_insert(arrival.source_mac) == arrival.source_mac
-            && self.flows.exterior_port_fits(arrival.stamp.socket, arrival.source.port());
+            && (self.cells.is_some() || self.flows.exterior_port_fits(arrival.stamp.socket, arrival.source.port()));
         if self.note(&arrival, right, now) && self.echo(packet, &arrival).is_ok() {
             return Next::Answer;
         }
@@ -196,6 +224,7 @@ impl Workload {
             complete,
             total,
             phases,
+            rtt_interval_mean_max_us: self.recorder.interval_mean_max().as_micros() as u64,
             foreign_frames: self.foreign_frames,
             flows_affected: flows.len() as u64 + affected.count() as u64,
             flows,
@@ -205,6 +234,11 @@ impl Workload {
     /// Both directions so far, packets under way counted as lost.
     pub fn so_far(&self) -> [DirectionReport; 2] {
         [Direction::Outbound, Direction::Inbound].map(|direction| self.recorder.so_far(direction))
+    }
+
+    /// The MAC address that a flow's packets go to inside: its host's, or that of the radio network.
+    fn mac_of(&self, flow: &Flow) -> MacAddr {
+        self.hosts.mac(if self.cells.is_some() { 0 } else { flow.host })
     }
 
     /// Reads one of our packets, or counts what else it is.
@@ -281,6 +315,27 @@ impl Workload {
         self.foreign();
         None
     }
+}
+
+/// Puts a gateway's tag into a frame between `ends`.
+fn put_tag<P: PacketBuf>(packet: &mut P, tag: Tag, ends: &Ends) -> Result<(), NoRoom> {
+    tag.insert(packet)?;
+    let (mut ethernet, _) = Ethernet::parse_mut(packet.bytes_mut()).map_err(|_| NoRoom)?;
+    ethernet.set_source(ends.source_mac);
+    ethernet.set_destination(ends.destination_mac);
+    Ok(())
+}
+
+/// Takes a gateway's tag out of a frame, if there is one.
+fn take_tag<P: PacketBuf>(packet: &mut P) -> Option<Tag> {
+    let (ethernet, tagged) = Ethernet::parse(packet.bytes()).ok()?;
+    let tag = (ethernet.ether_type() == tag::ETHER_TYPE).then(|| Tag::parse(tagged)).flatten()?;
+    let (source, destination) = (ethernet.source(), ethernet.destination());
+    tag::remove(packet);
+    let (mut ethernet, _) = Ethernet::parse_mut(packet.bytes_mut()).ok()?;
+    ethernet.set_source(source);
+    ethernet.set_destination(destination);
+    Some(tag)
 }
 
 /// One of our packets as it arrived.
