@@ -2,7 +2,7 @@
 //!
 //! A world of two instances, a switch and a controller runs on one thread. What decides is the code that the images, the
 //! switch agent and the controller run: the lcores and the VEI ([`slim_core::vei`]), the coordinator
-//! ([`slim_core::migration`]), the codecs, the network functions ([`slim_nat`] and a [toy](FlowChain)) and the switch
+//! ([`slim_core::migration`]), the codecs, the network functions ([`slim_nat`], for measurements [`slim_gateway`], and a [toy](FlowChain)) and the switch
 //! ([`slim_switch::Switch`]). What has threads, sockets or devices in reality is a stand-in that takes turns: stream
 //! threads, control server, daemon, rings.
 //!
@@ -50,5 +50,5 @@ pub use run::{Run, Violation, run_scenario, run_seed};
 pub use scenario::{Function, Noise, PlannedMigration, Reading, Scenario};
 pub use stats::Stats;
 pub use trace::Trace;
-pub use workload::{ChainWorkload, FlowChain, MeasuredNat, NatPressure, NatWorkload, Workload};
+pub use workload::{ChainWorkload, FlowChain, Measurable, MeasuredLoad, NatPressure, NatWorkload, Workload};
 pub use world::{Measured, Trial, run_trial};

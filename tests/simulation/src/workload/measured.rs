@@ -1,12 +1,14 @@
-//! The testbed's own load behind a NAT, for measurements: the sockets, echo servers and recorder of §VII.
+//! The testbed's own load, for measurements: the sockets or subscribers, echo servers and recorder of §VII.
 
 use super::Workload;
 use crate::{PacketId, Random};
-use slim_core::nf::{InterfaceAddress, PortId};
+use slim_core::nf::{InterfaceAddress, NetworkFunction, PortId};
 use slim_core::packet::emit::{ARP_FRAME_LEN, UDP_PAYLOAD_AT};
 use slim_core::packet::{Ethernet, MacAddr, OwnedPacket, PacketBuf, ether_type};
 use slim_core::time::Instant;
-use slim_nat::{Config, Nat};
+use slim_gateway::{Gateway, tag};
+use slim_nat::Nat;
+use slim_testbed::load::flows::Stations;
 use slim_testbed::load::stamp::{Direction, Stamp};
 use slim_testbed::load::workload::Next;
 use slim_testbed::load::{LoadSpec, Report};
@@ -14,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 const IN: PortId = PortId(0);
 const OUT: PortId = PortId(1);
-const NAT_MACS: [MacAddr; 2] = [MacAddr([0x02, 0x51, 0x1a, 0, 0, 1]), MacAddr([0x02, 0x51, 0x1a, 0, 0, 2])];
+const OWN_MACS: [MacAddr; 2] = [MacAddr([0x02, 0x51, 0x1a, 0, 0, 1]), MacAddr([0x02, 0x51, 0x1a, 0, 0, 2])];
 
 /// The flow of all ARP frames of a side.
 const ARP: u32 = 1 << 24;
@@ -23,8 +25,43 @@ const ARP: u32 = 1 << 24;
 const ARP_STAMP_AT: usize = ARP_FRAME_LEN;
 const ARP_MARK: [u8; 4] = *b"slim";
 
+/// A network function that this load can be sent through.
+pub trait Measurable: NetworkFunction {
+    /// How it has to be configured for the load.
+    fn config_for(spec: &LoadSpec) -> Self::Config;
+}
+
+fn network(address: core::net::Ipv4Addr) -> InterfaceAddress {
+    InterfaceAddress { address, prefix_len: 16 }
+}
+
+impl Measurable for Nat {
+    fn config_for(spec: &LoadSpec) -> Self::Config {
+        slim_nat::Config {
+            sessions_max: 65_536,
+            hosts_max: 1024,
+            ..slim_nat::Config::new(network(spec.nat_interior), OWN_MACS[0], network(spec.nat_exterior), OWN_MACS[1])
+        }
+    }
+}
+
+impl Measurable for Gateway {
+    fn config_for(spec: &LoadSpec) -> Self::Config {
+        slim_gateway::Config {
+            interior_address: network(spec.nat_interior),
+            interior_mac: OWN_MACS[0],
+            cells_mac: Stations::hosts(spec).mac(0),
+            exterior_address: network(spec.nat_exterior),
+            exterior_mac: OWN_MACS[1],
+            router_mac: Stations::echo_servers(spec).mac(0),
+            subscribers_max: 65_536,
+            subscriber_timeout_s: 3600,
+        }
+    }
+}
+
 /// What becomes of the load, packet by packet, and with it the report.
-pub struct MeasuredNat {
+pub struct MeasuredLoad {
     spec: LoadSpec,
     load: slim_testbed::load::Workload,
     next_flow: u16,
@@ -32,7 +69,7 @@ pub struct MeasuredNat {
     answers: BTreeMap<(PortId, u32), VecDeque<Vec<u8>>>,
 }
 
-impl MeasuredNat {
+impl MeasuredLoad {
     /// The load of `spec`, before its first packet.
     pub fn new(spec: &LoadSpec, now: Instant) -> Self {
         let load = slim_testbed::load::Workload::new(spec, now);
@@ -61,14 +98,9 @@ impl MeasuredNat {
     }
 }
 
-impl Workload<Nat> for MeasuredNat {
-    fn config(&self) -> Config {
-        let network = |address| InterfaceAddress { address, prefix_len: 16 };
-        Config {
-            sessions_max: 65_536,
-            hosts_max: 1024,
-            ..Config::new(network(self.spec.nat_interior), NAT_MACS[0], network(self.spec.nat_exterior), NAT_MACS[1])
-        }
+impl<N: Measurable> Workload<N> for MeasuredLoad {
+    fn config(&self) -> N::Config {
+        N::config_for(&self.spec)
     }
 
     fn choose(&mut self, _random: &mut Random) -> (PortId, u32) {
@@ -95,7 +127,8 @@ impl Workload<Nat> for MeasuredNat {
 
     fn identify(&self, frame: &[u8]) -> Option<PacketId> {
         let (ethernet, packet) = Ethernet::parse(frame).ok()?;
-        if ethernet.ether_type() == ether_type::ARP {
+        let ether_type = ethernet.ether_type();
+        if ether_type == ether_type::ARP {
             let (mark, rest) = frame.get(ARP_STAMP_AT..)?.split_first_chunk::<4>()?;
             let sequence = u64::from_be_bytes(*rest.first_chunk()?);
             // Interior hosts ask and answer from their side, echo servers from theirs.
@@ -104,7 +137,8 @@ impl Workload<Nat> for MeasuredNat {
             return (*mark == ARP_MARK).then_some(PacketId { port, flow: ARP, sequence });
         }
         // When it was sent does not matter here.
-        let stamp = Stamp::read(frame.get(UDP_PAYLOAD_AT..)?, Instant::ZERO).ok()?;
+        let tag_len = if ether_type == tag::ETHER_TYPE { tag::LEN } else { 0 };
+        let stamp = Stamp::read(frame.get(UDP_PAYLOAD_AT + tag_len..)?, Instant::ZERO).ok()?;
         let port = if stamp.direction == Direction::Outbound { IN } else { OUT };
         Some(PacketId { port, flow: stamp.socket.into(), sequence: stamp.counter.into() })
     }
@@ -116,7 +150,7 @@ impl Workload<Nat> for MeasuredNat {
         if next == Next::Done {
             return None;
         }
-        let flow = if is_arp { ARP } else { self.identify(packet.bytes())?.flow };
+        let flow = if is_arp { ARP } else { <Self as Workload<N>>::identify(self, packet.bytes())?.flow };
         self.answers.entry((port, flow)).or_default().push_back(packet.into_inner());
         Some((port, flow))
     }

@@ -5,7 +5,7 @@ mod measured;
 mod nat;
 
 pub use chain::{ChainWorkload, FlowChain};
-pub use measured::MeasuredNat;
+pub use measured::{Measurable, MeasuredLoad};
 pub use nat::{NatPressure, NatWorkload};
 
 use crate::{PacketId, Random};

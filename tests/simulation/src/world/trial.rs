@@ -3,11 +3,12 @@
 use super::{Happening, Outcome, World};
 use crate::fabric::Behind;
 use crate::scenario::Reading;
-use crate::workload::{MeasuredNat, NatPressure};
+use crate::workload::{Measurable, MeasuredLoad, NatPressure};
 use crate::{Function, Noise, Scenario};
 use slim_core::migration::{self, CoordinatorTimeouts};
 use slim_core::protocol::control::{DestinationTimeouts, LinkSettings, PrepareOptions, SourceTimeouts, StartOptions};
 use slim_core::time::{Duration, Instant};
+use slim_gateway::Gateway;
 use slim_nat::Nat;
 use slim_testbed::demo::{AFTER, DURING};
 use slim_testbed::load::{LoadSpec, Report};
@@ -24,6 +25,8 @@ pub struct Trial {
     pub link: LinkSettings,
     /// How to migrate.
     pub start: StartOptions,
+    /// Whether streams make way for other traffic, as CUBIC does, or fill their window.
+    pub congestion_control: bool,
     /// What a stream may have under way: the largest window of TCP.
     pub window_bytes: usize,
     /// The size of `pkt_q`.
@@ -54,9 +57,13 @@ pub struct Measured {
 /// # Errors
 /// If something happened that must not: what the judge says, in words.
 pub fn run_trial(trial: &Trial) -> Result<Measured, String> {
+    if trial.load.gateway { run_through::<Gateway>(trial) } else { run_through::<Nat>(trial) }
+}
+
+fn run_through<N: Measurable>(trial: &Trial) -> Result<Measured, String> {
     crate::watch::take_journal();
-    let workload = MeasuredNat::new(&trial.load, Instant::from_nanos(1));
-    let mut world = World::<Nat, _>::new(scenario(trial), workload, false)?;
+    let workload = MeasuredLoad::new(&trial.load, Instant::from_nanos(1));
+    let mut world = World::<N, _>::new(scenario(trial), workload, false)?;
     world.generating = false;
     world.trial(trial).map_err(|what| format!("{what} (after {} ms)", world.now.as_millis()))
 }
@@ -78,7 +85,7 @@ fn scenario(trial: &Trial) -> Scenario {
         packet_interval: Duration::from_secs_f64(1.0 / trial.load.packets_per_second()),
         even: true,
         think_time: (Duration::from_micros(20), Duration::from_micros(20)),
-        congestion_control: true,
+        congestion_control: trial.congestion_control,
         link: trial.link,
         lcore_delay: Duration::from_micros(20),
         early_ends: false,
@@ -111,7 +118,7 @@ const WARMUP: Duration = Duration::from_millis(100);
 /// The last packets have arrived after this.
 const DRAIN: Duration = Duration::from_millis(200);
 
-impl World<Nat, MeasuredNat> {
+impl<N: Measurable> World<N, MeasuredLoad> {
     fn trial(&mut self, trial: &Trial) -> Outcome<Measured> {
         self.run_for(Duration::from_millis(20))?;
         let deadline = self.now + RESOLVE;
@@ -119,7 +126,7 @@ impl World<Nat, MeasuredNat> {
             if self.now > deadline {
                 return Err("the hosts do not find the NAT".into());
             }
-            let (port, flow) = MeasuredNat::ARP_FLOW;
+            let (port, flow) = MeasuredLoad::ARP_FLOW;
             (0..self.workload.arp_requests(self.now)).for_each(|_| self.send_in(port, flow));
             self.run_for(Duration::from_millis(20))?;
         }
@@ -177,6 +184,7 @@ mod tests {
             load: LoadSpec { rate_mbit, packet_size_bytes: 1400, duration_s: 2.0, ..LoadSpec::default() },
             link: LinkSettings { rate_bps: 1_000_000_000, burst_bytes: 2_500_000, delay_us: 2_500 },
             start: StartOptions { mode, filler_bytes: 2 << 20, ..StartOptions::default() },
+            congestion_control: true,
             window_bytes: 512 << 10,
             pkt_q_bytes: 64 << 20,
             before: Duration::from_millis(50),
@@ -194,6 +202,23 @@ mod tests {
             assert!(measured.load.phase(DURING).unwrap().rtt.count > 100);
             assert!(measured.drops.is_empty(), "{:?}", measured.drops);
         }
+    }
+
+    #[test]
+    fn subscribers_of_a_gateway_get_their_packets_where_they_are() {
+        let trial = trial(Mode::Statelet, 50.0);
+        let load = LoadSpec { gateway: true, sockets: 256, hand_over_s: 0.2, ..trial.load };
+        let measured = run_trial(&Trial { load, ..trial }).unwrap();
+        let migration::Outcome::Completed { source, digests_equal, .. } = measured.outcome else {
+            panic!("{measured:?}")
+        };
+        assert_eq!((digests_equal, measured.load.total.lost()), (Some(true), 0), "{:?}", measured.load.total);
+        // 1280 hand-overs a second, 50 bytes for each, and nothing for any other packet.
+        let announced = source.unwrap().announced;
+        assert!(announced.records > 50 && announced.value_bytes == announced.records * 50, "{announced:?}");
+        // Few, and only because pkt_q held a packet while its subscriber moved on.
+        let wrong = measured.load.total.inbound.misdirected;
+        assert!(wrong * 100 < measured.load.total.inbound.sent, "{wrong}");
     }
 
     #[test]
