@@ -1,0 +1,141 @@
+//! The back-end in virtual time: the real network functions, machines and switch, and a TCP that competes for the link.
+
+use crate::backend::Backend;
+use crate::grid::{Cell, Congestion, Extent, Mode, Scheduling, Setup, Vnf};
+use crate::record::{Account, Ended, Run};
+use anyhow::{Result, anyhow, bail};
+use slim_core::migration::Outcome;
+use slim_core::protocol;
+use slim_core::protocol::control::{LinkSettings, StartOptions};
+use slim_core::time::Duration;
+use slim_simulation::{Measured, Trial, run_trial};
+use slim_testbed::load::LoadSpec;
+use std::time::Instant;
+
+/// The testbed's links: 1 Gbit/s and 2.5 ms in each direction.
+const LINK_BPS: u64 = 1_000_000_000;
+const LINK_DELAY_US: u32 = 2_500;
+
+/// The paper's 20 MB of filler: 5120 pages of 4096 bytes.
+pub const FILLER_BYTES: u64 = 5120 * 4096;
+
+/// The paper's UDP sockets through the NAT, and subscribers of the gateway.
+const NAT_SOCKETS: u16 = 128;
+const SUBSCRIBERS: u16 = 256;
+
+/// The paper's limit of `pkt_q`.
+const PKT_Q_PACKETS: usize = 65_536;
+
+/// Traffic before and after a migration. What a migration does to packets has been done when `pkt_q` is empty.
+const BEFORE: Duration = Duration::from_millis(300);
+const AFTER: Duration = Duration::from_millis(400);
+
+/// The paper's window of measurement is over 10 s after the migration begins.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The simulated testbed.
+#[derive(Debug)]
+pub struct Sim {
+    jobs: usize,
+    fingerprint: String,
+}
+
+impl Sim {
+    /// A testbed that runs `jobs` cells at a time; `fingerprint` is that of the program it is part of.
+    pub fn new(jobs: usize, fingerprint: String) -> Self {
+        Self { jobs, fingerprint }
+    }
+}
+
+impl Backend for Sim {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    fn plan(&self, extent: Extent) -> Vec<Cell> {
+        crate::grid::sim_plan(extent)
+    }
+
+    fn run(&self, cell: &Cell) -> Result<Run> {
+        let began = Instant::now();
+        let measured = run_trial(&trial(cell)?).map_err(|what| anyhow!("{}: {what}", cell.setup))?;
+        Ok(Run { took_s: began.elapsed().as_secs_f64(), ..record(*cell, measured) })
+    }
+}
+
+fn trial(cell: &Cell) -> Result<Trial> {
+    let Setup { vnf, packet_size_bytes, rate_mbit, mode, scheduling, variation } = cell.setup;
+    if scheduling != Scheduling::BestEffort {
+        bail!("{}: not simulated yet", cell.setup);
+    }
+    let sockets = match vnf {
+        Vnf::Nat => NAT_SOCKETS,
+        Vnf::Gateway => SUBSCRIBERS,
+    };
+    let mode = match mode {
+        Mode::Statelet => protocol::Mode::Statelet,
+        Mode::Duplicate => protocol::Mode::Duplicate,
+        Mode::Buffer => protocol::Mode::Buffer,
+        Mode::StopAndCopy => protocol::Mode::StopAndCopy,
+        Mode::Precopy => bail!("{}: there is no hypervisor in the simulation", cell.setup),
+    };
+    let seed = u64::from(cell.repetition) + 1;
+    let seconds = (BEFORE + PATIENCE + AFTER).as_secs_f64();
+    Ok(Trial {
+        seed,
+        load: LoadSpec {
+            rate_mbit: rate_mbit.into(),
+            packet_size_bytes,
+            duration_s: seconds,
+            sockets,
+            gateway: vnf == Vnf::Gateway,
+            cell_seed: seed,
+            ..LoadSpec::default()
+        },
+        link: LinkSettings {
+            rate_bps: LINK_BPS,
+            burst_bytes: LINK_BPS / 8 * u64::from(variation.burst_ms) / 1000,
+            delay_us: LINK_DELAY_US,
+        },
+        start: StartOptions {
+            mode,
+            filler_bytes: FILLER_BYTES,
+            coalesce: variation.coalesce,
+            compress: variation.compress,
+            ..StartOptions::default()
+        },
+        congestion_control: variation.congestion != Congestion::None,
+        window_bytes: variation.window_kib as usize * 1024,
+        pkt_q_bytes: PKT_Q_PACKETS * usize::from(packet_size_bytes),
+        before: BEFORE,
+        after: AFTER,
+        patience: PATIENCE,
+    })
+}
+
+fn record(cell: Cell, measured: Measured) -> Run {
+    let Measured { load, outcome, duration, drops } = measured;
+    let (ended, account) = match &outcome {
+        Outcome::Completed { source, destination, digests_equal, remark: _ } => {
+            let [source, destination] = [source, destination].map(Option::as_deref);
+            (Ended::Completed, Account { source, destination, digests_equal: *digests_equal })
+        }
+        Outcome::RolledBack { failure, source, destination, remark: _ } => {
+            let [source, destination] = [source, destination].map(Option::as_deref);
+            (Ended::RolledBack(failure.to_string()), Account { source, destination, digests_equal: None })
+        }
+        Outcome::Unresolved { failure, what_to_do: _ } => {
+            let account = Account { source: None, destination: None, digests_equal: None };
+            (Ended::Unresolved(failure.to_string()), account)
+        }
+    };
+    Run { drops, ..Run::new(cell, 1.0, ended, duration.as_secs_f64(), &load, &account) }
+}
