@@ -59,7 +59,7 @@ fn packet(input: &mut Input<'_>) -> (PortId, Vec<u8>) {
         5 | 6 => (slim_gateway::OUT, udp(ROUTER_MAC, EXTERIOR_MAC, SERVER, subscriber)),
         _ => {
             let len = input.below(96);
-            (PortId(kind >> 6), input.bytes(len).to_vec())
+            (PortId(kind >> 7), input.bytes(len).to_vec())
         }
     };
     if kind & 0x18 == 0x18 && !frame.is_empty() {
