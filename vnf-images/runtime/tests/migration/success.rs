@@ -99,8 +99,10 @@ fn statelets_fill_segments_unless_they_have_waited_long_enough() {
         snapshot_rate_bytes_per_s: Some(2_000_000),
         ..StartOptions::default()
     };
-    let [filled, _] = world.migrate(A, B, slow);
-    let fast = StartOptions { statelet_delay_us: 0, ..StartOptions::default() };
+    let [filled, _] = world.migrate(A, B, slow.clone());
+    let fast = StartOptions { statelet_delay_us: 0, ..slow };
+    // So few that they go out one by one, even if the threads of a busy machine get to run late.
+    world.traffic(Duration::from_millis(5));
     world.ask(A, InstanceRequest::Reset {}).expect("resets");
     let [eager, _] = world.migrate(B, A, fast);
     let per_segment = |report: &slim_core::protocol::control::MigrationReport| {
