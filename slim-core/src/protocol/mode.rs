@@ -15,10 +15,10 @@ pub enum Mode {
     #[default]
     Statelet,
     /// Each packet that arrives is sent whole, and processed at the destination without output (P2P-OpenNF, the paper's
-    /// [7]).
+    /// reference 7).
     Duplicate,
     /// The switch redirects before the state moves; packets wait in the destination's `pkt_q` meanwhile (OpenNF and
-    /// Split/Merge, the paper's [8] and [21]).
+    /// Split/Merge, the paper's references 8 and 21).
     Buffer,
     /// The source stops; what arrives until the switch redirects is dropped, and counted.
     StopAndCopy,
