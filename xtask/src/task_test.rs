@@ -43,7 +43,7 @@ impl Group {
             Self::Unit => &[Need::Dpdk, Need::Testbed],
             Self::Sim => &[],
             Self::Fuzz => &[Need::Fuzz],
-            Self::E2e => Instances::Images.needs(),
+            Self::E2e => &[Need::Dpdk, Need::Testbed, Need::Programs, Need::Kernel, Need::Qemu],
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod download;
 pub mod generator;
 pub mod load;
 pub mod process;
+pub mod programs;
 pub mod sandbox;
 pub mod standing;
 pub mod topology;

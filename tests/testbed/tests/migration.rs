@@ -6,6 +6,7 @@ use slim_testbed::artifacts::Artifacts;
 use slim_testbed::chaos::{Blow, ChaosSpec, Matrix, Party, Phase};
 use slim_testbed::demo::{DemoSpec, InstanceArguments, Outcome};
 use slim_testbed::download::{DownloadOutcome, DownloadSpec};
+use slim_testbed::programs::{self, ProgramsSpec};
 use slim_testbed::sandbox;
 
 /// Runs `what` in a sandbox with its logs kept under the target folder.
@@ -48,6 +49,26 @@ fn tcp_download_survives_migrations_to_and_fro() {
     }
     // A shared machine may pause for longer than the network does, so only the report tells the longest stall.
     assert_eq!(outcome.migrations.len(), 3);
+}
+
+fn real_programs(name: &str, instances: InstanceArguments) {
+    let spec = ProgramsSpec { seconds: 20, stay: 1000, instances };
+    let outcome: programs::Outcome = run(name, "programs", &spec);
+    println!("{outcome}");
+    assert_eq!(outcome.complaints(), Vec::<String>::new());
+}
+
+/// Which requirements of the RFCs are seen here is in docs/nat.md.
+#[test]
+#[ignore = "runs the built programs; run by `cargo xtask test`"]
+fn real_programs_do_not_notice_that_a_nat_process_moves() {
+    real_programs("programs_process", InstanceArguments { process: true, ..InstanceArguments::default() });
+}
+
+#[test]
+#[ignore = "boots images; run by `cargo xtask test`"]
+fn real_programs_do_not_notice_that_a_booted_nat_moves() {
+    real_programs("programs_images", InstanceArguments::default());
 }
 
 #[test]

@@ -116,9 +116,23 @@ fn as_root(program: &str) -> Command {
     command
 }
 
+/// Runs its arguments while Debian's packages do not start the services they bring, unless the administrator has
+/// decided that already (`policy-rc.d`, invoke-rc.d(8)).
+const WITHOUT_SERVICES: &str = r#"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod 755 "$policy"
+fi
+"$@""#;
+
+const APT_GET: [&str; 7] =
+    ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"];
+
 fn apt_get() -> Command {
-    let mut command = as_root("env");
-    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]);
+    let [program, arguments @ ..] = APT_GET;
+    let mut command = as_root(program);
+    command.args(arguments);
     command
 }
 
@@ -156,8 +170,8 @@ fn companions() -> Result<Vec<String>> {
 fn install_step(names: &[String], suite: Option<&str>, log: &Path) -> Result<()> {
     let origin = suite.map_or_else(String::new, |suite| format!(" from {suite}"));
     let mut step = Step::start(format!("installing {}{origin}", names.join(" ")));
-    let mut install = apt_get();
-    install.args(["install", "--no-install-recommends"]);
+    let mut install = as_root("sh");
+    install.args(["-c", WITHOUT_SERVICES, "sh"]).args(APT_GET).args(["install", "--no-install-recommends"]);
     if let Some(suite) = suite {
         install.args(["-t", suite]);
     }

@@ -11,6 +11,8 @@ pub enum Need {
     Qemu,
     /// Network namespaces and the programs sent through them.
     Testbed,
+    /// Real clients and servers that are sent through the testbed.
+    Programs,
     /// Formatting and linting the sources.
     Lint,
     /// Linking libFuzzer.
@@ -19,7 +21,8 @@ pub enum Need {
 
 impl Need {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Dpdk, Self::Kernel, Self::Qemu, Self::Testbed, Self::Lint, Self::Fuzz];
+    pub const ALL: [Self; 7] =
+        [Self::Dpdk, Self::Kernel, Self::Qemu, Self::Testbed, Self::Programs, Self::Lint, Self::Fuzz];
 }
 
 /// A package of Debian.
@@ -82,6 +85,12 @@ pub const PACKAGES: &[Package] = &[
     package(Need::Testbed, "iputils-ping", "ping through the NAT"),
     package(Need::Testbed, "iperf3", "TCP through the NAT"),
     package(Need::Testbed, "curl", "downloads through the NAT"),
+    package(Need::Programs, "traceroute", "sees the NAT and what is behind it"),
+    package(Need::Programs, "dnsmasq-base", "a DNS server"),
+    package(Need::Programs, "bind9-dnsutils", "dig, which asks it"),
+    package(Need::Programs, "coturn", "a STUN server, and the client that tells what kind of NAT there is"),
+    package(Need::Programs, "openssh-server", "a server to log in at"),
+    package(Need::Programs, "openssh-client", "who logs in"),
     package(Need::Fuzz, "g++", "compiles libFuzzer and links it"),
 ];
 

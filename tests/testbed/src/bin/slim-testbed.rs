@@ -6,7 +6,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use slim_testbed::artifacts::Artifacts;
-use slim_testbed::{chaos, demo, download, sandbox, standing};
+use slim_testbed::{chaos, demo, download, programs, sandbox, standing};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +26,8 @@ enum Inside {
     Demo(RunArguments),
     /// Migrate to and fro under a TCP download and print the outcome as JSON.
     Download(RunArguments),
+    /// Send real programs through a NAT that moves, and print what became of them as JSON.
+    Programs(RunArguments),
     /// Run the chaos matrix and print it as JSON.
     Chaos(RunArguments),
     /// Keep a topology standing until a signal ends it.
@@ -81,6 +83,11 @@ fn run(command: Inside) -> Result<()> {
             sandbox::enter()?;
             let spec = serde_json::from_str(&run.spec)?;
             print(&download::migrate_under(&Artifacts::read(&run.artifacts)?, &spec, &run.folder)?)
+        }
+        Inside::Programs(run) => {
+            sandbox::enter()?;
+            let spec = serde_json::from_str(&run.spec)?;
+            print(&programs::run(&Artifacts::read(&run.artifacts)?, &spec, &run.folder)?)
         }
         Inside::Chaos(run) => {
             sandbox::enter()?;

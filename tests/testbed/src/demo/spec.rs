@@ -75,6 +75,7 @@ impl InstanceArguments {
             link_burst_ms: self.link_burst,
             link_delay_us: self.link_delay,
             keep: false,
+            nat: toml::Table::new(),
         }
     }
 }

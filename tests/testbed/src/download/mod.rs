@@ -11,8 +11,10 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use slim_controller::api::{MigrateOptions, MigrationOutcome};
 use slim_core::protocol::Name;
+use std::net::SocketAddrV4;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The port of the download's server.
@@ -52,20 +54,9 @@ pub fn migrate_under(artifacts: &Artifacts, spec: &DownloadSpec, folder: &Path) 
     topology.boot(FIRST, true)?;
     topology.boot(SECOND, false)?;
 
-    let server = command_in(OUTSIDE, &artifacts.testbed)
-        .args(["serve", "--listen", &format!("{}:{PORT}", OUTSIDE_SERVERS[0])])
-        .args(["--seconds", &spec.seconds.to_string(), "--rate", &spec.rate_mbit.to_string()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start the server")?;
-    let mut curl = command_in(INSIDE, "curl")
-        .args(["--silent", "--show-error", "--no-buffer", "--retry", "10", "--retry-connrefused"])
-        .args(["--retry-delay", "1", &format!("http://{}:{PORT}/", OUTSIDE_SERVERS[0])])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start curl")?;
-    let content = curl.stdout.take().context("curl has no output")?;
-    let meter = std::thread::spawn(move || measure(content));
+    let server = SocketAddrV4::new(OUTSIDE_SERVERS[0].parse()?, PORT);
+    let route = Route { server_in: OUTSIDE, listen: server, client_in: INSIDE, reached_as: server };
+    let download = Download::start(artifacts, &route, spec.seconds, spec.rate_mbit)?;
 
     let mut migrations = Vec::new();
     let (mut from, mut to) = (Name::try_from(FIRST)?, Name::try_from(SECOND)?);
@@ -77,12 +68,66 @@ pub fn migrate_under(artifacts: &Artifacts, spec: &DownloadSpec, folder: &Path) 
         std::mem::swap(&mut from, &mut to);
     }
 
-    let received = meter.join().map_err(|_| anyhow::anyhow!("the meter panicked"))??;
-    let status = curl.wait()?;
-    if !status.success() {
-        bail!("curl failed ({status}) after {} bytes", received.bytes);
+    let (sent, received) = download.finish()?;
+    Ok(DownloadOutcome { sent, received, migrations })
+}
+
+/// From where to where a download goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// The namespace of the server.
+    pub server_in: &'static str,
+    /// Where it listens.
+    pub listen: SocketAddrV4,
+    /// The namespace of the client.
+    pub client_in: &'static str,
+    /// How the client reaches it.
+    pub reached_as: SocketAddrV4,
+}
+
+/// A download by curl that is under way.
+#[derive(Debug)]
+pub struct Download {
+    server: Child,
+    curl: Child,
+    meter: JoinHandle<Result<Transfer>>,
+}
+
+impl Download {
+    /// Starts a server that sends for `seconds` at `rate_mbit`, and curl.
+    ///
+    /// # Errors
+    /// Either cannot be started.
+    pub fn start(artifacts: &Artifacts, route: &Route, seconds: u64, rate_mbit: u64) -> Result<Self> {
+        let server = command_in(route.server_in, &artifacts.testbed)
+            .args(["serve", "--listen", &route.listen.to_string()])
+            .args(["--seconds", &seconds.to_string(), "--rate", &rate_mbit.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the server")?;
+        let mut curl = command_in(route.client_in, "curl")
+            .args(["--silent", "--show-error", "--no-buffer", "--retry", "10", "--retry-connrefused"])
+            .args(["--retry-delay", "1", &format!("http://{}/", route.reached_as)])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start curl")?;
+        let content = curl.stdout.take().context("curl has no output")?;
+        let meter = std::thread::spawn(move || measure(content));
+        Ok(Self { server, curl, meter })
     }
-    Ok(DownloadOutcome { sent: output_of(server)?, received, migrations })
+
+    /// What was sent and what was received, at the end.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn finish(mut self) -> Result<(Transfer, Transfer)> {
+        let received = self.meter.join().map_err(|_| anyhow::anyhow!("the meter panicked"))??;
+        let status = self.curl.wait()?;
+        if !status.success() {
+            bail!("curl failed ({status}) after {} bytes", received.bytes);
+        }
+        Ok((output_of(self.server)?, received))
+    }
 }
 
 /// The JSON that a child prints before it ends.

@@ -52,6 +52,8 @@ pub struct Settings {
     pub link_delay_us: u64,
     /// Whether instances go on when the daemon ends.
     pub keep: bool,
+    /// Further entries of the NAT's section.
+    pub nat: Table,
 }
 
 /// The deployment as TOML, with sockets and logs in `folder`.
@@ -73,15 +75,7 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
     let port = |name: &str, external: &str| table(&[("name", text(name)), ("external", text(external))]);
     let mut nat = vec![
         ("port", Value::Array(vec![port("in", "inside"), port("out", "outside")])),
-        (
-            "config",
-            table(&[
-                ("interior_address", text(&format!("{NAT_INTERIOR}/24"))),
-                ("interior_mac", text("02:51:1a:00:00:01")),
-                ("exterior_address", text(&format!("{NAT_EXTERIOR}/24"))),
-                ("exterior_mac", text("02:51:1a:00:00:02")),
-            ]),
-        ),
+        ("config", Value::Table(nat_section(&settings.nat))),
     ];
     if settings.process {
         nat.push(("program", path(&artifacts.nat)));
@@ -129,6 +123,18 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
     .map(|(key, value)| (key.to_owned(), value))
     .collect();
     Ok(file.to_string())
+}
+
+/// The NAT's section: its addresses, and `more`.
+fn nat_section(more: &Table) -> Table {
+    let addresses = [
+        ("interior_address", format!("{NAT_INTERIOR}/24")),
+        ("interior_mac", "02:51:1a:00:00:01".to_owned()),
+        ("exterior_address", format!("{NAT_EXTERIOR}/24")),
+        ("exterior_mac", "02:51:1a:00:00:02".to_owned()),
+    ];
+    let addresses = addresses.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value)));
+    addresses.chain(more.clone()).collect()
 }
 
 /// The switch agent's control socket.

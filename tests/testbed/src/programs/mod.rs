@@ -1,0 +1,84 @@
+//! Real programs through a NAT that moves to and fro: what each was for, what it said, and whether that is right.
+//!
+//! ```text
+//! slim-inside  10.1.0.10 ── 10.1.0.1 NAT 10.2.0.1 ── 10.2.0.10 … .13  slim-outside ── 198.51.100.2  slim-far
+//!                                 exterior_mtu 1480                     (routes)  MTU 1400
+//! ```
+//!
+//! Outside are real servers: dnsmasq, coturn, sshd, iperf3. A claim that names a requirement shows it on the wire.
+
+mod checks;
+mod lanes;
+mod movement;
+mod outcome;
+mod servers;
+mod session;
+
+pub use outcome::{Outcome, Row};
+
+use crate::artifacts::Artifacts;
+use crate::demo::InstanceArguments;
+use crate::topology::{Ends, FIRST, Namespaces, SECOND, Settings, Topology};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use movement::Movement;
+use serde::{Deserialize, Serialize};
+use servers::{FORWARDED, HAIRPINNED, Servers};
+use std::path::Path;
+use std::time::Instant;
+
+/// Which programs, for how long, through what.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct ProgramsSpec {
+    /// How long the programs that go on all the time do: SSH session, download and pings
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=3600))]
+    pub seconds: u64,
+
+    /// How long the NAT stays between two migrations, in milliseconds
+    #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub stay: u64,
+
+    /// How the instances run and what link each hangs on.
+    #[command(flatten)]
+    pub instances: InstanceArguments,
+}
+
+/// Carries the programs out. Call it inside a sandbox, as root.
+///
+/// # Errors
+/// Something cannot be started. What a program complains of is not an error but in the outcome.
+pub fn run(artifacts: &Artifacts, spec: &ProgramsSpec, folder: &Path) -> Result<Outcome> {
+    ensure!(nix::unistd::geteuid().is_root(), "sshd and the namespaces' settings need root");
+    let started = Instant::now();
+    let say = |text: &str| eprintln!("[{:6.2} s] {text}", started.elapsed().as_secs_f64());
+    say("starting the switch, the controller and two NATs");
+    let mut topology = Topology::up(artifacts, &settings(spec)?, Ends::Namespaces, folder)?;
+    let _namespaces = Namespaces::up()?;
+    topology.boot(FIRST, true)?;
+    topology.boot(SECOND, false)?;
+    say("starting the servers outside");
+    let servers = Servers::up(folder)?;
+    say(&format!("sending programs through the NAT for at least {} s, while it moves", spec.seconds));
+    let movement = Movement::begin(topology.client()?, std::time::Duration::from_millis(spec.stay))?;
+    let rows = lanes::run(artifacts, spec, &servers, movement.counter());
+    let migrations = movement.end()?;
+    topology.check()?;
+    Ok(Outcome { spec: spec.clone(), rows: rows?, migrations })
+}
+
+/// The testbed's NAT, with a route beyond the exterior network, a smaller MTU there, and two forwards.
+fn settings(spec: &ProgramsSpec) -> Result<Settings> {
+    let text = format!(
+        "exterior_gateway = \"{}\"\nexterior_mtu = {}\n\
+         forward = [\n  {{ protocol = \"tcp\", exterior = \"{}\", interior = \"{}\" }},\n  \
+         {{ protocol = \"tcp\", exterior = \"{}\", interior = \"{}\" }},\n]\n",
+        servers::ROUTER,
+        servers::EXTERIOR_MTU,
+        FORWARDED.0,
+        FORWARDED.1,
+        HAIRPINNED.0,
+        HAIRPINNED.1,
+    );
+    let nat = text.parse().context("the NAT's section of this test is wrong")?;
+    Ok(Settings { nat, ..spec.instances.settings() })
+}
