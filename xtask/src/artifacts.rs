@@ -55,6 +55,7 @@ pub fn ensure(instances: Instances, policy: Policy) -> Result<(Artifacts, PathBu
         switch: release.join("slim-switch"),
         slimctl: release.join("slimctl"),
         load: release.join("slim-load"),
+        impair: release.join("slim-impair"),
         testbed: release.join("slim-testbed"),
         nat: release.join("nat"),
         nat_image,

@@ -17,6 +17,8 @@ pub struct Artifacts {
     pub slimctl: PathBuf,
     /// The load generator, `slim-load`.
     pub load: PathBuf,
+    /// The line that loses packets, `slim-impair`.
+    pub impair: PathBuf,
     /// The testbed's own program, `slim-testbed`.
     pub testbed: PathBuf,
     /// The NAT as an ordinary program, for `--process`.
@@ -49,7 +51,7 @@ impl Artifacts {
     }
 
     fn check(&self) -> Result<()> {
-        let programs = [&self.switch, &self.slimctl, &self.load, &self.testbed, &self.nat];
+        let programs = [&self.switch, &self.slimctl, &self.load, &self.impair, &self.testbed, &self.nat];
         for path in programs.into_iter().chain(&self.nat_image) {
             ensure!(path.exists(), "{} is missing: run `cargo xtask demo`, which builds it", path.display());
         }

@@ -17,7 +17,10 @@ pub mod artifacts;
 pub mod chaos;
 pub mod demo;
 pub mod download;
+#[cfg(feature = "load")]
+mod end;
 pub mod generator;
+pub mod impair;
 pub mod load;
 pub mod process;
 pub mod programs;

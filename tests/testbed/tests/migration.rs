@@ -6,6 +6,7 @@ use slim_testbed::artifacts::Artifacts;
 use slim_testbed::chaos::{Blow, ChaosSpec, Matrix, Party, Phase};
 use slim_testbed::demo::{DemoSpec, InstanceArguments, Outcome};
 use slim_testbed::download::{DownloadOutcome, DownloadSpec};
+use slim_testbed::impair::Impairment;
 use slim_testbed::programs::{self, ProgramsSpec};
 use slim_testbed::sandbox;
 
@@ -51,8 +52,9 @@ fn tcp_download_survives_migrations_to_and_fro() {
     assert_eq!(outcome.migrations.len(), 3);
 }
 
-fn real_programs(name: &str, instances: InstanceArguments) {
-    let spec = ProgramsSpec { seconds: 20, stay: 1000, instances };
+fn real_programs(name: &str, impaired: bool, instances: InstanceArguments) {
+    let impairment = Impairment { loss: 0.5, reorder: 0.5, hold: 5 };
+    let spec = ProgramsSpec { seconds: 20, stay: 1000, impaired, impairment, instances };
     let outcome: programs::Outcome = run(name, "programs", &spec);
     println!("{outcome}");
     assert_eq!(outcome.complaints(), Vec::<String>::new());
@@ -62,13 +64,19 @@ fn real_programs(name: &str, instances: InstanceArguments) {
 #[test]
 #[ignore = "runs the built programs; run by `cargo xtask test`"]
 fn real_programs_do_not_notice_that_a_nat_process_moves() {
-    real_programs("programs_process", InstanceArguments { process: true, ..InstanceArguments::default() });
+    real_programs("programs_process", false, InstanceArguments { process: true, ..InstanceArguments::default() });
+}
+
+#[test]
+#[ignore = "runs the built programs; run by `cargo xtask test`"]
+fn real_programs_get_along_on_a_line_that_loses_and_reorders_while_the_nat_moves() {
+    real_programs("programs_impaired", true, InstanceArguments { process: true, ..InstanceArguments::default() });
 }
 
 #[test]
 #[ignore = "boots images; run by `cargo xtask test`"]
 fn real_programs_do_not_notice_that_a_booted_nat_moves() {
-    real_programs("programs_images", InstanceArguments::default());
+    real_programs("programs_images", false, InstanceArguments::default());
 }
 
 #[test]

@@ -10,11 +10,11 @@ use super::report::{Report, Stage, Status};
 use super::spec::LoadSpec;
 use super::stamp::Direction;
 use super::workload::{Next, Workload};
+use crate::end::{End, PENDING_MAX};
 use anyhow::{Result, bail};
 use core::time::Duration;
-use dpdk::{Clock, Eal, Mbuf, Mempool, Port, PortConfig, RxQueue, Started, TxQueue};
+use dpdk::{Clock, Eal, Mbuf, Mempool};
 use slim_core::time::Instant;
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How long to sleep when there is nothing to do.
@@ -22,9 +22,6 @@ const NAP: Duration = Duration::from_micros(100);
 
 /// Packets handled at a time.
 const BURST: usize = 32;
-
-/// Answers that may wait for room at a port. Further ones are given up.
-const PENDING_MAX: usize = 1024;
 
 /// Enough for full rings and all that may wait.
 const MBUFS: u32 = 8191;
@@ -93,33 +90,6 @@ fn device(text: &str, number: usize) -> String {
         format!("net_virtio_user{number},path={text},queue_size=1024,mac=02:51:1a:03:00:0{number}")
     } else {
         text.to_owned()
-    }
-}
-
-/// One port, and what waits for room at it.
-struct End {
-    port: Port,
-    rx: RxQueue,
-    tx: TxQueue,
-    pending: VecDeque<Mbuf>,
-}
-
-impl End {
-    fn open(eal: &Eal, device: &str, pool: &Mempool) -> Result<Self> {
-        let Started { port, mut rx, mut tx } = eal.attach(device)?.start(&PortConfig::default(), pool)?;
-        let (Some(rx), Some(tx)) = (rx.pop(), tx.pop()) else { bail!("{device} has no queues") };
-        Ok(Self { port, rx, tx, pending: VecDeque::with_capacity(PENDING_MAX) })
-    }
-
-    /// Lets the driver look whether its peer has gone or come back.
-    fn check_link(&self) {
-        if let Err(error) = self.port.link_up() {
-            log::debug!("{error}");
-        }
-    }
-
-    fn flush(&mut self) {
-        self.tx.burst_from(&mut self.pending);
     }
 }
 

@@ -6,7 +6,34 @@ use anyhow::{Context, Result, bail, ensure};
 use std::time::{Duration, Instant};
 
 /// Judges what a program printed: a summary, or what is wrong.
-type Judge = fn(&str) -> Result<String>;
+type Judge = fn(&str, Network) -> Result<String>;
+
+/// What may be expected of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    /// Nothing gets lost.
+    Sound,
+    /// Some packets do, on purpose: most of a program's arrive, and what does not ask again is run again.
+    Impaired,
+}
+
+impl Network {
+    /// The part of a program's packets that may be missing. Of fragmented ones six have to arrive for an answer.
+    fn missing_max(self) -> f64 {
+        match self {
+            Self::Sound => 0.0,
+            Self::Impaired => 0.15,
+        }
+    }
+
+    /// How often a program may be run.
+    fn tries(self) -> u32 {
+        match self {
+            Self::Sound => 1,
+            Self::Impaired => 4,
+        }
+    }
+}
 
 /// A program to run inside, and how to judge it.
 pub(super) struct Check {
@@ -37,18 +64,28 @@ impl Check {
     }
 
     /// Runs it in the inside namespace, once or more often.
-    pub(super) fn run(&self) -> Result<String> {
+    pub(super) fn run(&self, network: Network) -> Result<String> {
         let (begun, mut times) = (Instant::now(), 1);
-        let mut said = self.run_once()?;
+        let mut said = self.try_run(network)?;
         while begun.elapsed() < self.again_for {
             std::thread::sleep(PAUSE);
-            said = self.run_once().with_context(|| format!("after {times} times"))?;
+            said = self.try_run(network).with_context(|| format!("after {times} times"))?;
             times += 1;
         }
         Ok(if times > 1 { format!("{said}, {times} times") } else { said })
     }
 
-    fn run_once(&self) -> Result<String> {
+    fn try_run(&self, network: Network) -> Result<String> {
+        let mut result = self.run_once(network);
+        for _ in 1..network.tries() {
+            if result.is_err() {
+                result = self.run_once(network);
+            }
+        }
+        result
+    }
+
+    fn run_once(&self, network: Network) -> Result<String> {
         let output = command_in(INSIDE, "timeout")
             .arg((LIMIT_S + self.seconds()).to_string())
             .arg(self.program)
@@ -60,7 +97,8 @@ impl Check {
         if !output.status.success() && !self.may_fail {
             bail!("{} failed ({}): {}", self.program, output.status, text.trim());
         }
-        (self.judge)(&text).with_context(|| format!("{} {}: {}", self.program, self.arguments.join(" "), text.trim()))
+        (self.judge)(&text, network)
+            .with_context(|| format!("{} {}: {}", self.program, self.arguments.join(" "), text.trim()))
     }
 
     /// The time it was told to take.
@@ -74,7 +112,7 @@ impl Check {
 /// Those that go on for `seconds`.
 pub(super) fn lasting(seconds: u64) -> [Check; 4] {
     let count = seconds * 5;
-    let dns = format!("@{ROUTER} {} A +short +tries=1 +timeout=10", NAME.0);
+    let dns = format!("@{ROUTER} {} A +short +tries=1 +timeout=3", NAME.0);
     let again_for = Duration::from_secs(seconds);
     [
         Check::new("ping", "RFC 5508 R1: queries pass", &format!("-n -i 0.2 -c {count} -W 10 {ROUTER}"), all_answered),
@@ -144,17 +182,18 @@ fn number_before(text: &str, what: &str) -> Option<u64> {
     before.split(|c: char| !c.is_ascii_digit()).next_back()?.parse().ok()
 }
 
-fn all_answered(text: &str) -> Result<String> {
+fn all_answered(text: &str, network: Network) -> Result<String> {
     let sent = number_before(text, " packets transmitted").context("no summary")?;
     let received = number_before(text, " received").context("no summary")?;
-    ensure!(sent > 0 && sent == received, "{received} of {sent} answers came");
+    let missing = sent.saturating_sub(received) as f64;
+    ensure!(received > 0 && missing <= sent as f64 * network.missing_max(), "{received} of {sent} answers came");
     ensure!(!text.contains("duplicates"), "some answers came twice");
     let slowest = text.lines().find(|line| line.starts_with("rtt")).and_then(|line| line.split('/').nth(5));
     Ok(format!("{received} of {sent} answered, the slowest after {} ms", slowest.unwrap_or("?")))
 }
 
 /// The hops by their numbers; a star is a probe without an answer.
-fn every_hop_is_named(text: &str) -> Result<String> {
+fn every_hop_is_named(text: &str, _: Network) -> Result<String> {
     let hops: Vec<_> = [NAT_INTERIOR, ROUTER, FAR_HOST].into_iter().collect();
     let named = text.lines().filter_map(|line| line.split_once("  ")).map(|(_, answers)| answers);
     let answers: Vec<_> = named.collect();
@@ -171,20 +210,20 @@ fn mtu_is_told(text: &str, by: &str, mtu: u16) -> Result<String> {
     Ok(format!("{by} says {mtu}"))
 }
 
-fn the_nats_mtu_is_told(text: &str) -> Result<String> {
+fn the_nats_mtu_is_told(text: &str, _: Network) -> Result<String> {
     mtu_is_told(text, NAT_INTERIOR, EXTERIOR_MTU)
 }
 
-fn the_routers_mtu_is_told(text: &str) -> Result<String> {
+fn the_routers_mtu_is_told(text: &str, _: Network) -> Result<String> {
     mtu_is_told(text, ROUTER, FAR_MTU)
 }
 
-fn the_name_is_found(text: &str) -> Result<String> {
+fn the_name_is_found(text: &str, _: Network) -> Result<String> {
     ensure!(text.trim() == NAME.1, "instead of {}", NAME.1);
     Ok(format!("{} is {}", NAME.0, NAME.1))
 }
 
-fn endpoint_independent(text: &str) -> Result<String> {
+fn endpoint_independent(text: &str, _: Network) -> Result<String> {
     for behaviour in ["Mapping", "Filtering"] {
         let expected = format!("NAT with Endpoint Independent {behaviour}!");
         ensure!(text.contains(&expected), "it does not say {expected:?}");
@@ -192,7 +231,7 @@ fn endpoint_independent(text: &str) -> Result<String> {
     Ok(format!("endpoint-independent mapping and filtering, as {NAT_EXTERIOR}"))
 }
 
-fn hairpins(text: &str) -> Result<String> {
+fn hairpins(text: &str, _: Network) -> Result<String> {
     // It has got its own request back.
     ensure!(text.contains("successful hairpinning"), "it does not say so");
     Ok("a request to itself came back".into())
@@ -205,7 +244,7 @@ fn figure(text: &str, path: &str) -> Result<f64> {
     report.pointer(path).and_then(serde_json::Value::as_f64).with_context(|| format!("there is no {path}"))
 }
 
-fn tcp_flowed(text: &str) -> Result<String> {
+fn tcp_flowed(text: &str, _: Network) -> Result<String> {
     let (sent, received) = (figure(text, "/end/sum_sent/bytes")?, figure(text, "/end/sum_received/bytes")?);
     let rate = figure(text, "/end/sum_received/bits_per_second")?;
     ensure!(received > 0.0 && received <= sent, "{sent} bytes sent, {received} received");
@@ -213,9 +252,9 @@ fn tcp_flowed(text: &str) -> Result<String> {
     Ok(format!("{:.1} Mbit/s, {again} segments again", rate / 1e6))
 }
 
-fn udp_flowed(text: &str) -> Result<String> {
+fn udp_flowed(text: &str, network: Network) -> Result<String> {
     let (lost, all) = (figure(text, "/end/sum/lost_packets")?, figure(text, "/end/sum/packets")?);
-    ensure!(all > 0.0 && lost == 0.0, "{lost} of {all} packets lost");
+    ensure!(all > 0.0 && lost <= all * network.missing_max(), "{lost} of {all} packets lost");
     Ok(format!("{all} packets, {lost} lost"))
 }
 
@@ -227,15 +266,17 @@ mod tests {
     fn pings_are_judged_by_their_summary() {
         let good =
             "5 packets transmitted, 5 received, 0% packet loss, time 807ms\nrtt min/avg/max/mdev = 0.1/0.2/9.3/0.1 ms";
-        assert_eq!(all_answered(good).unwrap(), "5 of 5 answered, the slowest after 9.3 ms");
+        assert_eq!(all_answered(good, Network::Sound).unwrap(), "5 of 5 answered, the slowest after 9.3 ms");
         for bad in [
             "5 packets transmitted, 4 received, 20% packet loss, time 807ms",
             "5 packets transmitted, 5 received, +1 duplicates, 0% packet loss, time 807ms",
             "0 packets transmitted, 0 received",
             "connect: Network is unreachable",
         ] {
-            assert!(all_answered(bad).is_err(), "{bad}");
+            assert!(all_answered(bad, Network::Sound).is_err(), "{bad}");
         }
+        let some = "50 packets transmitted, 46 received, 8% packet loss, time 807ms";
+        assert!(all_answered(some, Network::Impaired).is_ok() && all_answered(some, Network::Sound).is_err());
     }
 
     #[test]
@@ -246,16 +287,16 @@ mod tests {
                  2  {second}\n 3  198.51.100.2  9.1 ms  9.2 ms\n"
             )
         };
-        assert!(every_hop_is_named(&text("10.2.0.10  7.3 ms  7.4 ms")).is_ok());
-        assert!(every_hop_is_named(&text("* 10.2.0.10  7.3 ms")).is_err());
-        assert!(every_hop_is_named(&text("10.2.0.11  7.3 ms  7.4 ms")).is_err());
+        assert!(every_hop_is_named(&text("10.2.0.10  7.3 ms  7.4 ms"), Network::Sound).is_ok());
+        assert!(every_hop_is_named(&text("* 10.2.0.10  7.3 ms"), Network::Sound).is_err());
+        assert!(every_hop_is_named(&text("10.2.0.11  7.3 ms  7.4 ms"), Network::Sound).is_err());
     }
 
     #[test]
     fn iperf_is_judged_by_its_figures() {
         let udp = |lost: u32| format!("{{\"end\":{{\"sum\":{{\"lost_packets\":{lost},\"packets\":100}}}}}}");
-        assert!(udp_flowed(&udp(0)).is_ok());
-        assert!(udp_flowed(&udp(1)).is_err());
-        assert!(udp_flowed("iperf3: error - unable to connect").is_err());
+        assert!(udp_flowed(&udp(0), Network::Sound).is_ok());
+        assert!(udp_flowed(&udp(1), Network::Sound).is_err());
+        assert!(udp_flowed("iperf3: error - unable to connect", Network::Sound).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Who runs when: some programs all the time, the others one after the other beside them.
 
-use super::checks::{Check, checks, lasting};
+use super::checks::{Check, Network, checks, lasting};
 use super::movement::Counter;
 use super::outcome::Row;
 use super::servers::{FAR, FAR_HOST, FORWARDED, HAIRPINNED, Servers};
@@ -33,7 +33,9 @@ pub(super) fn run(
             migrations: migrations.get() - before,
         }
     };
-    let checked = |check: &Check| row(check.program, check.claim, &|| check.run());
+    let network = if spec.impaired { Network::Impaired } else { Network::Sound };
+    let checked = |check: &Check| row(check.program, check.claim, &|| check.run(network));
+
     let far = SocketAddrV4::new(FAR_HOST.parse()?, 8000);
     let all_the_time = Route { server_in: FAR, listen: far, client_in: INSIDE, reached_as: far };
     let from = |client_in, (reached_as, listen)| Route { server_in: INSIDE, listen, client_in, reached_as };
@@ -43,9 +45,9 @@ pub(super) fn run(
 
     std::thread::scope(|scope| {
         let mut lanes = Vec::new();
-        lanes.push(scope.spawn(|| {
-            row("ssh", "a session goes on", &|| session::run(servers, Duration::from_secs(seconds)))
-        }));
+        lanes.push(
+            scope.spawn(|| row("ssh", "a session goes on", &|| session::run(servers, Duration::from_secs(seconds)))),
+        );
         lanes.push(scope.spawn(|| {
             let claim = "a download by a path with a smaller MTU arrives whole";
             row("curl", claim, &|| download(artifacts, &all_the_time, seconds))

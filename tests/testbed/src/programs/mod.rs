@@ -11,6 +11,7 @@ mod checks;
 mod lanes;
 mod movement;
 mod outcome;
+mod relay;
 mod servers;
 mod session;
 
@@ -18,6 +19,7 @@ pub use outcome::{Outcome, Row};
 
 use crate::artifacts::Artifacts;
 use crate::demo::InstanceArguments;
+use crate::impair::Impairment;
 use crate::topology::{Ends, FIRST, Namespaces, SECOND, Settings, Topology};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -38,6 +40,14 @@ pub struct ProgramsSpec {
     #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub stay: u64,
 
+    /// Lose and reorder some of the packets between the NAT and the outside
+    #[arg(long)]
+    pub impaired: bool,
+
+    /// What is then done to them.
+    #[command(flatten)]
+    pub impairment: Impairment,
+
     /// How the instances run and what link each hangs on.
     #[command(flatten)]
     pub instances: InstanceArguments,
@@ -52,8 +62,14 @@ pub fn run(artifacts: &Artifacts, spec: &ProgramsSpec, folder: &Path) -> Result<
     let started = Instant::now();
     let say = |text: &str| eprintln!("[{:6.2} s] {text}", started.elapsed().as_secs_f64());
     say("starting the switch, the controller and two NATs");
-    let mut topology = Topology::up(artifacts, &settings(spec)?, Ends::Namespaces, folder)?;
-    let _namespaces = Namespaces::up()?;
+    let ends = if spec.impaired { Ends::Impaired } else { Ends::Namespaces };
+    let mut topology = Topology::up(artifacts, &settings(spec)?, ends, folder)?;
+    let (_namespaces, _relay) = if spec.impaired {
+        let (namespaces, relay) = Namespaces::up_with(|| relay::start(artifacts, &spec.impairment, folder))?;
+        (namespaces, Some(relay))
+    } else {
+        (Namespaces::up()?, None)
+    };
     topology.boot(FIRST, true)?;
     topology.boot(SECOND, false)?;
     say("starting the servers outside");

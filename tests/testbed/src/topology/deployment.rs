@@ -29,6 +29,8 @@ pub enum Ends {
     Load,
     /// Two network namespaces, over TAP.
     Namespaces,
+    /// The same, with an impaired line, over vhost-user, before the outside one.
+    Impaired,
 }
 
 /// The links of the instances, and how these are run.
@@ -65,7 +67,8 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
         Value::Table(entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
     };
     let external = |name: &str, tap: &str| match ends {
-        Ends::Load => {
+        Ends::Impaired if tap != OUTSIDE_TAP => table(&[("name", text(name)), ("tap", text(tap))]),
+        Ends::Load | Ends::Impaired => {
             // The load generator listens: it is to survive a restart of the switch.
             let device = format!("net_vhost_{name},iface={},queues=1,client=1", load_socket(folder, name).display());
             table(&[("name", text(name)), ("vdev", text(&device))])

@@ -27,19 +27,29 @@ impl Namespaces {
     /// # Errors
     /// A namespace of that name exists, or the TAPs do not.
     pub fn up() -> Result<Self> {
+        Self::up_with(|| ip(&["link", "set", OUTSIDE_TAP, "netns", OUTSIDE])).map(|(namespaces, ())| namespaces)
+    }
+
+    /// As [`up`](Self::up), but `outside` brings the TAP of the outside servers into their namespace.
+    ///
+    /// # Errors
+    /// As for `up`, and those of `outside`.
+    pub fn up_with<T>(outside: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
         ip(&["netns", "add", INSIDE]).context("is another testbed up? `cargo xtask testbed down` ends it")?;
         let namespaces = Self(());
         ip(&["netns", "add", OUTSIDE])?;
 
-        attach(INSIDE, INSIDE_TAP)?;
+        ip(&["link", "set", INSIDE_TAP, "netns", INSIDE])?;
+        set_up(INSIDE, INSIDE_TAP)?;
         ip(&["-n", INSIDE, "address", "add", &format!("{INSIDE_HOST}/24"), "dev", INSIDE_TAP])?;
         ip(&["-n", INSIDE, "route", "add", "default", "via", NAT_INTERIOR])?;
 
-        attach(OUTSIDE, OUTSIDE_TAP)?;
+        let made = outside()?;
+        set_up(OUTSIDE, OUTSIDE_TAP)?;
         for server in OUTSIDE_SERVERS {
             ip(&["-n", OUTSIDE, "address", "add", &format!("{server}/24"), "dev", OUTSIDE_TAP])?;
         }
-        Ok(namespaces)
+        Ok((namespaces, made))
     }
 }
 
@@ -52,8 +62,7 @@ impl Drop for Namespaces {
     }
 }
 
-fn attach(namespace: &str, tap: &str) -> Result<()> {
-    ip(&["link", "set", tap, "netns", namespace])?;
+fn set_up(namespace: &str, tap: &str) -> Result<()> {
     ip(&["-n", namespace, "link", "set", "lo", "up"])?;
     ip(&["-n", namespace, "link", "set", tap, "up"])
 }
