@@ -11,7 +11,7 @@ use slim_core::protocol::control::{
     Counters, InstancePaths, InstanceRole, InstanceStatus, MigrationReport, ResolveOutcome, SourceTimeouts,
     StartOptions, SwitchStatus,
 };
-use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Mode, Name};
+use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Mode, Name, Scheduling};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -110,10 +110,13 @@ pub enum ApiRequest {
 pub struct MigrateOptions {
     /// How the state at the destination is kept up to date.
     pub mode: Mode,
+    /// What goes first on the instances' links.
+    pub scheduling: Scheduling,
     /// Incompressible bytes added to the snapshot, to stand for a larger state.
     pub filler_bytes: u64,
-    /// The snapshot's rate; 0 is as fast as TCP goes, as in the paper. `None` is a quarter of the instances' link: the
-    /// meter polices all traffic of an instance alike, so a burst of TCP would take packets of the dataplane with it.
+    /// The snapshot's rate; 0 is as fast as TCP goes. `None` is that too where the dataplane goes first, and otherwise a
+    /// quarter of the instances' link: the meter polices all traffic of an instance alike then, so a burst of TCP would
+    /// take packets of the dataplane with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_rate_mbit: Option<u64>,
     /// Whether statelets stay as they were announced instead of being merged while they wait to be sent.
@@ -132,11 +135,13 @@ impl MigrateOptions {
     pub(crate) fn start(&self, link_rate_bps: u64, timeouts: SourceTimeouts) -> StartOptions {
         let rate_bps = match self.snapshot_rate_mbit {
             Some(rate_mbit) => rate_mbit.saturating_mul(1_000_000),
-            None => link_rate_bps / SNAPSHOT_SHARE,
+            None if self.scheduling == Scheduling::BestEffort => link_rate_bps / SNAPSHOT_SHARE,
+            None => 0,
         };
         let snapshot_rate_bytes_per_s = (rate_bps > 0).then_some(rate_bps / 8);
         StartOptions {
             mode: self.mode,
+            scheduling: self.scheduling,
             filler_bytes: self.filler_bytes,
             snapshot_rate_bytes_per_s,
             coalesce: !self.no_coalesce,
@@ -147,7 +152,7 @@ impl MigrateOptions {
     }
 }
 
-/// The part of a link that a snapshot takes unless told otherwise: one in so many.
+/// The part of a link that a snapshot takes where all frames are alike: one in so many.
 const SNAPSHOT_SHARE: u64 = 4;
 
 /// What the daemon answers.
@@ -442,10 +447,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_leaves_most_of_the_link_to_packets_unless_told_otherwise() {
+    fn a_snapshot_that_waits_for_nobody_leaves_most_of_the_link_to_packets_unless_told_otherwise() {
+        let start = |scheduling, snapshot_rate_mbit, link_rate_bps| {
+            let options = MigrateOptions { scheduling, snapshot_rate_mbit, ..MigrateOptions::default() };
+            options.start(link_rate_bps, SourceTimeouts::default())
+        };
+        let first = start(Scheduling::default(), None, 1_000_000_000);
+        assert_eq!((first.scheduling, first.snapshot_rate_bytes_per_s), (Scheduling::DataplaneFirst, None));
         let rate = |snapshot_rate_mbit, link_rate_bps| {
-            let options = MigrateOptions { snapshot_rate_mbit, ..MigrateOptions::default() };
-            options.start(link_rate_bps, SourceTimeouts::default()).snapshot_rate_bytes_per_s
+            start(Scheduling::BestEffort, snapshot_rate_mbit, link_rate_bps).snapshot_rate_bytes_per_s
         };
         assert_eq!(rate(None, 1_000_000_000), Some(31_250_000));
         assert_eq!(rate(None, 0), None);

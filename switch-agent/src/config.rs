@@ -21,6 +21,7 @@
 //!
 //! Everything in it can also be had, and changed, by requests on the control socket.
 
+use crate::fifo::Bounds;
 use crate::flow_space::FlowSpace;
 use crate::{Binding, HeapBuffers, Limits, Switch, TopologyError};
 use serde::Deserialize;
@@ -142,7 +143,10 @@ impl Config {
 
     /// Builds everything once without devices.
     fn check(&self) -> Result<(), ConfigError> {
-        let mut switch = Switch::new(HeapBuffers, Limits { delay_packets: 0, ..Limits::default() });
+        let mut switch = Switch::new(
+            HeapBuffers,
+            Limits { delay_packets: 0, lower_effort: Bounds { bytes: 0, packets: 0 }, ..Limits::default() },
+        );
         let mut devices: HashMap<&str, &Name> = HashMap::new();
         for port in &self.ports {
             let refuse = |reason| ConfigError::Port { name: port.name.clone(), reason };

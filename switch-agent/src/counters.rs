@@ -51,6 +51,8 @@ drop_causes! {
     MeterToInstance => "meter_to_instance",
     /// The meter of the traffic from its instance had no tokens left.
     MeterFromInstance => "meter_from_instance",
+    /// Too much waited already for what others leave of the link.
+    LowerEffortFull => "lower_effort_full",
     /// The delay line was full.
     DelayFull => "delay_full",
     /// The egress queue was full: the peer has not taken packets for too long.

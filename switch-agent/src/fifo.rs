@@ -122,6 +122,12 @@ impl<T, P: PacketBuf> DelayLine<T, P> {
         Some((entry.tag, entry.packet))
     }
 
+    /// The packet that leaves the line next.
+    #[inline]
+    pub fn front(&self) -> Option<&P> {
+        self.entries.front().map(|entry| &entry.packet)
+    }
+
     /// When the next packet leaves the line.
     #[inline]
     pub fn next_release(&self) -> Option<Instant> {

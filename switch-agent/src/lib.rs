@@ -6,8 +6,8 @@
 //!   management ports ◄──► learning bridge, through the same meters and delay lines
 //! ```
 //!
-//! From the bottom up: [`meter`], [`fifo`] (delay lines and egress queues), [`flow_space`], [`bridge`] and [`counters`]
-//! know nothing of each other; [`Switch`] joins them to ports, instances and paths, and redirects, drains, holds and
+//! From the bottom up: [`meter`], [`fifo`] (delay lines and egress queues), [`lower_effort`] (what waits for the rest of a
+//! meter), [`flow_space`], [`bridge`] and [`counters`] know nothing of each other; [`Switch`] joins them to ports, instances and paths, and redirects, drains, holds and
 //! takes back packets on the controller's word (§IV-B). [`config`] is what the switch starts with.
 //!
 //! Packets are of any type that [`Buffers`] can make, and time is an argument: the `slim-switch` binary (feature
@@ -24,6 +24,7 @@ mod error;
 pub mod fifo;
 pub mod flow_space;
 mod limits;
+pub mod lower_effort;
 pub mod meter;
 mod switch;
 

@@ -12,6 +12,9 @@ pub struct Limits {
     pub egress: Bounds,
     /// Each direction of an instance's link: packets on the delay line. The bound in bytes follows from the link.
     pub delay_packets: usize,
+    /// Frames of lower effort that wait in each direction of a link. More than the streams of a migration have under way,
+    /// so that their TCP is held up and not told to slow down.
+    pub lower_effort: Bounds,
     /// Packets held for an instance during a rollback.
     pub hold: Bounds,
     /// Time between two transmissions of an unacknowledged drain packet.
@@ -25,6 +28,7 @@ impl Default for Limits {
         Self {
             egress: Bounds { bytes: 8 << 20, packets: 8192 },
             delay_packets: 32_768,
+            lower_effort: Bounds { bytes: 4 << 20, packets: 8192 },
             hold: Bounds { bytes: 8 << 20, packets: 8192 },
             drain_interval: Duration::from_millis(20),
             drain_attempts_max: 1_000,
@@ -46,7 +50,10 @@ impl Limits {
             0 => Self::DELAY_BYTES_UNMETERED,
             rate => {
                 let in_delay = u128::from(rate) * u128::from(link.delay_us) / 8_000_000;
-                u64::try_from(in_delay).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(link.burst_bytes)
+                u64::try_from(in_delay)
+                    .unwrap_or(u64::MAX)
+                    .saturating_mul(2)
+                    .saturating_add(link.burst_bytes.saturating_mul(2))
             }
         };
         Bounds { bytes: bytes.saturating_add(self.hold.bytes), packets: self.delay_packets }

@@ -1,5 +1,6 @@
 //! The meter: a token bucket that decides which packets of a direction conform.
 
+use crate::lower_effort::SHARE;
 use slim_core::time::{Duration, Instant};
 
 /// Rate and burst of a [`Meter`].
@@ -32,6 +33,13 @@ const UNITS_PER_BYTE: u64 = 8 * 1_000_000_000;
 /// The longest pause that is credited in full.
 const CREDIT_MAX: Duration = Duration::from_secs(1);
 
+/// The most that is kept for frames of lower effort: of what the bucket holds one part in so many, which bridges the time
+/// between two looks.
+const SPARE_PART: u64 = 4;
+
+/// But this much in any case, so that a frame can pass some day.
+const SPARE_BYTES_MIN: u64 = 4096;
+
 /// A token bucket, exact in integers. It starts full.
 ///
 /// A packet conforms if the bucket holds a token for each of its bytes; it then takes them. A packet that does not
@@ -41,17 +49,22 @@ const CREDIT_MAX: Duration = Duration::from_secs(1);
 /// gained since then may pass on top of a full bucket, and only once the switch has [caught up](Self::caught_up) is what
 /// exceeds the burst lost. Otherwise a switch that did not run for a moment would drop what has rightly gathered in the
 /// rings meanwhile.
+///
+/// What exceeds the burst goes into a second, smaller bucket, for [frames of lower effort](crate::lower_effort). Nothing
+/// that is taken from there was anybody else's, unless a share has been [set aside](Self::set_aside).
 #[derive(Debug, Clone)]
 pub struct Meter {
     limits: MeterLimits,
     tokens: u64,
+    spare: u64,
+    set_aside: bool,
     updated: Instant,
 }
 
 impl Meter {
     /// A full bucket.
     pub fn new(now: Instant, limits: MeterLimits) -> Self {
-        let mut meter = Self { limits, tokens: 0, updated: now };
+        let mut meter = Self { limits, tokens: 0, spare: 0, set_aside: false, updated: now };
         meter.tokens = meter.capacity();
         meter
     }
@@ -66,6 +79,7 @@ impl Meter {
         self.refill(now);
         self.limits = limits;
         self.tokens = self.tokens.min(self.capacity());
+        self.spare = self.spare.min(self.spare_capacity());
     }
 
     /// Whether a packet of `len` bytes conforms.
@@ -90,10 +104,63 @@ impl Meter {
         self.tokens = self.tokens.saturating_sub((len as u64).saturating_mul(UNITS_PER_BYTE));
     }
 
-    /// Everything that had arrived by `now` has been seen: tokens beyond the burst are lost.
+    /// Everything that had arrived by `now` has been seen: tokens beyond the burst are spare, and those beyond what is
+    /// kept of these are lost.
     pub fn caught_up(&mut self, now: Instant) {
         self.refill(now);
-        self.tokens = self.tokens.min(self.capacity());
+        let kept = self.tokens.min(self.capacity());
+        self.spare = self.spare.saturating_add(self.tokens - kept).min(self.spare_capacity());
+        self.tokens = kept;
+    }
+
+    /// Whether spare tokens suffice for a packet of `len` bytes, which then takes them.
+    #[inline]
+    pub fn allow_spare(&mut self, len: usize) -> bool {
+        if self.limits.rate_bps == 0 {
+            return true;
+        }
+        let need = (len as u64).saturating_mul(UNITS_PER_BYTE);
+        let conforms = need <= self.spare;
+        if conforms {
+            self.spare -= need;
+        }
+        conforms
+    }
+
+    /// When spare tokens suffice for a packet of `len` bytes, if nothing else passes before.
+    pub fn spare_at(&self, len: usize) -> Instant {
+        let lacking = (len as u64).saturating_mul(UNITS_PER_BYTE).saturating_sub(self.spare);
+        if self.limits.rate_bps == 0 || lacking == 0 {
+            return self.updated;
+        }
+        let room = self.capacity().saturating_sub(self.tokens);
+        let overflow = room.saturating_add(lacking);
+        let share = if self.set_aside { lacking.saturating_mul(SHARE) } else { u64::MAX };
+        self.updated + Duration::from_nanos(overflow.min(share).div_ceil(self.limits.rate_bps))
+    }
+
+    /// Begins or ends to make one token of [`SHARE`] a spare one, whether or not the bucket is full.
+    pub fn set_aside(&mut self, now: Instant, set_aside: bool) {
+        if self.set_aside != set_aside {
+            self.refill(now);
+            self.set_aside = set_aside;
+        }
+    }
+
+    /// Whether a share of all tokens is set aside.
+    pub fn is_set_aside(&self) -> bool {
+        self.set_aside
+    }
+
+    /// How long it takes until the share of all tokens suffices for a packet of `len` bytes.
+    pub fn time_of_share(&self, len: usize) -> Duration {
+        let need = (len as u64).saturating_mul(UNITS_PER_BYTE).saturating_mul(SHARE);
+        Duration::from_nanos(need.checked_div(self.limits.rate_bps).unwrap_or(0))
+    }
+
+    /// The most spare tokens kept, in bytes.
+    pub fn spare_bytes_max(&self) -> u64 {
+        self.spare_capacity() / UNITS_PER_BYTE
     }
 
     fn refill(&mut self, now: Instant) {
@@ -102,13 +169,19 @@ impl Meter {
             let credit = self.limits.rate_bps.saturating_mul(CREDIT_MAX.as_nanos() as u64);
             let gained = (elapsed.as_nanos() as u64).saturating_mul(self.limits.rate_bps);
             let most = self.capacity().saturating_add(credit);
-            self.tokens = self.tokens.saturating_add(gained).min(most);
+            let share = if self.set_aside { gained / SHARE } else { 0 };
+            self.spare = self.spare.saturating_add(share).min(self.spare_capacity());
+            self.tokens = self.tokens.saturating_add(gained - share).min(most);
             self.updated = now;
         }
     }
 
     fn capacity(&self) -> u64 {
         self.limits.burst_bytes.min(MeterLimits::BURST_BYTES_MAX) * UNITS_PER_BYTE
+    }
+
+    fn spare_capacity(&self) -> u64 {
+        (self.capacity() / SPARE_PART).max(SPARE_BYTES_MIN * UNITS_PER_BYTE)
     }
 }
 

@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use slim_controller::peer::Endpoint;
 use slim_controller::timeouts::parse_change;
 use slim_controller::units::parse_bytes;
-use slim_core::protocol::{Mode, Name};
+use slim_core::protocol::{Mode, Name, Scheduling};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -245,12 +245,19 @@ pub struct MigrateArgs {
     #[arg(long, default_value_t, value_name = "MODE", value_parser = modes())]
     pub mode: Mode,
 
+    /// What goes first on the instances' links
+    ///
+    /// dataplane-first: packets and statelets; the snapshot takes what they leave over, and a hundredth of the link in any
+    /// case. best-effort: all alike, as in the paper, so that a snapshot as fast as TCP goes costs packets.
+    #[arg(long, default_value_t, value_name = "SCHEDULING", value_parser = schedulings())]
+    pub scheduling: Scheduling,
+
     /// Incompressible bytes added to the snapshot, to stand for a larger state; takes suffixes such as 20MB
     #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
     pub snapshot_filler: u64,
 
-    /// How fast the snapshot is sent, in Mbit/s; 0 is as fast as TCP goes, which costs packets on a loaded link
-    /// [default: a quarter of the deployment's link rate]
+    /// How fast the snapshot is sent, in Mbit/s; 0 is as fast as TCP goes
+    /// [default: 0 with dataplane-first, a quarter of the deployment's link rate with best-effort]
     #[arg(long, value_name = "MBIT")]
     pub snapshot_rate: Option<u64>,
 
@@ -279,6 +286,11 @@ fn modes() -> impl TypedValueParser<Value = Mode> {
     PossibleValuesParser::new(Mode::ALL.map(Mode::name)).try_map(|name| name.parse::<Mode>())
 }
 
+/// The schedulings by their names.
+fn schedulings() -> impl TypedValueParser<Value = Scheduling> {
+    PossibleValuesParser::new(Scheduling::ALL.map(Scheduling::name)).try_map(|name| name.parse::<Scheduling>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,6 +317,14 @@ mod tests {
         }
         let error = Cli::try_parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--mode", "statelets"]).unwrap_err();
         assert!(error.to_string().contains("stop-and-copy"), "{error}");
+    }
+
+    #[test]
+    fn every_scheduling_is_taken_by_its_name() {
+        for scheduling in Scheduling::ALL {
+            let cli = Cli::parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--scheduling", scheduling.name()]);
+            assert!(matches!(cli.command, Command::Migrate(migrate) if migrate.scheduling == scheduling));
+        }
     }
 
     #[test]

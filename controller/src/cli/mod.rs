@@ -163,6 +163,7 @@ fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Ex
     let watch = Watch::new(json);
     let options = MigrateOptions {
         mode: arguments.mode,
+        scheduling: arguments.scheduling,
         filler_bytes: arguments.snapshot_filler,
         snapshot_rate_mbit: arguments.snapshot_rate,
         no_coalesce: arguments.no_coalesce,

@@ -36,7 +36,12 @@ impl Daemon {
             nonce,
             source: source.clone(),
             destination: destination.clone(),
-            prepare: PrepareOptions { mode: options.mode, timeouts: timeouts.destination, ..PrepareOptions::default() },
+            prepare: PrepareOptions {
+                mode: options.mode,
+                scheduling: options.scheduling,
+                timeouts: timeouts.destination,
+                ..PrepareOptions::default()
+            },
             start: options.start(self.deployment.link.rate_bps, timeouts.source),
             timeouts: timeouts.controller,
         };

@@ -17,6 +17,7 @@ pub use topology::Binding;
 use crate::bridge::{Bridge, Forward};
 use crate::counters::{DropCause, Drops};
 use crate::limits::Limits;
+use crate::lower_effort::is_lower_effort;
 use crate::{Buffers, PortIndex};
 use model::{Hop, Instance, InstanceIndex, Port, PortNumber, Role};
 use redirect::RedirectRecord;
@@ -104,6 +105,7 @@ impl<B: Buffers> Switch<B> {
             Role::External => self.arrive(now, port, packet, None),
             Role::Management => self.bridge(now, port, packet),
             Role::Instance(instance, _) | Role::InstanceManagement(instance) => {
+                let waits = entry.role == Role::InstanceManagement(instance) && is_lower_effort(frame);
                 let Some(instance) = slot(&mut self.instances, instance.0) else {
                     entry.drops.add(DropCause::Removed);
                     return;
@@ -114,6 +116,10 @@ impl<B: Buffers> Switch<B> {
                     link.meter.charge(now, len);
                     link.passed.add(len);
                     link.delay.push_unbounded(now, port, packet);
+                } else if waits {
+                    if link.lower_effort.push(now, port, packet).is_err() {
+                        entry.drops.add(DropCause::LowerEffortFull);
+                    }
                 } else if !link.meter.allow(now, len) {
                     entry.drops.add(DropCause::MeterFromInstance);
                 } else {
@@ -140,6 +146,10 @@ impl<B: Buffers> Switch<B> {
                 instance.from.meter.caught_up(now);
             }
         }
+        for instance in self.instances.iter_mut().flatten() {
+            instance.to.release_lower_effort(now);
+            instance.from.release_lower_effort(now);
+        }
         for index in 0..self.instances.len() as u16 {
             while let Some((port, packet)) =
                 slot(&mut self.instances, index).and_then(|instance| instance.from.delay.pop(now))
@@ -162,9 +172,9 @@ impl<B: Buffers> Switch<B> {
 
     /// When [`advance`](Self::advance) has something to do next, if nothing is received meanwhile.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let lines = self.instances.iter().flatten();
-        let releases = lines.flat_map(|line| [line.to.delay.next_release(), line.from.delay.next_release()]);
-        releases.chain([self.timer]).flatten().min()
+        let instances = self.instances.iter().flatten();
+        let deadlines = instances.flat_map(|instance| [instance.to.next_deadline(), instance.from.next_deadline()]);
+        deadlines.chain([self.timer]).flatten().min()
     }
 
     /// Lets `send` take from the front of `port`'s egress queue what the device accepts; the rest waits.
@@ -250,6 +260,12 @@ impl<B: Buffers> Switch<B> {
             self.gone.add(DropCause::Removed);
             return;
         };
+        if number.is_none() && is_lower_effort(packet.bytes()) {
+            if entry.to.lower_effort.push(now, Hop { port: index, drain: false }, packet).is_err() {
+                port.drops.add(DropCause::LowerEffortFull);
+            }
+            return;
+        }
         if !entry.to.meter.allow(now, len) {
             port.drops.add(DropCause::MeterToInstance);
             return;

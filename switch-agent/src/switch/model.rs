@@ -6,6 +6,7 @@ use crate::counters::{DropCause, Drops, Traffic};
 use crate::fifo::{DelayLine, EgressQueue};
 use crate::flow_space::FlowSpace;
 use crate::limits::{self, Limits};
+use crate::lower_effort::LowerEffort;
 use crate::meter::Meter;
 use slim_core::packet::PacketBuf;
 use slim_core::protocol::Name;
@@ -64,6 +65,8 @@ pub(super) struct Hop {
 #[derive(Debug)]
 pub(super) struct Link<T, P> {
     pub meter: Meter,
+    /// What waits for the rest that the meter leaves.
+    pub lower_effort: LowerEffort<T, P>,
     pub delay: DelayLine<T, P>,
     /// What passed the meter.
     pub passed: Traffic,
@@ -126,9 +129,41 @@ impl<T, P: PacketBuf> Link<T, P> {
     pub fn new(now: Instant, settings: &LinkSettings, limits: &Limits) -> Self {
         Self {
             meter: Meter::new(now, limits::meter_limits(settings)),
+            lower_effort: LowerEffort::new(limits.lower_effort),
             delay: DelayLine::new(limits::delay(settings), limits.delay_bounds(settings)),
             passed: Traffic::default(),
         }
+    }
+
+    pub fn set(&mut self, now: Instant, settings: &LinkSettings, limits: &Limits) {
+        self.meter.set_limits(now, limits::meter_limits(settings));
+        self.delay.set_delay(limits::delay(settings), limits.delay_bounds(settings));
+    }
+
+    /// Puts what the meter leaves to frames of lower effort on the delay line.
+    #[inline]
+    pub fn release_lower_effort(&mut self, now: Instant) {
+        while let Some((tag, packet)) = self.lower_effort.pop(now, &mut self.meter) {
+            self.passed.add(packet.bytes().len());
+            // The line has room for what the meter passes, and these have passed it.
+            self.delay.push_unbounded(now, tag, packet);
+        }
+    }
+
+    /// When the link has something to do next.
+    #[inline]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.delay.next_release().into_iter().chain(self.lower_effort.next_release(&self.meter)).min()
+    }
+
+    /// Packets on the link.
+    pub fn waiting(&self) -> u64 {
+        (self.lower_effort.fill().packets + self.delay.fill().packets) as u64
+    }
+
+    /// Removes everything on the link, and returns the number of packets.
+    pub fn clear(&mut self) -> u64 {
+        self.lower_effort.clear() + self.delay.remove(|_| true)
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Totals {
     pub sent_packets: u64,
     /// In-band frames the switch consumed.
     pub consumed_packets: u64,
-    /// Packets that wait in delay lines, holds and egress queues.
+    /// Packets that wait for their meter, in delay lines, holds and egress queues.
     pub waiting_packets: u64,
     /// Dropped packets by cause.
     pub drops: Drops,
@@ -70,8 +70,7 @@ impl<B: Buffers> Switch<B> {
         }
         for instance in self.instances.iter().flatten() {
             let held = instance.hold.as_ref().map_or(0, |hold| hold.packets());
-            let on_link = instance.to.delay.fill().packets + instance.from.delay.fill().packets;
-            waiting_packets += (held + on_link) as u64;
+            waiting_packets += held as u64 + instance.to.waiting() + instance.from.waiting();
         }
         Totals {
             received_packets: self.counts.received,
@@ -185,6 +184,8 @@ fn named<const N: usize>(counters: [(&str, u64); N]) -> Counters {
 fn add_link<T, P: PacketBuf>(counters: &mut Counters, direction: &str, link: &Link<T, P>) {
     add_traffic(counters, direction, link.passed);
     add_fill(counters, &format!("{direction}_delay"), link.delay.fill());
+    add_traffic(counters, &format!("{direction}_lower_effort"), link.lower_effort.passed());
+    add_fill(counters, &format!("{direction}_lower_effort"), link.lower_effort.fill());
 }
 
 fn add_traffic(counters: &mut Counters, prefix: &str, traffic: Traffic) {

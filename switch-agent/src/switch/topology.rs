@@ -5,7 +5,6 @@ use super::{Switch, slot};
 use crate::counters::DropCause;
 use crate::error::{BURST_BYTES_MIN, TopologyError};
 use crate::flow_space::FlowSpace;
-use crate::limits;
 use crate::meter::MeterLimits;
 use crate::{Buffers, PortIndex};
 use slim_core::nf::PORTS_MAX;
@@ -136,7 +135,7 @@ impl<B: Buffers> Switch<B> {
             return Err(TopologyError::InstanceInUse(name.clone()));
         }
         let Some(mut instance) = self.instances[usize::from(index.0)].take() else { return Ok(()) };
-        let dropped = instance.to.delay.remove(|_| true) + instance.from.delay.remove(|_| true);
+        let dropped = instance.to.clear() + instance.from.clear();
         self.gone.add_many(DropCause::Removed, dropped);
         for &port in instance.ports.iter().chain(&instance.mgmt) {
             if let Some(port) = slot(&mut self.ports, port.0) {
@@ -216,13 +215,10 @@ impl<B: Buffers> Switch<B> {
     ) -> Result<(), TopologyError> {
         check_link(&link)?;
         let index = self.instance_named(instance)?;
-        let bounds = self.limits.delay_bounds(&link);
         if let Some(instance) = slot(&mut self.instances, index.0) {
             instance.settings = link;
-            instance.to.meter.set_limits(now, limits::meter_limits(&link));
-            instance.from.meter.set_limits(now, limits::meter_limits(&link));
-            instance.to.delay.set_delay(limits::delay(&link), bounds);
-            instance.from.delay.set_delay(limits::delay(&link), bounds);
+            instance.to.set(now, &link, &self.limits);
+            instance.from.set(now, &link, &self.limits);
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ fn limits() -> Limits {
     Limits {
         egress: bounds,
         delay_packets: 32,
+        lower_effort: bounds,
         hold: bounds,
         drain_interval: Duration::from_millis(20),
         drain_attempts_max: 8,

@@ -10,9 +10,14 @@ use slim_core::time::{Duration, Instant};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Address};
+use smoltcp::wire::{
+    EthernetAddress, EthernetFrame, EthernetProtocol, HardwareAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Address,
+    Ipv4Packet, TcpPacket,
+};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+const ETHERNET_HEADER_LEN: usize = 14;
 
 /// Frames are never longer, headers included.
 const FRAME_BYTES_MAX: usize = 1514;
@@ -46,6 +51,8 @@ pub(crate) struct Host {
     /// Connections that nobody uses any more, until both sides have closed.
     lingering: Vec<(SocketHandle, Option<Instant>)>,
     next_port: u16,
+    /// Connections whose frames carry a code point: own port, the other end, and the code point.
+    marked: Vec<(u16, IpEndpoint, u8)>,
 }
 
 /// Frames on their way into and out of the stack.
@@ -81,6 +88,7 @@ impl Host {
             listeners: Vec::new(),
             lingering: Vec::new(),
             next_port,
+            marked: Vec::new(),
         }
     }
 
@@ -252,9 +260,37 @@ impl Host {
         changed
     }
 
+    /// Has everything that is sent on a connection from now on carry a code point.
+    pub(crate) fn mark(&mut self, conn: Conn, dscp: u8) {
+        let socket = self.get(conn);
+        if let (Some(local), Some(remote)) = (socket.local_endpoint(), socket.remote_endpoint()) {
+            self.marked.retain(|&(port, other, _)| (port, other) != (local.port, remote));
+            self.marked.push((local.port, remote, dscp));
+        }
+    }
+
     /// The next frame to be sent.
     pub(crate) fn take_frame(&mut self) -> Option<Vec<u8>> {
-        self.wire.outgoing.pop_front()
+        let mut frame = self.wire.outgoing.pop_front()?;
+        // The stack marks nothing itself, and does not look at marks.
+        if let Some(dscp) = self.mark_of(&frame) {
+            let mut packet = Ipv4Packet::new_unchecked(&mut frame[ETHERNET_HEADER_LEN..]);
+            packet.set_dscp(dscp);
+            packet.fill_checksum();
+        }
+        Some(frame)
+    }
+
+    /// The code point that a frame of the stack has to carry.
+    fn mark_of(&self, frame: &[u8]) -> Option<u8> {
+        let ethernet = EthernetFrame::new_checked(frame).ok()?;
+        if self.marked.is_empty() || ethernet.ethertype() != EthernetProtocol::Ipv4 {
+            return None;
+        }
+        let packet = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+        let segment = TcpPacket::new_checked(packet.payload()).ok()?;
+        let ends = (segment.src_port(), IpEndpoint::new(packet.dst_addr().into(), segment.dst_port()));
+        self.marked.iter().find(|&&(port, other, _)| (port, other) == ends).map(|&(.., dscp)| dscp)
     }
 
     /// When to poll again, if nothing arrives before.

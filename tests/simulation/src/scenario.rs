@@ -4,8 +4,8 @@ use crate::faults::log_uniform;
 use crate::workload::NatPressure;
 use crate::{Fault, Random, When};
 use slim_core::migration::CoordinatorTimeouts;
-use slim_core::protocol::Mode;
 use slim_core::protocol::control::{DestinationTimeouts, LinkSettings, PrepareOptions, SourceTimeouts, StartOptions};
+use slim_core::protocol::{Mode, Scheduling};
 use slim_core::time::Duration;
 
 /// The network function of a run, and how many flows there are.
@@ -162,6 +162,8 @@ impl Scenario {
         let scale = if roomy || random.chance(500) { 1.0 } else { random.between(1, 40) as f64 / 100.0 };
         let mode =
             if random.chance(600) { Mode::Statelet } else { Mode::ALL[random.below(Mode::ALL.len() as u64) as usize] };
+        // Decided apart from the rest, which stays as it is.
+        let scheduling = Scheduling::ALL[(Random::new(seed).number() >> 60) as usize % Scheduling::ALL.len()];
         let mut scenario = Self {
             seed,
             function,
@@ -190,12 +192,14 @@ impl Scenario {
             }),
             prepare: PrepareOptions {
                 mode,
+                scheduling,
                 underrun_records: random.below(4),
                 timeouts: destination_timeouts(scale),
                 ..PrepareOptions::default()
             },
             start: StartOptions {
                 mode,
+                scheduling,
                 filler_bytes: if random.chance(300) { random.below(60_000) } else { 0 },
                 statelet_delay_us: random.between(0, 10_000) as u32,
                 snapshot_rate_bytes_per_s: random.chance(200).then(|| random.between(100_000, 5_000_000)),

@@ -1,6 +1,6 @@
 //! What a migration can be told beyond its two ends.
 
-use crate::protocol::{Mode, Name};
+use crate::protocol::{Mode, Name, Scheduling};
 use serde::{Deserialize, Serialize};
 
 /// Options of `prepare`, for `dst_inst`.
@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct PrepareOptions {
     /// How the state is kept up to date; the same as the source's.
     pub mode: Mode,
+    /// What goes first on the link; the same as the source's.
+    pub scheduling: Scheduling,
     /// The paper's *d*: the redirect is asked for at the first moment at most this many statelets are left in `st_q_in`.
     pub underrun_records: u64,
     /// The name of `src_inst`. Where peers are authenticated, nobody else may open the streams.
@@ -24,6 +26,8 @@ pub struct PrepareOptions {
 pub struct StartOptions {
     /// How the state is kept up to date; the same as the destination's.
     pub mode: Mode,
+    /// What goes first on the link; the same as the destination's.
+    pub scheduling: Scheduling,
     /// Incompressible bytes added to the snapshot, discarded at the destination: a bigger state for measurements.
     pub filler_bytes: u64,
     /// The name of `dst_inst`. Where peers are authenticated, nobody else is given the state.
@@ -46,6 +50,7 @@ impl Default for StartOptions {
     fn default() -> Self {
         Self {
             mode: Mode::default(),
+            scheduling: Scheduling::default(),
             filler_bytes: 0,
             destination: None,
             statelet_delay_us: 10_000,

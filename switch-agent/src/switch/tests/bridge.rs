@@ -2,11 +2,11 @@
 
 use super::*;
 
-const CONTROLLER: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
-const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
-const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
+pub(super) const CONTROLLER: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
+pub(super) const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
+pub(super) const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 
-fn addressed(to: [u8; 6], from: [u8; 6], number: u32) -> Vec<u8> {
+pub(super) fn addressed(to: [u8; 6], from: [u8; 6], number: u32) -> Vec<u8> {
     let mut frame = frame(number);
     frame[..6].copy_from_slice(&to);
     frame[6..12].copy_from_slice(&from);

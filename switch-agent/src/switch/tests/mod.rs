@@ -5,6 +5,7 @@ mod paths;
 mod random;
 mod redirect;
 mod rollback;
+mod scheduling;
 mod topology;
 
 use super::{Binding, Redirect, Switch};

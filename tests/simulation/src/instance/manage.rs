@@ -218,7 +218,8 @@ impl<N: NetworkFunction> Node<N> {
         };
         let st_q_in_bytes = self.options.st_q_in_bytes;
         // Without a destination nothing was accepted.
-        let mode = self.vei.destination().map(|destination| destination.parameters().options.mode).unwrap_or_default();
+        let options = self.vei.destination().map(|destination| destination.parameters().options.clone());
+        let options = options.unwrap_or_default();
         let managed = &mut self.shards[usize::from(shard.0)];
         if let Streams::None = managed.streams {
             managed.next_session();
@@ -229,7 +230,8 @@ impl<N: NetworkFunction> Node<N> {
             match nf {
                 None => streams.accept_statelets(conn, handshake.compressed),
                 Some((seed, nf)) => {
-                    streams.accept_snapshot(conn, nf, Installer::new(mode, seed));
+                    self.host.mark(conn, options.scheduling.snapshot_dscp());
+                    streams.accept_snapshot(conn, nf, Installer::new(options.mode, seed));
                     managed.arriving_seed = seed;
                 }
             }

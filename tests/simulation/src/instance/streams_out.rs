@@ -261,6 +261,7 @@ impl SnapshotOut {
             }
             Stage::Ready => {
                 let frozen = self.frozen.take()?;
+                turn.host.mark(self.wire.conn, options.scheduling.snapshot_dscp());
                 self.writer = Some(SnapshotWriter::new(frozen, options.filler_bytes));
                 self.due = turn.now;
                 self.stage = Stage::Sending;

@@ -146,6 +146,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             let expected = match cause.as_str() {
                 "egress_full" | "hold_full" | "delay_full" => true,
                 "link_down" | "no_path" | "removed" | "hand_back_looped" => crashed,
+                "lower_effort_full" => !data,
                 cause => cause.starts_with("meter"),
             };
             if !expected {

@@ -99,7 +99,12 @@ fn scenario(trial: &Trial) -> Scenario {
         st_q_in_bytes: 256 << 20,
         stream_buffer_bytes: trial.window_bytes,
         patience: Duration::from_secs(30),
-        prepare: PrepareOptions { mode: trial.start.mode, timeouts: destination, ..PrepareOptions::default() },
+        prepare: PrepareOptions {
+            mode: trial.start.mode,
+            scheduling: trial.start.scheduling,
+            timeouts: destination,
+            ..PrepareOptions::default()
+        },
         start: StartOptions { timeouts: source, ..trial.start.clone() },
         timeouts: CoordinatorTimeouts::default(),
         noise: Noise::default(),
@@ -176,7 +181,7 @@ impl<N: Measurable> World<N, MeasuredLoad> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slim_core::protocol::Mode;
+    use slim_core::protocol::{Mode, Scheduling};
 
     fn trial(mode: Mode, rate_mbit: f64) -> Trial {
         Trial {
@@ -227,6 +232,26 @@ mod tests {
         let lost = measured.load.total.lost();
         assert!(lost > 100, "{lost} lost");
         assert_eq!(measured.drops["halted"], lost);
+    }
+
+    #[test]
+    fn a_snapshot_as_fast_as_tcp_goes_costs_packets_unless_these_go_first() {
+        let measure = |scheduling| {
+            let narrow = LinkSettings { rate_bps: 100_000_000, burst_bytes: 250_000, delay_us: 2_500 };
+            let trial = trial(Mode::Statelet, 80.0);
+            let start = StartOptions { scheduling, ..trial.start };
+            let measured = run_trial(&Trial { link: narrow, start, ..trial }).unwrap();
+            let completed = matches!(measured.outcome, migration::Outcome::Completed { .. });
+            assert!(completed, "{scheduling}: {measured:?}");
+            measured
+        };
+        let best_effort = measure(Scheduling::BestEffort);
+        assert!(best_effort.load.total.lost() > 0, "{:?}", best_effort.drops);
+        let dataplane_first = measure(Scheduling::DataplaneFirst);
+        assert!(dataplane_first.load.total.is_clean(), "{:?}", dataplane_first.drops);
+        assert!(dataplane_first.drops.is_empty(), "{:?}", dataplane_first.drops);
+        let durations = (dataplane_first.duration, best_effort.duration);
+        assert!(durations.0 < durations.1, "being held up costs less than losses do: {durations:?}");
     }
 
     #[test]

@@ -349,11 +349,12 @@ impl<F: NetworkFunction> Manager<F> {
         }
         let means = Means { config: &self.ready.config, limits: &self.ready.instance.limits, inbox: &self.ready.inbox };
         // Without a destination nothing was accepted.
-        let mode = self.vei.destination().map(|destination| destination.parameters().options.mode).unwrap_or_default();
+        let options = self.vei.destination().map(|destination| destination.parameters().options.clone());
+        let options = options.unwrap_or_default();
         let shard = self.ready.shards.get_mut(usize::from(handshake.shard.0));
         match (opening.answer(reply), shard) {
             (Ok(Some(stream)), Some(shard)) => {
-                if let Err(error) = shard.accept(&handshake, mode, stream, &means) {
+                if let Err(error) = shard.accept(&handshake, &options, stream, &means) {
                     let event = StreamEvent::Lost(handshake.role, error.to_string().into());
                     self.event(Event::Stream { shard: handshake.shard, event });
                 }

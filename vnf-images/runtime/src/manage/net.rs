@@ -61,9 +61,23 @@ pub fn tune(stream: &TcpStream, buffer_bytes: usize) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
+/// Has everything that is sent on a connection from now on carry a code point of differentiated services (RFC 2474).
+pub fn mark(stream: &TcpStream, dscp: u8) -> io::Result<()> {
+    SockRef::from(stream).set_tos_v4(u32::from(dscp) << 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_is_the_upper_six_bits_of_the_header_field() {
+        let listener = listen(Ipv4Addr::LOCALHOST, 0).unwrap();
+        let stream = connect(listener.local_addr().unwrap(), 64 << 10, || false).unwrap();
+        mark(&stream, 1).unwrap();
+        assert_eq!(SockRef::from(&stream).tos_v4().unwrap(), 0x04);
+    }
+
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]

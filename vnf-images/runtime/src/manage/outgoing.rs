@@ -7,7 +7,7 @@ use crate::config::Limits;
 use slim_core::nf::{NetworkFunction, ShardId};
 use slim_core::protocol::control::StartOptions;
 use slim_core::protocol::stream::{Handshake, REPLY_LEN, StreamRole, decode_reply};
-use slim_core::protocol::{MigrationId, Name};
+use slim_core::protocol::{MigrationId, Name, Scheduling};
 use slim_core::statelet::{End, PumpOptions};
 use slim_core::vei::StreamEvent;
 use slim_core::vei::lcore::Frozen;
@@ -44,6 +44,8 @@ pub struct SnapshotTask {
     pub frozen: Frozen,
     /// Bytes of filler to be added.
     pub filler_bytes: u64,
+    /// What goes before the stream.
+    pub scheduling: Scheduling,
     /// The stream's pace, if it is to have one.
     pub rate_bytes_per_s: Option<u64>,
 }

@@ -2,12 +2,12 @@
 
 use super::inbox::{Sender, SessionId};
 use super::incoming::Incoming;
+use super::net;
 use super::outgoing::{Outgoing, SnapshotTask, StateletTask, StreamOptions};
 use crate::config::Limits;
 use crate::dataplane::{LcoreHandle, Unresponsive};
 use slim_core::nf::{ConfigError, NetworkFunction, Shard};
-use slim_core::protocol::Mode;
-use slim_core::protocol::control::{QueueStatus, StartOptions};
+use slim_core::protocol::control::{PrepareOptions, QueueStatus, StartOptions};
 use slim_core::protocol::stream::{Handshake, StreamRole};
 use slim_core::vei::lcore::{Announcing, Command, Frozen};
 use slim_core::vei::{Installer, LcoreCommand, StreamCommand};
@@ -24,6 +24,9 @@ pub enum CarryOutError {
     /// A network function could not be made, although its configuration was checked at the start.
     #[error("cannot make a network function: {0}")]
     Config(#[from] ConfigError),
+    /// The system does not let a stream be told from others.
+    #[error("cannot mark a stream: {0}")]
+    Mark(#[from] std::io::Error),
     /// The state machine asked for something in an order that it never should.
     #[error("{0}: not possible now")]
     Order(&'static str),
@@ -148,6 +151,7 @@ impl<F: NetworkFunction> ManagedShard<F> {
                 streams.snapshot(SnapshotTask {
                     frozen: self.frozen.take().ok_or(CarryOutError::Order("send snapshot"))?,
                     filler_bytes: source.options.filler_bytes,
+                    scheduling: source.options.scheduling,
                     rate_bytes_per_s: source.options.snapshot_rate_bytes_per_s,
                 });
             }
@@ -173,7 +177,7 @@ impl<F: NetworkFunction> ManagedShard<F> {
     pub fn accept(
         &mut self,
         handshake: &Handshake,
-        mode: Mode,
+        options: &PrepareOptions,
         stream: Channel,
         means: &Means<'_, F>,
     ) -> Result<(), CarryOutError> {
@@ -181,7 +185,9 @@ impl<F: NetworkFunction> ManagedShard<F> {
             StreamRole::Statelets => None,
             StreamRole::Snapshot => {
                 let seed = self.random();
-                Some((self.fresh(means.config, seed)?, Installer::new(mode, seed)))
+                // Its acknowledgements wait like what they acknowledge.
+                net::mark(stream.tcp(), options.scheduling.snapshot_dscp())?;
+                Some((self.fresh(means.config, seed)?, Installer::new(options.mode, seed)))
             }
         };
         if let Streams::None = self.streams {

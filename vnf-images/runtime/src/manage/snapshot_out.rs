@@ -1,5 +1,6 @@
 //! The snapshot thread of the source: from frozen state to the snapshot stream (§IV-B, step 2.2).
 
+use super::net;
 use super::outgoing::SnapshotTask;
 use super::session::Session;
 use slim_core::protocol::control::SnapshotTotals;
@@ -33,6 +34,7 @@ pub fn run<F: Send + 'static>(session: &Session<F>, mut stream: Channel, tasks: 
 }
 
 fn send(stream: &mut Channel, task: SnapshotTask) -> Result<SnapshotTotals, Box<dyn std::error::Error>> {
+    net::mark(stream.tcp(), task.scheduling.snapshot_dscp())?;
     let mut writer = SnapshotWriter::new(task.frozen, task.filler_bytes);
     let mut pace = Pace::new(task.rate_bytes_per_s);
     let mut buffer = Vec::new();
