@@ -73,9 +73,10 @@ impl Backend for Sim {
 
 fn trial(cell: &Cell) -> Result<Trial> {
     let Setup { vnf, packet_size_bytes, rate_mbit, mode, scheduling, variation } = cell.setup;
-    if scheduling != Scheduling::BestEffort {
-        bail!("{}: not simulated yet", cell.setup);
-    }
+    let scheduling = match scheduling {
+        Scheduling::BestEffort => protocol::Scheduling::BestEffort,
+        Scheduling::DataplaneFirst => protocol::Scheduling::DataplaneFirst,
+    };
     let sockets = match vnf {
         Vnf::Nat => NAT_SOCKETS,
         Vnf::Gateway => SUBSCRIBERS,
@@ -107,6 +108,7 @@ fn trial(cell: &Cell) -> Result<Trial> {
         },
         start: StartOptions {
             mode,
+            scheduling,
             filler_bytes: FILLER_BYTES,
             coalesce: variation.coalesce,
             compress: variation.compress,
