@@ -4,6 +4,7 @@
 //! connection's requests are answered in turn; a migration sends events before its reply.
 
 use crate::peer::Endpoint;
+use crate::plan::MigrationPlan;
 use crate::timeouts::TimeoutChanges;
 use serde::{Deserialize, Serialize};
 use slim_core::migration::{CoordinatorPhase, CoordinatorPhaseDuration, Outcome};
@@ -70,6 +71,17 @@ pub enum ApiRequest {
         /// Where it goes: `dst_inst`, an idle instance.
         destination: Name,
         /// What may be left at its default.
+        #[serde(default)]
+        options: MigrateOptions,
+    },
+    /// Says how a migration would go, having watched the source for a second; moves nothing. Answered by
+    /// [`ApiReply::Plan`].
+    Plan {
+        /// `src_inst`, which has to be live.
+        source: Name,
+        /// `dst_inst`.
+        destination: Name,
+        /// As for `migrate`.
         #[serde(default)]
         options: MigrateOptions,
     },
@@ -180,6 +192,11 @@ pub enum ApiReply {
     Paths {
         /// Every instance plugged into the switch.
         instances: Vec<InstancePaths>,
+    },
+    /// Answer to `plan`.
+    Plan {
+        /// What will be.
+        plan: Box<MigrationPlan>,
     },
     /// Answer to `migrate`.
     Migration {

@@ -2,6 +2,7 @@
 
 use crate::api::{ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, MigrateOptions, MigrationOutcome};
 use crate::peer::Endpoint;
+use crate::plan::MigrationPlan;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::{
     ControlError, DecodeError, InstancePaths, LineBuffer, LineTooLong, Reply, Request, ResolveOutcome, ServerMessage,
@@ -195,6 +196,20 @@ impl Client {
         let (source, destination) = (source.clone(), destination.clone());
         match self.call(ApiRequest::Migrate { source, destination, options }, on_event)? {
             ApiReply::Migration { outcome } => Ok(*outcome),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Says how a migration would go; moves nothing.
+    pub fn plan(
+        &mut self,
+        source: &Name,
+        destination: &Name,
+        options: MigrateOptions,
+    ) -> Result<MigrationPlan, ClientError> {
+        let (source, destination) = (source.clone(), destination.clone());
+        match self.call_quietly(ApiRequest::Plan { source, destination, options })? {
+            ApiReply::Plan { plan } => Ok(*plan),
             _ => Err(unexpected()),
         }
     }

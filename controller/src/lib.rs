@@ -16,6 +16,7 @@ pub mod fabric;
 pub mod hypervisor;
 pub mod net;
 pub mod peer;
+pub mod plan;
 pub mod process;
 pub mod timeouts;
 pub mod units;

@@ -32,6 +32,7 @@ Exit status:
   6  the migration failed and was undone: the source goes on
   7  the migration is unresolved: look at `slimctl status`
   8  the migration completed, but the digests of the state differ or are not known
+  9  the migration was not begun, or is only planned: it would not end
 
 SLIM_SOCKET names the daemon's socket, SLIM_LOG=error|warn|info|debug the daemon's log level.
 Control connections and state streams are mutually authenticated TLS 1.3, unless the daemon is run with --plaintext.";
@@ -273,6 +274,14 @@ pub struct MigrateArgs {
     /// Retire the source afterwards
     #[arg(long)]
     pub retire: bool,
+
+    /// Only say whether and how fast it would converge in each mode: load, σ and state of SRC are measured for a second
+    #[arg(long)]
+    pub plan: bool,
+
+    /// Neither measure beforehand nor refuse a migration that will not end
+    #[arg(long, conflicts_with = "plan")]
+    pub force: bool,
 
     /// The longest a phase may take, such as source.drain=5000; 0 is without bound; may be repeated
     ///

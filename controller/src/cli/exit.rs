@@ -17,6 +17,7 @@ pub enum Exit {
     RolledBack = 6,
     Unresolved = 7,
     DigestsDiffer = 8,
+    NeverEnds = 9,
 }
 
 impl From<Exit> for ExitCode {

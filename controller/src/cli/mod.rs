@@ -3,6 +3,7 @@
 mod args;
 mod exit;
 mod layout;
+mod plan;
 mod report;
 mod tables;
 mod watch;
@@ -18,6 +19,7 @@ use slim_controller::api::MigrateOptions;
 use slim_controller::client::{Client, ClientError};
 use slim_controller::daemon::{Daemon, StopFlag};
 use slim_controller::deployment::{Deployment, default_socket};
+use slim_core::protocol::Name;
 use slim_core::protocol::control::ResolveOutcome;
 use slim_trust::files::create_secret;
 use slim_trust::{Authority, Role};
@@ -160,7 +162,6 @@ fn daemon(config: &Path, socket: Option<PathBuf>, check: bool, plaintext: bool) 
 }
 
 fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Exit> {
-    let watch = Watch::new(json);
     let options = MigrateOptions {
         mode: arguments.mode,
         scheduling: arguments.scheduling,
@@ -171,11 +172,43 @@ fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Ex
         retire: arguments.retire,
         timeouts: arguments.timeouts.into_iter().collect(),
     };
+    if !arguments.force {
+        let forecast = foresee(client, (&arguments.source, &arguments.destination), &options, arguments.plan, json)?;
+        if let Some(exit) = forecast {
+            return Ok(exit);
+        }
+    }
+    let watch = Watch::new(json);
     let outcome = client.migrate(&arguments.source, &arguments.destination, options, |event| watch.show(event));
     drop(watch);
     let outcome = outcome?;
     show(json, &outcome, || report::report(&outcome));
     Ok(Exit::of_migration(&outcome))
+}
+
+/// Asks how a migration will go. Says what to end with if that is all that was wanted, or if it will not end.
+fn foresee(
+    client: &mut Client,
+    (source, destination): (&Name, &Name),
+    options: &MigrateOptions,
+    only_plan: bool,
+    json: bool,
+) -> Result<Option<Exit>> {
+    let plan = match client.plan(source, destination, options.clone()) {
+        Ok(plan) => plan,
+        // Whatever it is, the migration will say so too.
+        Err(ClientError::Refused(_)) if !only_plan => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let ends = plan.forecast(options.mode).is_none_or(|forecast| forecast.converges);
+    if !only_plan && ends {
+        return Ok(None);
+    }
+    show(json, &plan, || plan::plan(&plan));
+    if !only_plan {
+        eprintln!("slimctl: {source} is not migrated: in mode {} that would not end; --force does it", options.mode);
+    }
+    Ok(Some(if ends { Exit::Done } else { Exit::NeverEnds }))
 }
 
 /// Waits until the daemon has retired its instances and is gone, so that what follows finds a clean machine.

@@ -19,6 +19,7 @@ mod lifecycle;
 mod migrate;
 mod migrations;
 mod network;
+mod plan;
 mod recover;
 mod registry;
 mod requests;

@@ -39,6 +39,9 @@ impl Daemon {
             ApiRequest::PathList {} => {
                 self.fabric.paths().map(|instances| ApiReply::Paths { instances }).map_err(from_fabric)
             }
+            ApiRequest::Plan { source, destination, options } => {
+                self.plan(&source, &destination, &options).map(|plan| ApiReply::Plan { plan: Box::new(plan) })
+            }
             ApiRequest::Migrate { source, destination, options } => self
                 .migrate(&source, &destination, &options, on_event)
                 .map(|outcome| ApiReply::Migration { outcome: Box::new(outcome) }),

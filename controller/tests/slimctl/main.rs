@@ -2,6 +2,7 @@
 
 mod commands;
 mod migrate;
+mod plan;
 mod restart;
 mod trust;
 mod world;

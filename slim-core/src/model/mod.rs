@@ -7,13 +7,15 @@
 //! ```
 //!
 //! [`Scenario`] has equations 1 to 4; [`PreCopy`] is the recurrence of §V-A for a hypervisor's own live migration, to
-//! compare with. Rates are in bits per second, sizes in bits, times in seconds.
+//! compare with; [`Observed`] says of a running instance how a migration will go in each mode. Rates are in bits per second, sizes in bits, times in seconds.
 //!
 //! The figures' x-axis (11 to 18) is the sum of both directions, figure 6's one direction. In the testbed the meter of
 //! each instance is link *l*: [`Scenario::testbed`].
 
+mod forecast;
 mod precopy;
 
+pub use forecast::{Cost, Forecast, Observed};
 pub use precopy::{PreCopy, Prediction};
 
 /// One migration to be predicted.

@@ -22,7 +22,7 @@ pub const TYPE_PACKET: u16 = 0xff01;
 pub const TYPE_ALIGN: u16 = 0xff02;
 
 /// Length of what precedes the frame in a [`Duplicate`]'s value, in bytes.
-const HEAD_LEN: usize = 9;
+pub const HEAD_LEN: usize = 9;
 
 /// A packet that arrived at the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ mod sigma;
 pub use coalesce::{Coalesce, Coalescer, Coalescing};
 pub use compress::{CompressionError, Compressor, Decompressor};
 pub use decode::{DecodeError, Decoder, Record};
-pub use duplicate::{Align, Duplicate, TYPE_ALIGN, TYPE_PACKET};
+pub use duplicate::{Align, Duplicate, HEAD_LEN as DUPLICATE_HEAD_LEN, TYPE_ALIGN, TYPE_PACKET};
 pub use encode::{EncodeError, End, HEADER_LEN, Tally, encode, encode_into, encoded_len, header};
 pub use intake::{Intake, IntakeError};
 pub use pump::{Pump, PumpError, PumpOptions, Push, Step};

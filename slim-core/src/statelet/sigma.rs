@@ -23,6 +23,16 @@ impl WireCosts {
     pub const ETHERNET: Self = Self { segment_max_bytes: 1448, segment_header_bytes: 14 + 20 + 32, frame_bytes: 4 };
 }
 
+impl WireCosts {
+    /// What a stream of `stream_bytes` in `segments` TCP segments takes on the wire.
+    ///
+    /// With 0, or fewer than the stream needs, segments are taken to be full.
+    pub fn stream_on_the_wire(&self, stream_bytes: u64, segments: u64) -> u64 {
+        let segments = segments.max(stream_bytes.div_ceil(self.segment_max_bytes.max(1)));
+        stream_bytes + segments * (self.segment_header_bytes + self.frame_bytes)
+    }
+}
+
 /// What packets went through a network function and what statelets it announced meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sigma {
@@ -65,8 +75,7 @@ impl Sigma {
     ///
     /// With 0, or fewer than the stream needs, segments are taken to be full.
     pub fn on_the_wire(&self, costs: &WireCosts, stream_bytes: u64, segments: u64) -> f64 {
-        let segments = segments.max(stream_bytes.div_ceil(costs.segment_max_bytes.max(1)));
-        let statelets = stream_bytes + segments * (costs.segment_header_bytes + costs.frame_bytes);
+        let statelets = costs.stream_on_the_wire(stream_bytes, segments);
         ratio(statelets, self.packet_bytes + self.packets * costs.frame_bytes)
     }
 }

@@ -5,7 +5,7 @@ use super::{Destination, DestinationParameters, Source, SourceParameters};
 use crate::nf::ShardId;
 use crate::protocol::control::{
     ControlError, ErrorCode, InstanceRequest, InstanceRole, MigrationStatus, PrepareOptions, ResolveOutcome,
-    StartOptions,
+    SAMPLE_MS_MAX, StartOptions,
 };
 use crate::protocol::stream::{Handshake, HandshakeReply, Rejection};
 use crate::protocol::{MigrationId, Name, Nonce, PathSet, Schema, Text};
@@ -145,6 +145,10 @@ impl Instance {
             | InstanceRequest::Status {}
             | InstanceRequest::RenewIdentity { .. }
             | InstanceRequest::Shutdown {} => return Ok(Handled::ByDriver),
+            InstanceRequest::Sample { duration_ms } => {
+                self.check_sample(*duration_ms)?;
+                return Ok(Handled::ByDriver);
+            }
             InstanceRequest::Activate {} => self.activate()?,
             InstanceRequest::Prepare { migration, kind, schema, shards, options } => {
                 let peer = Identity { kind: kind.clone(), schema: *schema, shards: *shards };
@@ -216,6 +220,17 @@ impl Instance {
             None => {}
         }
         self.settle();
+    }
+
+    fn check_sample(&self, duration_ms: u32) -> Result<(), ControlError> {
+        match self.role() {
+            InstanceRole::Live if duration_ms > SAMPLE_MS_MAX => {
+                let message = format!("a sample takes at most {SAMPLE_MS_MAX} ms");
+                Err(ControlError::with(ErrorCode::Malformed, message))
+            }
+            InstanceRole::Live => Ok(()),
+            role => Err(wrong_role("sample", role)),
+        }
     }
 
     fn activate(&mut self) -> Result<(), ControlError> {

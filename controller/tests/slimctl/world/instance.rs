@@ -3,8 +3,9 @@
 
 use slim_core::nf::ShardId;
 use slim_core::protocol::control::{
-    ControlError, Description, Event, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus, LineBuffer,
-    PktQTotals, Reply, Request, SnapshotTotals, StateletTotals, WorkloadTotals, decode_request, encode,
+    ControlError, Counters, Description, Event, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus,
+    LineBuffer, PktQTotals, QueueStatus, Reply, Request, SAMPLE, SAMPLE_SNAPSHOT, SnapshotTotals, StateletTotals,
+    WorkloadTotals, decode_request, encode,
 };
 use slim_core::protocol::inband::Drain;
 use slim_core::protocol::stream::{Handshake, HandshakeReply, StreamRole};
@@ -29,6 +30,8 @@ pub struct Faults {
     pub endless_snapshot: bool,
     /// As a destination, its state is not that of the source.
     pub other_state: bool,
+    /// Traffic that it would have to process, in Mbit/s: packets of 512 bytes with a statelet of 12 bytes each.
+    pub load_mbit: u64,
     /// As a destination, it falls silent once it is armed: the connection ends and nobody listens any more.
     pub vanishes_when_armed: bool,
 }
@@ -295,9 +298,24 @@ impl Runner {
         self.clients.lock().unwrap().retain_mut(|client| client.write_all(line.as_bytes()).is_ok());
     }
 
+    fn counters(&self) -> Counters {
+        let packets = self.faults.load_mbit * 1_000_000 / 8 / 512;
+        let sample = [
+            ("elapsed_us", 1_000_000),
+            ("packets", packets),
+            ("packet_bytes", packets * 512),
+            ("statelets", packets),
+            ("value_bytes", packets * 12),
+        ];
+        let sample = sample.into_iter().map(|(name, value)| (format!("{SAMPLE}{name}"), value));
+        sample.chain([("port.in.rx_packets".to_owned(), 1_234_567)]).collect()
+    }
+
     fn reply(&self, request: &InstanceRequest, handled: Handled) -> InstanceReply {
         match (handled, request) {
-            (Handled::Done, _) | (_, InstanceRequest::Shutdown {}) => InstanceReply::Done,
+            (Handled::Done, _) | (_, InstanceRequest::Shutdown {} | InstanceRequest::Sample { .. }) => {
+                InstanceReply::Done
+            }
             (_, InstanceRequest::Describe {}) => InstanceReply::Description(Description {
                 name: self.name.clone(),
                 kind: name_of("nat"),
@@ -315,9 +333,9 @@ impl Runner {
                 role: self.vei.role(),
                 uptime_ms: self.now().as_millis(),
                 migration: self.vei.migration_status(self.now()),
-                counters: BTreeMap::from([("port.in.rx_packets".to_owned(), 1_234_567)]),
-                gauges: BTreeMap::from([("nat.sessions".to_owned(), 128)]),
-                queues: BTreeMap::from([("pkt_q".to_owned(), Default::default())]),
+                counters: self.counters(),
+                gauges: BTreeMap::from([("nat.sessions".to_owned(), 128), (SAMPLE_SNAPSHOT.to_owned(), 70_000)]),
+                queues: BTreeMap::from([("pkt_q".to_owned(), pkt_q_status())]),
             })),
         }
     }
@@ -337,6 +355,10 @@ fn statelets() -> StateletTotals {
 
 fn end() -> End {
     End { records: 1000, crc: 42 }
+}
+
+fn pkt_q_status() -> QueueStatus {
+    QueueStatus { capacity_bytes: 32 << 20, ..QueueStatus::default() }
 }
 
 fn pkt_q() -> PktQTotals {

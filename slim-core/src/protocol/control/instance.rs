@@ -71,6 +71,15 @@ pub enum InstanceRequest {
     Reset {},
     /// Answered by [`InstanceReply::Status`].
     Status {},
+    /// Live: count for a while what would be announced in a migration, and tell how large a snapshot would be. Nothing
+    /// is sent, and nothing changes for packets.
+    ///
+    /// Answered at once. The counters named [`SAMPLE`] and what follows then tell what has been counted so far, until the
+    /// next sample; the gauge [`SAMPLE_SNAPSHOT`] follows when it is known.
+    Sample {
+        /// For how long, at most [`SAMPLE_MS_MAX`].
+        duration_ms: u32,
+    },
     /// Show this identity from now on; the present one will expire. It must be of the same name and role, from the same
     /// authority. An older one than the present is acknowledged and changes nothing.
     RenewIdentity {
@@ -102,6 +111,16 @@ pub enum InstanceReply {
     /// Answer to `status`.
     Status(Box<InstanceStatus>),
 }
+
+/// The longest sample.
+pub const SAMPLE_MS_MAX: u32 = 60_000;
+
+/// In [`InstanceStatus::counters`]: what counters of the present or last sample begin with. `elapsed_us` follows, and
+/// `packets`, `packet_bytes`, `statelets` and `value_bytes` as in [`Sigma`](crate::statelet::Sigma).
+pub const SAMPLE: &str = "sample.";
+
+/// In [`InstanceStatus::gauges`]: the bytes of a snapshot stream as of the beginning of the last sample.
+pub const SAMPLE_SNAPSHOT: &str = "sample.snapshot_bytes";
 
 /// In [`Description::capacity`]: followed by a table's name, the most entries it accepts.
 pub const CAPACITY_TABLE: &str = "table.";

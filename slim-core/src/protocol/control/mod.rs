@@ -30,7 +30,7 @@ pub use error::{ControlError, ErrorCode};
 pub use instance::{
     CAPACITY_MEMORY_AVAILABLE, CAPACITY_MEMORY_NEEDED, CAPACITY_TABLE, Description, Holder, InstanceEvent,
     InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationRole, MigrationStatus, QueueStatus,
-    ResolveOutcome,
+    ResolveOutcome, SAMPLE, SAMPLE_MS_MAX, SAMPLE_SNAPSHOT,
 };
 pub use options::{DestinationTimeouts, PrepareOptions, SourceTimeouts, StartOptions};
 pub use report::{MigrationReport, PhaseDuration, PktQTotals, SnapshotTotals, StateletTotals, WorkloadTotals};

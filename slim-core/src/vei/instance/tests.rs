@@ -1,7 +1,7 @@
 //! Which request is accepted in which role, and a whole migration there and back.
 
 use super::*;
-use crate::protocol::control::SourceTimeouts;
+use crate::protocol::control::{SAMPLE_MS_MAX, SourceTimeouts};
 use crate::protocol::stream::StreamRole;
 use crate::protocol::{FailureCode, MigrationPhase, SourcePhase};
 use crate::vei::StreamEvent;
@@ -118,7 +118,8 @@ const ROLES: [InstanceRole; 6] = [
 
 #[test]
 fn each_request_is_accepted_in_these_roles_only() {
-    use ErrorCode::{Busy, Committed, UnknownMigration, WrongRole};
+    use ErrorCode::{Busy, Committed, Malformed, UnknownMigration, WrongRole};
+    let sample = |duration_ms| InstanceRequest::Sample { duration_ms };
     let done = Ok(Handled::Done);
     let no = Err(WrongRole);
     let unknown = Err(UnknownMigration);
@@ -135,6 +136,8 @@ fn each_request_is_accepted_in_these_roles_only() {
         (resolve(7), [unknown, unknown, no, done, no, no]),
         (resolve(8), [unknown; 6]),
         (InstanceRequest::Reset {}, [done, no, no, done, no, done]),
+        (sample(1), [no, Ok(Handled::ByDriver), no, no, no, no]),
+        (sample(SAMPLE_MS_MAX + 1), [no, Err(Malformed), no, no, no, no]),
         (InstanceRequest::Describe {}, [Ok(Handled::ByDriver); 6]),
         (InstanceRequest::Status {}, [Ok(Handled::ByDriver); 6]),
         (renew, [Ok(Handled::ByDriver); 6]),

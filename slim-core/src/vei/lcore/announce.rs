@@ -8,7 +8,7 @@ use crate::mutant::{self, Mutant};
 use crate::nf::PortId;
 use crate::protocol::control::{StateletTotals, WorkloadTotals};
 use crate::statelet::{Align, Duplicate, HEADER_LEN, TYPE_ALIGN, TYPE_PACKET, encode_into, header};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::vei::LcoreTotals;
 
 /// Statelets up to this length are written in one piece.
@@ -25,12 +25,23 @@ pub struct StQOut {
     pub statelets: StateletTotals,
 }
 
+/// What a sample has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampled {
+    /// For how long.
+    pub elapsed: Duration,
+    /// Packets, and the statelets that would have been announced.
+    pub totals: LcoreTotals,
+}
+
 /// Announces statelets while `upd_enable` is set, and keeps account of them.
 pub(super) struct Announce {
     /// The paper's `upd_enable`, a plain field in the lcore's cache.
     upd_enable: bool,
     /// Packets are announced whole instead of what they change.
     duplicating: bool,
+    /// What would be announced is counted and goes nowhere: since when, and until when.
+    sampling: Option<(Instant, Instant)>,
     overflow: bool,
     st_q_out: Option<rtrb::Producer<u8>>,
     totals: LcoreTotals,
@@ -42,7 +53,15 @@ impl Announce {
     pub(super) const fn off() -> Self {
         let workload = WorkloadTotals { packets: 0, bytes: 0 };
         let totals = LcoreTotals { statelets: StateletTotals::ZERO, workload };
-        Self { upd_enable: false, duplicating: false, overflow: false, st_q_out: None, totals, longest_bytes: 0 }
+        Self {
+            upd_enable: false,
+            duplicating: false,
+            sampling: None,
+            overflow: false,
+            st_q_out: None,
+            totals,
+            longest_bytes: 0,
+        }
     }
 
     /// Sets `upd_enable`: from now on statelets go to `st_q_out`.
@@ -55,6 +74,25 @@ impl Announce {
         self.start(st_q_out);
         self.announce(TYPE_ALIGN, &align.encode_value());
         self.duplicating = true;
+    }
+
+    /// Counts until `until` what would be announced, unless something is announced.
+    pub(super) fn sample(&mut self, now: Instant, until: Instant) {
+        if self.st_q_out.is_none() {
+            *self = Self { upd_enable: true, sampling: Some((now, until)), ..Self::off() };
+        }
+    }
+
+    /// What has been counted at `now` since the sample began, and for how long; `None` if none is taken. Ends one whose
+    /// time is over.
+    #[inline]
+    pub(super) fn sampled(&mut self, now: Instant) -> Option<Sampled> {
+        let (since, until) = self.sampling?;
+        let sampled = Sampled { elapsed: now - since, totals: self.totals };
+        if until <= now {
+            self.stop();
+        }
+        Some(sampled)
     }
 
     /// Writes a packet whole, if packets are announced. Returns whether that says all about it.
@@ -78,6 +116,7 @@ impl Announce {
     pub(super) fn stop(&mut self) -> LcoreTotals {
         self.upd_enable = false;
         self.duplicating = false;
+        self.sampling = None;
         self.overflow = false;
         self.st_q_out = None;
         core::mem::take(&mut self.totals)
@@ -98,7 +137,10 @@ impl Announce {
         if mutant::is_active(Mutant::AnnounceLate) && self.totals.workload.packets <= 1 {
             return;
         }
-        let Some(st_q_out) = &mut self.st_q_out else { return };
+        let Some(st_q_out) = &mut self.st_q_out else {
+            self.account(Some(()), value.len());
+            return;
+        };
         let written = if value.len() <= INLINE {
             write_inline(st_q_out, statelet_type, value)
         } else {
@@ -225,6 +267,37 @@ mod tests {
             assert_eq!(read(&mut consumer), vec![(7, len); 500 / (len + 4)]);
             assert_eq!(announce.stop().statelets.records as usize, 500 / (len + 4));
         }
+    }
+
+    #[test]
+    fn a_sample_counts_what_would_be_announced_until_its_time_is_over() {
+        let at = Instant::from_millis;
+        let mut announce = Announce::off();
+        announce.sample(at(10), at(20));
+        assert!(announce.upd_enable());
+        announce.count(1, 500);
+        announce.announce(7, &[7; 300]);
+        let sampled = announce.sampled(at(15)).unwrap();
+        assert_eq!((sampled.elapsed, sampled.totals.workload.bytes), (Duration::from_millis(5), 500));
+        assert_eq!((sampled.totals.statelets.records, sampled.totals.statelets.value_bytes), (1, 300));
+        announce.announce(7, &[7; 10]);
+        assert_eq!(announce.sampled(at(20)).unwrap().totals.statelets.records, 2);
+        assert!(!announce.upd_enable() && announce.sampled(at(20)).is_none());
+    }
+
+    #[test]
+    fn a_migration_ends_a_sample_and_a_sample_no_migration() {
+        let at = Instant::from_millis;
+        let mut announce = Announce::off();
+        announce.sample(at(0), at(100));
+        announce.announce(7, &[7; 10]);
+        let (producer, mut consumer) = rtrb::RingBuffer::new(100);
+        announce.start(producer);
+        announce.sample(at(1), at(2));
+        assert!(announce.sampled(at(50)).is_none());
+        announce.announce(8, &[8; 3]);
+        assert_eq!(read(&mut consumer), [(8, 3)]);
+        assert_eq!(announce.stop().statelets.records, 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use crate::nf::Gauge;
 use crate::protocol::{MigrationId, Mode};
 use crate::table::FrozenItem;
+use crate::time::Duration;
 use crate::vei::LcoreEvent;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -63,6 +64,8 @@ pub enum Command<F> {
     Reset,
     /// Tell the network function's gauges.
     Gauges,
+    /// Count for so long what would be announced, and tell the present state.
+    Sample(Duration),
     /// Transmit what is queued and leave the loop.
     End,
 }
@@ -75,6 +78,8 @@ pub enum Report<F> {
     Snapshot(Frozen),
     /// The state at the source's end or the destination's take-over, for the digest.
     Digest(Frozen),
+    /// The state at the beginning of a sample, for its size.
+    Sample(Frozen),
     /// The network function's gauges; none without a network function.
     Gauges(Vec<Gauge>),
     /// A network function the lcore has no more use for, to be dropped where that takes no lcore's time.

@@ -22,7 +22,7 @@ mod packets;
 #[cfg(test)]
 mod tests;
 
-pub use announce::StQOut;
+pub use announce::{Sampled, StQOut};
 pub use command::{Announcing, Command, Frozen, Report};
 pub use io::{BURST, Burst, Cause, Counted, Io};
 
@@ -219,6 +219,12 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
         self.announce.status()
     }
 
+    /// What the present sample has counted; `None` if none is taken. Ends one whose time is over.
+    #[inline]
+    pub fn sampled(&mut self, now: Instant) -> Option<Sampled> {
+        self.announce.sampled(now)
+    }
+
     #[cold]
     fn command(&mut self, now: Instant, command: Command<F>) {
         match command {
@@ -281,6 +287,13 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 let gauges = self.nf.as_ref().map(|nf| nf.gauges()).unwrap_or_default();
                 self.reports.push_back(Report::Gauges(gauges));
             }
+            Command::Sample(duration) => match self.freeze() {
+                Some(frozen) => {
+                    self.announce.sample(now, now + duration);
+                    self.reports.push_back(Report::Sample(frozen));
+                }
+                None => self.reports.push_back(Report::Impossible("sample")),
+            },
             Command::End => self.ended = true,
         }
     }

@@ -59,6 +59,7 @@ struct Rig {
     events: Vec<LcoreEvent>,
     snapshots: Vec<Frozen>,
     digests: Vec<u128>,
+    samples: Vec<u128>,
 }
 
 impl Rig {
@@ -66,7 +67,8 @@ impl Rig {
         let io = Lists { arrived: Default::default(), sent: Vec::new(), buffers: usize::MAX, dropped: BTreeMap::new() };
         let shard = Shard { id: ShardId(1), count: 2 };
         let lcore = Lcore::new(Instant::ZERO, shard, 1 << 20, io);
-        Self { lcore, now: Instant::ZERO, events: Vec::new(), snapshots: Vec::new(), digests: Vec::new() }
+        let (events, snapshots, digests, samples) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { lcore, now: Instant::ZERO, events, snapshots, digests, samples }
     }
 
     fn live() -> Self {
@@ -87,6 +89,7 @@ impl Rig {
                 Report::Event(event) => self.events.push(event),
                 Report::Snapshot(frozen) => self.snapshots.push(frozen),
                 Report::Digest(frozen) => self.digests.push(snapshot::digest(&frozen)),
+                Report::Sample(frozen) => self.samples.push(snapshot::digest(&frozen)),
                 Report::Gauges(_) | Report::Retired(_) => {}
                 Report::Impossible(command) => panic!("{command} is impossible"),
             }
@@ -426,6 +429,25 @@ fn a_report_that_was_not_taken_comes_again_first() {
     assert_eq!(rig.lcore.patience(), Patience::Tick);
     rig.pass(None);
     assert!(matches!(rig.events[..], [LcoreEvent::Discarded(_)]));
+}
+
+#[test]
+fn a_sample_tells_the_state_it_began_with_and_ends_by_itself() {
+    let mut rig = Rig::live();
+    let before = rig.digest();
+    rig.pass(Some(Command::Sample(Duration::from_millis(5))));
+    assert_eq!(rig.samples, [before]);
+    rig.arrive(0, (0..10).map(|number| frame(1, number)));
+    rig.settle();
+    let sampled = rig.lcore.sampled(rig.now).unwrap();
+    assert_eq!(sampled.totals.workload.packets, 10);
+    assert!(sampled.totals.statelets.records > 0);
+    rig.now += Duration::from_millis(5);
+    assert!(rig.lcore.sampled(rig.now).is_some(), "the last word");
+    rig.arrive(0, [frame(1, 11)]);
+    rig.settle();
+    assert!(rig.lcore.sampled(rig.now).is_none());
+    assert!(rig.snapshots.is_empty() && rig.events.is_empty());
 }
 
 #[test]

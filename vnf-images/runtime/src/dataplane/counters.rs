@@ -57,6 +57,16 @@ pub struct Counters {
     pub statelets: Counter,
     /// Their bytes, headers included.
     pub statelet_bytes: Counter,
+    /// For how long the present or last sample has counted, in microseconds.
+    pub sample_us: Counter,
+    /// Packets it has counted.
+    pub sample_packets: Counter,
+    /// Their bytes.
+    pub sample_packet_bytes: Counter,
+    /// Statelets it has counted.
+    pub sample_statelets: Counter,
+    /// Bytes of their values.
+    pub sample_value_bytes: Counter,
     /// Bytes in `st_q_out` at present.
     pub st_q_out_bytes: Counter,
     /// The most bytes that ever were in `st_q_out`.
@@ -106,6 +116,11 @@ impl Default for Counters {
             pkt_q_bytes_max: Counter::default(),
             statelets: Counter::default(),
             statelet_bytes: Counter::default(),
+            sample_us: Counter::default(),
+            sample_packets: Counter::default(),
+            sample_packet_bytes: Counter::default(),
+            sample_statelets: Counter::default(),
+            sample_value_bytes: Counter::default(),
             st_q_out_bytes: Counter::default(),
             st_q_out_bytes_max: Counter::default(),
             handed_back: Counter::default(),

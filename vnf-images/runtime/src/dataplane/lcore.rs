@@ -4,8 +4,8 @@ use super::idle::Idle;
 use super::ports::Ports;
 use dpdk::Clock;
 use slim_core::nf::{NetworkFunction, Shard};
-use slim_core::time::Duration;
-use slim_core::vei::lcore::{self, Command, Patience, Report};
+use slim_core::time::{Duration, Instant};
+use slim_core::vei::lcore::{self, Command, Patience, Report, Sampled};
 
 /// The longest sleep of an lcore whose network function wants ticks.
 const TICK_IDLE: Duration = Duration::from_millis(4);
@@ -54,8 +54,9 @@ impl<F: NetworkFunction, R: FnMut(Report<F>) -> Result<(), Report<F>>> Lcore<F, 
     /// Runs until the command to end. The network function, if there is one, is dropped here.
     pub fn run(mut self) {
         while !self.lcore.has_ended() {
-            let passed = self.lcore.pass(self.clock.now(), self.commands.pop().ok());
-            self.publish();
+            let now = self.clock.now();
+            let passed = self.lcore.pass(now, self.commands.pop().ok());
+            self.publish(now);
             self.report();
             let patience = match self.lcore.patience() {
                 Patience::None => Duration::ZERO,
@@ -75,10 +76,10 @@ impl<F: NetworkFunction, R: FnMut(Report<F>) -> Result<(), Report<F>>> Lcore<F, 
         }
     }
 
-    /// Makes the queues' lengths known.
+    /// Makes known how long the queues are, and what a sample has counted.
     #[inline]
-    fn publish(&mut self) {
-        let (pkt_q, st_q_out) = (self.lcore.pkt_q(), self.lcore.st_q_out());
+    fn publish(&mut self, now: Instant) {
+        let (pkt_q, st_q_out, sampled) = (self.lcore.pkt_q(), self.lcore.st_q_out(), self.lcore.sampled(now));
         let counters = &self.lcore.io().counters;
         counters.pkt_q_depth.set(pkt_q.records);
         counters.pkt_q_bytes.set(pkt_q.bytes);
@@ -89,6 +90,13 @@ impl<F: NetworkFunction, R: FnMut(Report<F>) -> Result<(), Report<F>>> Lcore<F, 
             counters.st_q_out_bytes_max.set(st_q_out.longest_bytes);
             counters.statelets.set(st_q_out.statelets.records);
             counters.statelet_bytes.set(st_q_out.statelets.bytes);
+        }
+        if let Some(Sampled { elapsed, totals }) = sampled {
+            counters.sample_us.set(elapsed.as_micros() as u64);
+            counters.sample_packets.set(totals.workload.packets);
+            counters.sample_packet_bytes.set(totals.workload.bytes);
+            counters.sample_statelets.set(totals.statelets.records);
+            counters.sample_value_bytes.set(totals.statelets.value_bytes);
         }
     }
 

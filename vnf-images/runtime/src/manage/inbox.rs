@@ -25,6 +25,8 @@ pub enum Message<F> {
     Stream(ShardId, SessionId, News<F>),
     /// A digest has been computed.
     Digest(ShardId, SessionId, Digest),
+    /// The snapshot of a shard would take so many bytes, as of the sample of this number.
+    SnapshotSize(ShardId, u64, u64),
     /// A peer has opened a stream and waits for the answer to its handshake.
     Opening(Opening),
     /// The instance is to end.

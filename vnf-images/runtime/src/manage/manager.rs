@@ -5,6 +5,7 @@ use super::capacity::capacity;
 use super::control::{ClientId, Clients, FromClient};
 use super::inbox::{End, Message, News, Sender, SessionId};
 use super::outgoing::StreamOptions;
+use super::sample::Sample;
 use super::shard::{ManagedShard, Means, SourceMeans};
 use super::status::{Sources, gauges};
 use crate::config::Limits;
@@ -67,6 +68,7 @@ pub struct Manager<F: NetworkFunction> {
     asking_until: Option<std::time::Instant>,
     /// The gauges of each shard; `None` while they are being asked for.
     gauges: Vec<Option<Vec<Gauge>>>,
+    sample: Sample,
     began: std::time::Instant,
 }
 
@@ -88,6 +90,7 @@ impl<F: NetworkFunction> Manager<F> {
             clients: Clients::default(),
             asking: Vec::new(),
             asking_until: None,
+            sample: Sample::default(),
             began: std::time::Instant::now(),
         })
     }
@@ -150,6 +153,7 @@ impl<F: NetworkFunction> Manager<F> {
                 self.event(Event::Digest { shard, digest });
             }
             Message::Digest(..) => {}
+            Message::SnapshotSize(shard, number, bytes) => self.sample.measured(shard, number, bytes),
             Message::Opening(opening) => self.open(opening),
             Message::End(_) => {}
         }
@@ -170,6 +174,10 @@ impl<F: NetworkFunction> Manager<F> {
                     self.clients.reply(client, request.id, Ok(description));
                 }
                 InstanceRequest::Status {} => self.ask_gauges(client, request.id),
+                InstanceRequest::Sample { duration_ms } => {
+                    self.sample(Duration::from_millis(duration_ms.into()));
+                    self.clients.reply(client, request.id, Ok(InstanceReply::Done));
+                }
                 InstanceRequest::RenewIdentity { identity } => {
                     self.clients.reply(client, request.id, self.renew(&identity));
                 }
@@ -181,6 +189,15 @@ impl<F: NetworkFunction> Manager<F> {
             Err(error) => {
                 log::warn!("{}: refused: {error}", describe(&request.request));
                 self.clients.reply(client, request.id, Err(error));
+            }
+        }
+    }
+
+    fn sample(&mut self, duration: Duration) {
+        self.sample.begin(self.ready.shards.len());
+        for shard in &mut self.ready.shards {
+            if let Err(error) = shard.command(Command::Sample(duration)) {
+                log::warn!("{error}");
             }
         }
     }
@@ -264,6 +281,7 @@ impl<F: NetworkFunction> Manager<F> {
     /// The network function's, and for how long the identity is valid.
     fn gauges(&self, shards: &[Vec<Gauge>]) -> Counters {
         let mut gauges = gauges::<F>(shards);
+        self.sample.add_gauge(&mut gauges);
         if let Security::Tls(keyring) = &self.ready.instance.security {
             let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
             gauges.insert("identity.valid_s".into(), keyring.identity().not_after_s().saturating_sub(now_s));
@@ -285,6 +303,7 @@ impl<F: NetworkFunction> Manager<F> {
                 }
             }
             Report::Digest(frozen) => self.digest(shard, frozen),
+            Report::Sample(frozen) => self.sample.measure(shard, frozen, self.ready.inbox.clone()),
             Report::Gauges(gauges) => {
                 if let Some(slot) = self.gauges.get_mut(usize::from(shard.0)) {
                     *slot = Some(gauges);
@@ -471,6 +490,7 @@ fn describe(request: &InstanceRequest) -> String {
         InstanceRequest::Reset {} => "reset".into(),
         InstanceRequest::Describe {} => "describe".into(),
         InstanceRequest::Status {} => "status".into(),
+        InstanceRequest::Sample { duration_ms } => format!("sample for {duration_ms} ms"),
         InstanceRequest::RenewIdentity { .. } => "renew identity".into(),
         InstanceRequest::Shutdown {} => "shutdown".into(),
     }

@@ -4,7 +4,7 @@
 //!  control clients ─ control ──┐                        ┌─► lcores (commands)
 //!  peers' streams ── accept ───┤    ┌───────────────┐   ├─► stream threads (tasks)
 //!  stream threads ── session ──┼──► │ inbox, manager│ ──┤
-//!  lcores ── reports ──────────┤    │ vei::Instance │   ├─► digest threads
+//!  lcores ── reports ──────────┤    │ vei::Instance │   ├─► digest, sample threads
 //!  signals, power button ──────┘    └───────────────┘   └─► control clients (replies, events)
 //! ```
 //!
@@ -20,6 +20,7 @@ pub mod log_out;
 mod manager;
 pub mod net;
 mod outgoing;
+mod sample;
 mod session;
 mod shard;
 mod snapshot_out;

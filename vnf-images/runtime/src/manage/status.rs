@@ -4,7 +4,7 @@ use super::manager::Instance;
 use crate::dataplane::Counters as LcoreCounters;
 use dpdk::Port;
 use slim_core::nf::{Gauge, NetworkFunction};
-use slim_core::protocol::control::{Counters, QueueStatus};
+use slim_core::protocol::control::{Counters, QueueStatus, SAMPLE};
 use slim_core::vei::lcore::Cause;
 use slim_trust::Door;
 use std::collections::BTreeMap;
@@ -46,12 +46,19 @@ impl Sources {
             add("inband.handed_back".into(), lcore.handed_back.get());
             add("statelets.announced".into(), lcore.statelets.get());
             add("statelets.announced_bytes".into(), lcore.statelet_bytes.get());
+            add(format!("{SAMPLE}packets"), lcore.sample_packets.get());
+            add(format!("{SAMPLE}packet_bytes"), lcore.sample_packet_bytes.get());
+            add(format!("{SAMPLE}statelets"), lcore.sample_statelets.get());
+            add(format!("{SAMPLE}value_bytes"), lcore.sample_value_bytes.get());
             add("log.events".into(), lcore.events_logged.get());
             add("log.events_lost".into(), lcore.events_lost.get());
             add("lcore.busy_polls".into(), lcore.busy_polls.get());
             add("lcore.empty_polls".into(), lcore.empty_polls.get());
             add("lcore.sleeps".into(), lcore.sleeps.get());
         }
+        // All lcores take a sample at the same time.
+        let elapsed_us = self.lcores.iter().map(|lcore| lcore.sample_us.get()).max();
+        counters.insert(format!("{SAMPLE}elapsed_us"), elapsed_us.unwrap_or(0));
         for (port, name) in self.ports.iter().zip(F::PORTS) {
             let Ok(stats) = port.stats() else { continue };
             counters.insert(format!("port.{name}.rx_missed"), stats.rx_missed);

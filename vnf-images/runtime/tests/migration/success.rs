@@ -2,7 +2,7 @@
 
 use crate::world::{A, B, World};
 use slim_core::protocol::Mode;
-use slim_core::protocol::control::{InstanceRequest, InstanceRole, StartOptions};
+use slim_core::protocol::control::{InstanceRequest, InstanceRole, SAMPLE, SAMPLE_SNAPSHOT, StartOptions};
 use std::time::Duration;
 
 #[test]
@@ -58,6 +58,33 @@ fn duplicates_and_buffers_leave_no_trace_in_the_traffic_either() {
         world.ask(from, InstanceRequest::Reset {}).expect("resets");
     }
     world.must_be_perfect();
+}
+
+#[test]
+fn a_sample_foresees_what_a_migration_then_takes() {
+    let mut world = World::live("");
+    world.fill(2000);
+    world.ask(A, InstanceRequest::Sample { duration_ms: 200 }).expect("samples");
+    world.run_for(Duration::from_millis(400));
+    let status = world.status(A);
+    let sampled = |name: &str| status.counters[&format!("{SAMPLE}{name}")];
+    assert!(sampled("elapsed_us") >= 200_000 && sampled("packets") > 0, "{status:?}");
+    assert_eq!((sampled("packet_bytes"), sampled("statelets")), (sampled("packets") * 128, sampled("packets")));
+    assert_eq!(sampled("value_bytes"), sampled("packets") * 14);
+    let counted = sampled("packets");
+    world.run_for(Duration::from_millis(100));
+    assert_eq!(world.status(A).counters[&format!("{SAMPLE}packets")], counted, "its time is over");
+
+    let foreseen = world.status(A).gauges[SAMPLE_SNAPSHOT];
+    // A migration ends a sample that is not over.
+    world.ask(A, InstanceRequest::Sample { duration_ms: 60_000 }).expect("samples");
+    let [source, destination] = world.migrate(A, B, StartOptions::default());
+    assert_eq!((source.digest, source.digest.is_some()), (destination.digest, true));
+    assert_eq!(source.statelets.value_bytes, source.workload.packets * 14);
+    let ratio = source.snapshot.bytes as f64 / foreseen as f64;
+    assert!((0.99..1.1).contains(&ratio), "{foreseen} foreseen, {} sent", source.snapshot.bytes);
+    world.must_be_perfect();
+    world.ask(A, InstanceRequest::Sample { duration_ms: 1 }).expect_err("it has nothing to process");
 }
 
 #[test]
