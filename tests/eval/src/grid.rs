@@ -179,14 +179,34 @@ pub const ECONOMY_RATES_MBIT: [u32; 2] = [100, 400];
 /// Loads of the experiments that explain where loss begins.
 pub const EXPERIMENT_RATES_MBIT: [u32; 6] = [200, 300, 400, 500, 800, 900];
 
-/// Conditions of those experiments, with what they are called: one thing differs from the testbed in each.
-pub const EXPERIMENTS: [(&str, Variation); 6] = [
-    ("as in all other runs", TESTBED),
-    ("streams may have 512 KiB under way", Variation { window_kib: 512, ..TESTBED }),
-    ("streams may have 4 MiB under way", Variation { window_kib: 4096, ..TESTBED }),
-    ("streams do not make way (no congestion control)", Variation { congestion: Congestion::None, ..TESTBED }),
-    ("the meter lets 2 ms through at once", Variation { burst_ms: 2, ..TESTBED }),
-    ("the meter lets 100 ms through at once", Variation { burst_ms: 100, ..TESTBED }),
+/// What differs from all other runs in one of those experiments.
+#[derive(Debug, Clone, Copy)]
+pub struct Conditions {
+    /// What they are called.
+    pub name: &'static str,
+    /// Who goes first.
+    pub scheduling: Scheduling,
+    /// What differs from the testbed.
+    pub variation: Variation,
+}
+
+const fn varied(name: &'static str, variation: Variation) -> Conditions {
+    Conditions { name, scheduling: Scheduling::BestEffort, variation }
+}
+
+/// Conditions of those experiments: one thing differs in each.
+pub const EXPERIMENTS: [Conditions; 7] = [
+    varied("as in all other runs", TESTBED),
+    varied("streams may have 512 KiB under way", Variation { window_kib: 512, ..TESTBED }),
+    varied("streams may have 4 MiB under way", Variation { window_kib: 4096, ..TESTBED }),
+    varied("streams do not make way: no congestion control", Variation { congestion: Congestion::None, ..TESTBED }),
+    varied("the meter lets 2 ms through at once", Variation { burst_ms: 2, ..TESTBED }),
+    varied("the meter lets 100 ms through at once", Variation { burst_ms: 100, ..TESTBED }),
+    Conditions {
+        name: "the snapshot waits: dataplane first",
+        scheduling: Scheduling::DataplaneFirst,
+        variation: TESTBED,
+    },
 ];
 
 /// Every way to save statelet bytes, with what it is called.
@@ -236,9 +256,9 @@ fn sim_setups(extent: Extent) -> Vec<Setup> {
     for mode in [Mode::Buffer, Mode::StopAndCopy] {
         setups.extend(few.iter().map(|&rate| setup(Vnf::Nat, 1400, rate, mode, Scheduling::BestEffort)));
     }
-    for (_, variation) in EXPERIMENTS {
+    for Conditions { scheduling, variation, .. } in EXPERIMENTS {
         for mode in [Mode::Statelet, Mode::Duplicate] {
-            let of = |rate| Setup { variation, ..setup(Vnf::Nat, 1400, rate, mode, Scheduling::BestEffort) };
+            let of = |rate| Setup { variation, ..setup(Vnf::Nat, 1400, rate, mode, scheduling) };
             setups.extend(EXPERIMENT_RATES_MBIT.map(of));
         }
     }

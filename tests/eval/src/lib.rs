@@ -15,6 +15,7 @@
 //! - [`campaign`]: cells that are not done yet, on all processors, with progress;
 //! - [`results`], [`stats`]: runs by setup, means and their confidence intervals;
 //! - [`figures`], [`table_2`], [`experiments`], [`claims`]: what is made of them;
+//! - [`cost`]: what saving statelet bytes costs in time;
 //! - [`report`]: all of it as files.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@
 pub mod backend;
 pub mod campaign;
 pub mod claims;
+pub mod cost;
 pub mod experiments;
 pub mod figures;
 pub mod grid;

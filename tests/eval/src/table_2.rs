@@ -68,7 +68,16 @@ pub fn rows() -> Result<Vec<Row>, String> {
     ])
 }
 
+/// The statelets that the NAT announces for [Table II's workload](rows), in order.
+///
+/// # Errors
+/// As for [`rows`].
+pub fn nat_statelets() -> Result<Vec<(u16, Vec<u8>)>, String> {
+    Ok(nat()?.statelets)
+}
+
 struct Measured {
+    statelets: Vec<(u16, Vec<u8>)>,
     sigma: Sigma,
     /// Bytes of the stream, merged and compressed.
     economic_bytes: u64,
@@ -145,6 +154,7 @@ fn nat() -> Result<Measured, String> {
     }
     env.upd_enable = true;
     let (mut sigma, mut economy) = (Sigma::default(), Economy::new(env.now));
+    let mut statelets = Vec::new();
     for packet in 0..PACKETS {
         env.now += Duration::from_secs(1) / PACKETS_PER_S;
         let socket = packet / 15;
@@ -166,9 +176,10 @@ fn nat() -> Result<Measured, String> {
         for (statelet_type, value) in env.statelets.drain(..) {
             sigma.add_statelet(value.len());
             economy.push(env.now, statelet_type, &value)?;
+            statelets.push((statelet_type, value));
         }
     }
-    Ok(Measured { sigma, economic_bytes: economy.finish()? })
+    Ok(Measured { statelets, sigma, economic_bytes: economy.finish()? })
 }
 
 /// What the stream would carry, merged and compressed.

@@ -63,6 +63,7 @@ fn draw(figure: &Figure, svg: &mut String) -> Result<(), Box<dyn std::error::Err
         .max_light_lines(0)
         .bold_line_style(BLACK.mix(0.12))
         .axis_style(BLACK.mix(0.7))
+        .x_label_formatter(&|value| number(*value))
         .y_label_formatter(&|value| number(*value))
         .draw()?;
     let pixel = |x: f64, y: f64| chart.backend_coord(&(x, y));
@@ -118,16 +119,31 @@ fn line(
     top: f64,
     pixel: &dyn Fn(f64, f64) -> Pixel,
 ) -> Result<(), Box<dyn std::error::Error>> {
+    let mut dash = Dash::default();
     for pair in series.points.windows(2) {
         if let Some(ends) = clipped(&pair[0], &pair[1], top) {
             let ends = ends.map(|(x, y)| pixel(x, y));
-            stroke(root, series.look, ends)?;
+            stroke(root, series.look, ends, &mut dash)?;
         }
     }
     Ok(())
 }
 
-fn stroke(root: &Area<'_>, look: Look, [from, to]: [Pixel; 2]) -> Result<(), Box<dyn std::error::Error>> {
+/// Where in its pattern a dashed line is, in pixels, so that it goes on over short pieces.
+#[derive(Default)]
+struct Dash(f64);
+
+impl Dash {
+    const ON: f64 = 7.0;
+    const PERIOD: f64 = 12.0;
+}
+
+fn stroke(
+    root: &Area<'_>,
+    look: Look,
+    [from, to]: [Pixel; 2],
+    dash: &mut Dash,
+) -> Result<(), Box<dyn std::error::Error>> {
     let style = colour(look).stroke_width(2);
     if !look.dashed {
         root.draw(&PathElement::new([from, to], style))?;
@@ -135,15 +151,19 @@ fn stroke(root: &Area<'_>, look: Look, [from, to]: [Pixel; 2]) -> Result<(), Box
     }
     let length = f64::from(to.0 - from.0).hypot(f64::from(to.1 - from.1));
     let at = |distance: f64| {
-        let share = if length > 0.0 { (distance / length).min(1.0) } else { 0.0 };
+        let share = if length > 0.0 { (distance / length).clamp(0.0, 1.0) } else { 0.0 };
         let between = |a: i32, b: i32| a + (f64::from(b - a) * share).round() as i32;
         (between(from.0, to.0), between(from.1, to.1))
     };
-    let mut begin = 0.0;
+    // The dash that is under way began before this piece.
+    let mut begin = -dash.0;
     while begin < length {
-        root.draw(&PathElement::new([at(begin), at(begin + 6.0)], style))?;
-        begin += 10.0;
+        if begin + Dash::ON > 0.0 {
+            root.draw(&PathElement::new([at(begin), at(begin + Dash::ON)], style))?;
+        }
+        begin += Dash::PERIOD;
     }
+    dash.0 = (dash.0 + length) % Dash::PERIOD;
     Ok(())
 }
 
@@ -212,7 +232,7 @@ fn legend(root: &Area<'_>, figure: &Figure) -> Result<(), Box<dyn std::error::Er
     let x = WIDTH as i32 - LEGEND_WIDTH + 6;
     for (index, series) in figure.series.iter().enumerate() {
         let y = 62 + index as i32 * LEGEND_LINE;
-        stroke(root, series.look, [(x, y), (x + 30, y)])?;
+        stroke(root, series.look, [(x, y), (x + 30, y)], &mut Dash::default())?;
         marker(root, series.look, (x + 15, y))?;
         let font = (FONT, 14).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Center));
         root.draw(&Text::new(series.name.clone(), (x + 38, y), font))?;

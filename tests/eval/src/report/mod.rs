@@ -4,6 +4,7 @@ mod html;
 mod markdown;
 
 use crate::claims::{self, Claim};
+use crate::cost;
 use crate::experiments::{self, Experiment};
 use crate::figures::{Figure, draw, measured, model};
 use crate::results::Results;
@@ -68,17 +69,13 @@ impl Report {
         origin.runs = runs;
         origin.completed = completed;
         origin.repetitions = (repetitions().min().unwrap_or(0), repetitions().max().unwrap_or(0));
+        let mut experiments = experiments::all(results);
+        experiments.push(cost::measure().map_err(|what| anyhow!("the cost of statelets: {what}"))?);
         let mut figures = vec![model::figure_6()];
         figures.extend(model::figure_7());
         figures.extend(measured::figures(results));
         figures.extend(measured::modes(results));
-        Ok(Self {
-            origin,
-            claims: claims::all(results, &table_2),
-            table_2,
-            experiments: experiments::all(results),
-            figures,
-        })
+        Ok(Self { origin, claims: claims::all(results, &table_2), table_2, experiments, figures })
     }
 
     /// Writes the page, every figure as SVG and CSV, and everything else as JSON into `folder`.
