@@ -70,10 +70,10 @@ fn draw(figure: &Figure, svg: &mut String) -> Result<(), Box<dyn std::error::Err
     for series in &figure.series {
         line(&root, series, top, &pixel)?;
     }
-    for (index, series) in figure.series.iter().enumerate() {
-        points(&root, series, index as i32, top, &pixel)?;
+    for series in &figure.series {
+        points(&root, series, top, &pixel)?;
     }
-    legend(&root, figure)?;
+    legend(&root, figure, top)?;
     root.present()?;
     Ok(())
 }
@@ -170,7 +170,6 @@ fn stroke(
 fn points(
     root: &Area<'_>,
     series: &Series,
-    index: i32,
     top: f64,
     pixel: &dyn Fn(f64, f64) -> Pixel,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -179,13 +178,10 @@ fn points(
     }
     for point in &series.points {
         if point.y > top {
-            // Beyond the axis: an arrow, and the value.
+            // Beyond the axis: an arrow; the legend has the value.
             let (x, y) = pixel(point.x, top);
-            let x = x + 4 * index - 8;
-            let style = colour(series.look);
-            root.draw(&Polygon::new([(x, y - 9), (x - 5, y - 1), (x + 5, y - 1)], style.filled()))?;
-            let font = (FONT, 12).into_font().color(&style).pos(Pos::new(HPos::Center, VPos::Bottom));
-            root.draw(&Text::new(number((point.y * 10.0).round() / 10.0), (x, y - 10), font))?;
+            let tip = [(x, y - 9), (x - 5, y - 1), (x + 5, y - 1)];
+            root.draw(&Polygon::new(tip, colour(series.look).filled()))?;
             continue;
         }
         if let Some(half) = point.ci95.filter(|half| *half > 0.0) {
@@ -196,7 +192,19 @@ fn points(
                 root.draw(&PathElement::new([(x - 4, y), (x + 4, y)], style))?;
             }
         }
-        marker(root, series.look, pixel(point.x, point.y))?;
+        let at = pixel(point.x, point.y);
+        marker(root, series.look, at)?;
+        if point.failed > 0 {
+            cross(root, at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Marks a point with migrations that were not completed.
+fn cross(root: &Area<'_>, (x, y): Pixel) -> Result<(), Box<dyn std::error::Error>> {
+    for ends in [[(x - 6, y - 6), (x + 6, y + 6)], [(x - 6, y + 6), (x + 6, y - 6)]] {
+        root.draw(&PathElement::new(ends, BLACK.stroke_width(2)))?;
     }
     Ok(())
 }
@@ -227,17 +235,44 @@ fn marker(root: &Area<'_>, look: Look, (x, y): Pixel) -> Result<(), Box<dyn std:
     Ok(())
 }
 
-/// Beside the data, so that it covers none.
-fn legend(root: &Area<'_>, figure: &Figure) -> Result<(), Box<dyn std::error::Error>> {
+/// Beside the data, so that it covers none; below it, what the picture cannot show.
+fn legend(root: &Area<'_>, figure: &Figure, top: f64) -> Result<(), Box<dyn std::error::Error>> {
     let x = WIDTH as i32 - LEGEND_WIDTH + 6;
-    for (index, series) in figure.series.iter().enumerate() {
-        let y = 62 + index as i32 * LEGEND_LINE;
+    let text = |text: &str, x: i32, y: i32, size: i32| {
+        let font = (FONT, size).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Center));
+        root.draw(&Text::new(text.to_owned(), (x, y), font))
+    };
+    let mut y = 62;
+    for series in &figure.series {
         stroke(root, series.look, [(x, y), (x + 30, y)], &mut Dash::default())?;
         marker(root, series.look, (x + 15, y))?;
-        let font = (FONT, 14).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Center));
-        root.draw(&Text::new(series.name.clone(), (x + 38, y), font))?;
+        text(&series.name, x + 38, y, 14)?;
+        y += LEGEND_LINE;
+    }
+    if figure.series.iter().flat_map(|series| &series.points).any(|point| point.failed > 0) {
+        cross(root, (x + 15, y))?;
+        text("migrations rolled back", x + 38, y, 14)?;
+        y += LEGEND_LINE;
+    }
+    let marked = figure.series.iter().filter(|series| series.look.marker != Marker::None);
+    let beyond: Vec<String> = marked
+        .flat_map(|series| series.points.iter().filter(|point| point.y > top).map(move |point| (series, point)))
+        .map(|(series, point)| format!("{} at {}: {}", series.name, number(point.x), short(point.y)))
+        .collect();
+    if !beyond.is_empty() {
+        y += LEGEND_LINE / 2;
+        text("Beyond the axis:", x, y, 12)?;
+    }
+    for line in &beyond {
+        y += 17;
+        text(line, x, y, 12)?;
     }
     Ok(())
+}
+
+/// Three digits or so.
+fn short(value: f64) -> String {
+    if value >= 100.0 { number(value.round()) } else { format!("{value:.1}") }
 }
 
 fn colour(look: Look) -> RGBColor {

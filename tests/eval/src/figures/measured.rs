@@ -194,8 +194,9 @@ pub fn modes(results: &Results) -> Vec<Figure> {
 /// The points of a line: one per rate that was run.
 fn line(results: &Results, of_rate: impl Fn(u32) -> Setup, metric: Metric) -> Vec<Point> {
     let point = |rate_mbit: u32| {
-        let summary = results.summary(&of_rate(rate_mbit), metric)?;
-        Some(Point::measured(rate_mbit.into(), &summary))
+        let setup = of_rate(rate_mbit);
+        let failed = results.of(&setup).iter().filter(|run| run.ended != Ended::Completed).count();
+        Some(Point::measured(rate_mbit.into(), &results.summary(&setup, metric)?, failed))
     };
     RATES_MBIT.into_iter().filter_map(point).collect()
 }

@@ -82,6 +82,8 @@ pub struct Point {
     pub ci95: Option<f64>,
     /// Values behind it; 0 if it is computed.
     pub count: usize,
+    /// Runs at this point whose migration was not completed.
+    pub failed: usize,
     /// The least value.
     pub min: f64,
     /// The greatest value.
@@ -91,13 +93,13 @@ pub struct Point {
 impl Point {
     /// A computed point.
     pub const fn computed(x: f64, y: f64) -> Self {
-        Self { x, y, ci95: None, count: 0, min: y, max: y }
+        Self { x, y, ci95: None, count: 0, failed: 0, min: y, max: y }
     }
 
-    /// A measured point.
-    pub const fn measured(x: f64, summary: &Summary) -> Self {
+    /// A measured point with `failed` migrations that were not completed.
+    pub const fn measured(x: f64, summary: &Summary, failed: usize) -> Self {
         let Summary { count, mean, ci95, min, max } = *summary;
-        Self { x, y: mean, ci95, count, min, max }
+        Self { x, y: mean, ci95, count, failed, min, max }
     }
 }
 
@@ -109,12 +111,12 @@ impl Figure {
 
     /// The data as CSV: one line per point.
     pub fn csv(&self) -> String {
-        let mut csv = String::from("series,x,y,ci95,runs,min,max\n");
+        let mut csv = String::from("series,x,y,ci95,runs,failed,min,max\n");
         for series in &self.series {
-            for Point { x, y, ci95, count, min, max } in &series.points {
+            for Point { x, y, ci95, count, failed, min, max } in &series.points {
                 let ci95 = ci95.map(|half| format!("{half:.6}")).unwrap_or_default();
                 // Writing to a string cannot fail. Names have no quotes.
-                let _ = writeln!(csv, "\"{}\",{x},{y:.6},{ci95},{count},{min:.6},{max:.6}", series.name);
+                let _ = writeln!(csv, "\"{}\",{x},{y:.6},{ci95},{count},{failed},{min:.6},{max:.6}", series.name);
             }
         }
         csv
@@ -129,7 +131,7 @@ mod tests {
     fn csv_has_a_line_per_point_and_leaves_unknown_intervals_empty() {
         let look = Look { colour: 0, marker: Marker::Disc, dashed: false };
         let summary = Summary { count: 2, mean: 1.5, ci95: Some(0.25), min: 1.0, max: 2.0 };
-        let points = vec![Point::measured(100.0, &summary), Point::computed(200.0, 3.0)];
+        let points = vec![Point::measured(100.0, &summary, 1), Point::computed(200.0, 3.0)];
         let figure = Figure {
             id: "figure".into(),
             title: "A figure".into(),
@@ -141,8 +143,8 @@ mod tests {
         };
         assert_eq!(
             figure.csv(),
-            "series,x,y,ci95,runs,min,max\n\"SliM, 512 B\",100,1.500000,0.250000,2,1.000000,2.000000\n\
-             \"SliM, 512 B\",200,3.000000,,0,3.000000,3.000000\n"
+            "series,x,y,ci95,runs,failed,min,max\n\"SliM, 512 B\",100,1.500000,0.250000,2,1,1.000000,2.000000\n\
+             \"SliM, 512 B\",200,3.000000,,0,0,3.000000,3.000000\n"
         );
     }
 }
