@@ -173,6 +173,14 @@ pub trait NetworkFunction: Send + Sized + 'static {
     /// Any bytes may arrive; none may cause a panic. Time is `env.now()`, nothing else.
     fn process<P: PacketBuf, E: Environment>(&mut self, env: &mut E, port: PortId, packet: &mut P) -> Verdict;
 
+    /// Is shown the packets that will be processed next, so that what they need of the state can be on its way from memory
+    /// before the first of them is; see [`SegmentedTable::prefetch`](crate::table::SegmentedTable::prefetch).
+    ///
+    /// Any bytes may be shown, also packets that will not be processed after all. Changes nothing, and by default does
+    /// nothing.
+    #[inline]
+    fn prefetch<P: PacketBuf>(&self, _port: PortId, _packets: &[P]) {}
+
     /// Lets time pass: expires a bounded amount of state, announcing each change.
     ///
     /// The dataplane calls it between bursts, at least every few milliseconds.

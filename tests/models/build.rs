@@ -117,6 +117,7 @@ fn tables(root: &Path, out: &Path, name: &str, broken: Option<(&str, (&str, &str
         "mod.rs",
         "archive.rs",
         "hash.rs",
+        "layers.rs",
         "pod.rs",
         "register.rs",
         "segment.rs",
@@ -175,8 +176,8 @@ fn main() -> Outcome<()> {
     tables(&root, &out, "tables", None)?;
     let in_place = ("self.generation + u64::from(self.snapshot_dropped.is_some())", "self.generation");
     tables(&root, &out, "tables_in_place", Some(("generation/mod.rs", in_place)))?;
-    let shared = ("Arc::make_mut(&mut self.0)", "unsafe { &mut *Arc::as_ptr(&self.0).cast_mut() }");
-    tables(&root, &out, "tables_shared", Some(("segment.rs", shared)))?;
+    let shared = ("match Arc::get_mut(layer) {", "match Some(unsafe { &mut *Arc::as_ptr(layer).cast_mut() }) {");
+    tables(&root, &out, "tables_shared", Some(("layers.rs", shared)))?;
 
     let modules = [
         "sound",

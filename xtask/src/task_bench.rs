@@ -31,8 +31,9 @@ enum Benchmark {
 
     /// The NAT on one core of this machine, natively: rates by number of sessions, what a migration costs, memory.
     ///
-    /// Runs the images' packet loop between ports of memory; nothing is booted and nothing installed. Variants take turns
-    /// in one run, so that their ratios hold on a machine that others use too.
+    /// Runs the images' packet loop between ports of memory; nothing is booted. Variants take turns in one run, so that
+    /// their ratios hold on a machine that others use too. Beside it the kernel's NAT and Open vSwitch's, in namespaces of
+    /// their own, which takes root. See docs/benchmarks.md.
     Nat(Nat),
 }
 
@@ -41,6 +42,14 @@ struct Nat {
     /// Fewer sessions and shorter rounds: to see that it works, not to quote
     #[arg(long)]
     quick: bool,
+
+    /// Without the kernel's NAT and Open vSwitch
+    #[arg(long)]
+    alone: bool,
+
+    /// With pages of 4 KiB for the tables, instead of huge ones
+    #[arg(long)]
+    small_pages: bool,
 
     /// Print the measurement as JSON
     #[arg(long)]
@@ -74,18 +83,27 @@ struct Boot {
     json: bool,
 }
 
+/// Has the C library ask for huge pages for what it allocates.
+const HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
+
 /// Runs the benchmark.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     match &arguments.benchmark {
         Benchmark::Boot(arguments) => run_boot(arguments, policy),
-        Benchmark::Nat(arguments) => run_nat(arguments),
+        Benchmark::Nat(arguments) => run_nat(arguments, policy),
     }
 }
 
-fn run_nat(arguments: &Nat) -> Result<()> {
+fn run_nat(arguments: &Nat, policy: Policy) -> Result<()> {
+    if !arguments.alone {
+        setup::ensure(&[Need::Peers], policy)?;
+    }
     let mut program = Command::new(cargo::build_benchmark("slim-benchmarks", "bench-nat")?);
-    let flags = [("--quick", arguments.quick), ("--json", arguments.json)];
+    let flags = [("--quick", arguments.quick), ("--alone", arguments.alone), ("--json", arguments.json)];
     program.args(flags.into_iter().filter_map(|(flag, wanted)| wanted.then_some(flag)));
+    if !arguments.small_pages {
+        program.env("GLIBC_TUNABLES", HUGE_PAGES);
+    }
     command::run(&mut program)?;
     if !arguments.json {
         println!("{}, commit {}", machine(), commit());

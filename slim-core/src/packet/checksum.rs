@@ -23,7 +23,7 @@ impl Sum {
     }
 
     /// Adds `bytes`, padded with a zero byte if their number is odd: only the last part of a sum may be odd.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, bytes: &[u8]) {
         // The sum does not depend on byte order, so words are added as they lie in memory and swapped at the end;
         // 32 bits at a time, since the carries into the upper half of the accumulator are folded back in later.

@@ -193,7 +193,7 @@ impl<H: Borrow<[u8; IPV4_LEN]>, O: Borrow<[u8]>> Ipv4<H, O> {
     }
 
     /// Whether the header's checksum is right.
-    #[inline]
+    #[inline(always)]
     pub fn checksum_is_correct(&self) -> bool {
         self.header_sum().finish() == 0
     }
@@ -204,11 +204,13 @@ impl<H: Borrow<[u8; IPV4_LEN]>, O: Borrow<[u8]>> Ipv4<H, O> {
         Sum::pseudo_header(self.source(), self.destination(), self.protocol(), length)
     }
 
-    #[inline]
+    #[inline(always)]
     fn header_sum(&self) -> Sum {
         let mut sum = Sum::new();
         sum.add(self.header.borrow());
-        sum.add(self.options.borrow());
+        if !self.options.borrow().is_empty() {
+            sum.add(self.options.borrow());
+        }
         sum
     }
 }

@@ -24,11 +24,19 @@ pub(super) struct SegmentArchive<K, V> {
     pub(super) values: Vec<V>,
 }
 
-/// The archive of these entries (slot number, key, value), or `None` if there are none.
+/// What an archive takes beside its entries, alignment included: an estimate, for memory that is taken at once.
+const ARCHIVE_FIXED_BYTES: usize = 128;
+
+/// The archive of these entries (slot number, key, value), or `None` if there are none. About `expected` are.
 pub(super) fn write<K: Pod, V: Pod>(
+    expected: usize,
     entries: impl Iterator<Item = (usize, K, V)>,
 ) -> Result<Option<AlignedVec>, ArchiveError> {
-    let mut archive = SegmentArchive { slots: Vec::new(), keys: Vec::new(), values: Vec::new() };
+    let mut archive = SegmentArchive {
+        slots: Vec::with_capacity(expected),
+        keys: Vec::with_capacity(expected),
+        values: Vec::with_capacity(expected),
+    };
     for (slot, key, value) in entries {
         archive.slots.push(u16::try_from(slot).map_err(|_| ArchiveError)?);
         archive.keys.push(key);
@@ -37,7 +45,9 @@ pub(super) fn write<K: Pod, V: Pod>(
     if archive.slots.is_empty() {
         return Ok(None);
     }
-    rkyv::to_bytes::<Failure>(&archive).map(Some).map_err(|_| ArchiveError)
+    let entry_bytes = size_of::<u16>() + size_of::<K>() + size_of::<V>();
+    let bytes = AlignedVec::with_capacity(ARCHIVE_FIXED_BYTES + archive.slots.len() * entry_bytes);
+    rkyv::api::high::to_bytes_in::<_, Failure>(&archive, bytes).map(Some).map_err(|_| ArchiveError)
 }
 
 /// Validates the archive of segment `index` and passes its entries (slot number, key, value) to `place`.

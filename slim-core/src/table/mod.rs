@@ -11,6 +11,7 @@
 mod archive;
 mod generation;
 mod hash;
+mod layers;
 mod pod;
 mod register;
 mod segment;
@@ -24,7 +25,7 @@ pub use pod::{FieldSink, FieldSource, Pod};
 #[doc(hidden)]
 pub use pod::{mix_layout, name_layout};
 pub use register::Register;
-pub use segmented::{FrozenSegmentedTable, SegmentedTable};
+pub use segmented::{FrozenSegmentedTable, Prefetched, SegmentedTable};
 pub use small::{SMALL_TABLE_ENTRIES_MAX, SmallTable};
 pub use state::{AdoptError, ArchiveError, FrozenItem, ItemHeader, StateItem};
 

@@ -109,7 +109,7 @@ impl<T: Pod> FrozenItem for FrozenRegister<T> {
     }
 
     fn archive_segment(&self, index: u32) -> Result<Option<AlignedVec>, ArchiveError> {
-        if index == 0 { archive::write(core::iter::once((0, 0u8, self.value))) } else { Ok(None) }
+        if index == 0 { archive::write(1, core::iter::once((0, 0u8, self.value))) } else { Ok(None) }
     }
 
     fn digest(&self) -> u128 {

@@ -1,20 +1,16 @@
 //! The table the images use: redirect-on-write over reference-counted segments.
 
 use super::archive;
-use super::hash::{self, Digest};
+use super::hash::{Digest, HashKey};
+use super::layers::{Blocks, Layer, Layered};
 use super::pod::{Pod, mix_layout, name_layout};
-use super::segment::{SEGMENT_SLOTS, Segment, Slot};
+use super::segment::{Block, Place, SEGMENT_SLOTS, Segment, SegmentMut, Slot};
 use super::state::{AdoptError, ArchiveError, FrozenItem, ItemHeader, StateItem};
 use super::{FrozenTable, Full, ScanCursor, Table};
 use crate::mutant::{self, Mutant};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use rkyv::util::AlignedVec;
-
-/// Segments of one directory. A freeze clones one reference per directory, the first write to a directory after it
-/// clones one per segment: both stay far below a burst's time for millions of entries.
-const DIRECTORY_SEGMENTS: usize = 64;
 
 /// The most entries of a table that consists of a single segment.
 const SINGLE_SEGMENT_ENTRIES: usize = SEGMENT_SLOTS / 8 * 7;
@@ -25,44 +21,38 @@ const SINGLE_SEGMENT_ENTRIES: usize = SEGMENT_SLOTS / 8 * 7;
 /// 10⁻¹⁵. Should it ever, the insertion is refused as [`Full`].
 const MEAN_SEGMENT_ENTRIES: usize = SEGMENT_SLOTS / 16 * 11;
 
-struct Directory<K, V>([Option<Segment<K, V>>; DIRECTORY_SEGMENTS]);
-
-impl<K, V> Clone for Directory<K, V> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<K, V> Directory<K, V> {
-    const EMPTY: Self = Self([const { None }; DIRECTORY_SEGMENTS]);
-}
-
 /// Hash table with isolated snapshots by redirect-on-write.
 ///
-/// The table is a tree: directories of segments of slots, all reference-counted. A freeze clones the directories'
-/// references; afterwards the writer copies a segment when it first writes to it, and the snapshot reads what it
-/// holds, from any thread, without a lock. Dropping the snapshot is the unfreeze; any number may exist at a time.
+/// The table consists of blocks of slots, in layers. A freeze puts an empty layer on top; afterwards the writer copies a
+/// block when it first writes to it, and the snapshot reads what it holds, from any thread, without a lock. Dropping
+/// the snapshot is the unfreeze; any number may exist at a time.
 ///
-/// Segments are allocated when first written, so an empty table of any capacity costs almost nothing.
-/// Hashes are keyed with a random seed. Capacity is fixed: a full table refuses new keys.
+/// Blocks are allocated when first written, so an empty table of any capacity costs almost nothing, and it grows by 2
+/// KiB at a time, without moving an entry. Hashes are keyed with a random seed. Capacity is fixed: a full table
+/// refuses new keys.
 ///
-/// Source: "redirect-on-write" of §IV; the segments are ours.
+/// Source: "redirect-on-write" of §IV; segments and blocks are ours.
 pub struct SegmentedTable<K, V> {
     name: &'static str,
     capacity: usize,
     segments: usize,
     seed: u64,
+    hash_key: HashKey,
     len: usize,
-    root: Vec<Arc<Directory<K, V>>>,
+    blocks: Layered<Block<K, V>>,
     /// While adopting: the entries the header promised.
     promised: Option<u64>,
 }
+
+/// A key whose entry is on its way into the cache.
+#[derive(Debug, Clone, Copy)]
+pub struct Prefetched(u64);
 
 /// The content of a [`SegmentedTable`] at the time of a freeze.
 pub struct FrozenSegmentedTable<K, V> {
     name: &'static str,
     header: ItemHeader,
-    root: Vec<Arc<Directory<K, V>>>,
+    blocks: Arc<Layer<Block<K, V>>>,
 }
 
 /// Number of segments for `capacity` entries.
@@ -76,40 +66,30 @@ fn segment_index(hash: u64, segments: usize) -> usize {
     (((hash >> 32) * segments as u64) >> 32) as usize
 }
 
-#[inline(always)]
-fn segment_in<K, V>(root: &[Arc<Directory<K, V>>], index: usize) -> Option<&Segment<K, V>> {
-    root.get(index / DIRECTORY_SEGMENTS)?.0[index % DIRECTORY_SEGMENTS].as_ref()
-}
-
-fn entries_in<K: Pod, V: Pod>(root: &[Arc<Directory<K, V>>]) -> impl Iterator<Item = (&K, &V)> {
-    root.iter()
-        .flat_map(|directory| directory.0.iter().flatten())
-        .flat_map(|segment| segment.entries_from(0))
+fn entries_in<K: Pod, V: Pod, S: Blocks<Block<K, V>>>(blocks: &S, segments: usize) -> impl Iterator<Item = (&K, &V)> {
+    (0..segments)
+        .flat_map(|index| Segment::new(blocks, index).entries_from(0))
         .map(|(_, slot)| (&slot.key, &slot.value))
 }
 
 impl<K: Pod, V: Pod> SegmentedTable<K, V> {
     /// Identifies the layout of archived segments.
     const LAYOUT: u64 = {
-        let layout = mix_layout(name_layout("segmented 1"), SEGMENT_SLOTS as u64);
+        let layout = mix_layout(name_layout("segmented 2"), SEGMENT_SLOTS as u64);
         mix_layout(mix_layout(layout, K::LAYOUT), V::LAYOUT)
     };
 
     /// An empty table for up to `capacity` entries (at least 1, at most 2³¹). `seed` must be random.
     ///
-    /// Key and value together must not exceed 2000 bytes, so that a segment fits into a snapshot's chunk; up to some
-    /// 120 bytes its copy after a freeze stays below 64 KiB.
+    /// Key and value together must not exceed 2000 bytes, so that a segment fits into a snapshot's chunk; up to some 250
+    /// bytes a copy after a freeze stays below 2 KiB.
     pub fn with_capacity(name: &'static str, capacity: usize, seed: u64) -> Self {
         const { assert!(size_of::<K>() + size_of::<V>() <= 2000, "key and value are too long") };
         let capacity = capacity.clamp(1, 1 << 31);
         let segments = segments_for(capacity);
-        let root = Self::empty_root(segments);
-        Self { name, capacity, segments, seed, len: 0, root, promised: None }
-    }
-
-    fn empty_root(segments: usize) -> Vec<Arc<Directory<K, V>>> {
-        // All are one and the same until written.
-        core::iter::repeat_n(Arc::new(Directory::EMPTY), segments.div_ceil(DIRECTORY_SEGMENTS)).collect()
+        let blocks = Layered::new(segments * Block::<K, V>::PER_SEGMENT);
+        let hash_key = HashKey::new(seed);
+        Self { name, capacity, segments, seed, hash_key, len: 0, blocks, promised: None }
     }
 
     /// Number of entries.
@@ -127,41 +107,59 @@ impl<K: Pod, V: Pod> SegmentedTable<K, V> {
         self.capacity
     }
 
-    /// Whether a snapshot still reads the segment.
-    fn is_shared(&self, index: usize) -> bool {
-        let Some(directory) = self.root.get(index / DIRECTORY_SEGMENTS) else { return false };
-        Arc::strong_count(directory) > 1 || segment_in(&self.root, index).is_some_and(Segment::is_shared)
+    /// The hash of `key`, and the segment it belongs to.
+    #[inline(always)]
+    fn locate(&self, key: &K) -> (u64, usize) {
+        let hash = self.hash_key.hash(key);
+        (hash, segment_index(hash, self.segments))
     }
 
     #[inline(always)]
-    fn segment_mut(&mut self, index: usize) -> Option<&mut Option<Segment<K, V>>> {
-        let directory = Arc::make_mut(self.root.get_mut(index / DIRECTORY_SEGMENTS)?);
-        Some(&mut directory.0[index % DIRECTORY_SEGMENTS])
+    fn segment(&self, index: usize) -> Segment<'_, K, V, Layered<Block<K, V>>> {
+        Segment::new(&self.blocks, index)
+    }
+
+    #[inline(always)]
+    fn segment_mut(&mut self, index: usize) -> SegmentMut<'_, K, V> {
+        SegmentMut::new(&mut self.blocks, index)
     }
 
     /// The value of `key`.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: &K) -> Option<&V> {
-        let hash = hash::keyed(self.seed, key);
-        let segment = segment_in(&self.root, segment_index(hash, self.segments))?;
-        segment.find(hash, key).map(|(_, slot)| &slot.value)
+        let (hash, index) = self.locate(key);
+        self.segment(index).find(hash, key).map(|(_, slot)| &slot.value)
     }
 
     /// Whether `key` has a value.
-    #[inline]
+    #[inline(always)]
     pub fn contains(&self, key: &K) -> bool {
         self.get(key).is_some()
     }
 
+    /// Begins to bring what is known about `key` into the cache: the first of two steps, which should be some hundred
+    /// cycles apart. Of use where many keys are looked up soon; changes nothing.
+    #[inline(always)]
+    pub fn prefetch(&self, key: &K) -> Prefetched {
+        let (hash, index) = self.locate(key);
+        self.segment(index).prefetch_tags(hash);
+        Prefetched(hash)
+    }
+
+    /// The second step.
+    #[inline(always)]
+    pub fn prefetch_value(&self, Prefetched(hash): Prefetched) {
+        self.segment(segment_index(hash, self.segments)).prefetch_slot(hash);
+    }
+
     /// The value of `key`, for a change in place.
     ///
-    /// Copies the entry's segment if a snapshot shares it: use [`get`](Self::get) for reading.
-    #[inline]
+    /// Copies the entry's block if a snapshot holds it: use [`get`](Self::get) for reading.
+    #[inline(always)]
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let hash = hash::keyed(self.seed, key);
-        let index = segment_index(hash, self.segments);
-        let (place, _) = segment_in(&self.root, index)?.find(hash, key)?;
-        self.segment_mut(index)?.as_mut()?.value_mut(place)
+        let (hash, index) = self.locate(key);
+        let (place, _) = self.segment(index).find(hash, key)?;
+        self.segment_mut(index).value(place)
     }
 
     /// Sets the value of `key` and returns the one it had.
@@ -169,46 +167,40 @@ impl<K: Pod, V: Pod> SegmentedTable<K, V> {
     /// # Errors
     /// [`Full`] if `key` is new and there is no room for it; nothing has changed then.
     pub fn insert(&mut self, key: K, value: V) -> Result<Option<V>, Full> {
-        let hash = hash::keyed(self.seed, &key);
-        let index = segment_index(hash, self.segments);
-        let found = segment_in(&self.root, index).and_then(|segment| segment.find(hash, &key));
-        if let Some((place, _)) = found {
-            let slot = self.segment_mut(index).and_then(Option::as_mut).and_then(|s| s.value_mut(place));
-            return Ok(slot.map(|slot| core::mem::replace(slot, value)));
+        let (hash, index) = self.locate(&key);
+        if let Some((place, _)) = self.segment(index).find(hash, &key) {
+            return Ok(self.segment_mut(index).value(place).map(|slot| core::mem::replace(slot, value)));
         }
         if self.len >= self.capacity {
             return Err(Full);
         }
-        let segment = self.segment_mut(index).ok_or(Full)?.get_or_insert_with(Segment::empty);
-        let place = segment.find_free(hash).ok_or(Full)?;
-        segment.occupy(place, hash, Slot { key, value });
+        let place = self.segment(index).find_free(hash).ok_or(Full)?;
+        self.segment_mut(index).occupy(place, hash, Slot { key, value });
         self.len += 1;
         Ok(None)
     }
 
     /// Removes `key` and returns its value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        let hash = hash::keyed(self.seed, key);
-        let index = segment_index(hash, self.segments);
-        let segment = segment_in(&self.root, index)?;
-        let (place, &Slot { value, .. }) = segment.find(hash, key)?;
-        if mutant::is_active(Mutant::RemovalDuringFreezeLost) && self.is_shared(index) {
+        let (hash, index) = self.locate(key);
+        let (place, &Slot { value, .. }) = self.segment(index).find(hash, key)?;
+        if mutant::is_active(Mutant::RemovalDuringFreezeLost) && self.blocks.is_shared(place.block::<K, V>(index)) {
             return Some(value);
         }
-        self.segment_mut(index)?.as_mut()?.vacate(place, hash);
+        self.segment_mut(index).vacate(place, hash);
         self.len -= 1;
         Some(value)
     }
 
     /// Removes everything.
     pub fn clear(&mut self) {
-        self.root = Self::empty_root(self.segments);
+        self.blocks.clear();
         self.len = 0;
     }
 
     /// All entries, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        entries_in(&self.root)
+        entries_in(&self.blocks, self.segments)
     }
 
     /// Sweeps on from `cursor` and returns the next entry that is `wanted`, looking at a bounded number of slots.
@@ -241,11 +233,12 @@ impl<K: Pod, V: Pod> SegmentedTable<K, V> {
         while *slots > 0 && position < end {
             let first = position % SEGMENT_SLOTS;
             let base = position - first;
-            let Some(segment) = segment_in(&self.root, base / SEGMENT_SLOTS) else {
+            let segment = self.segment(base / SEGMENT_SLOTS);
+            if !segment.exists() {
                 *slots = slots.saturating_sub(UNWRITTEN_COST);
                 position = base + SEGMENT_SLOTS;
                 continue;
-            };
+            }
             let last = SEGMENT_SLOTS.min(first.saturating_add(*slots));
             let found = segment
                 .entries_from(first)
@@ -273,11 +266,11 @@ impl<K: Pod, V: Pod> SegmentedTable<K, V> {
         }
     }
 
-    /// How many segments have been copied or allocated and are not shared with a snapshot.
+    /// How many blocks there are that no snapshot holds.
     #[cfg(test)]
-    fn unshared_segments(&self) -> usize {
-        let segments = self.root.iter().filter(|directory| Arc::strong_count(directory) == 1);
-        segments.flat_map(|directory| directory.0.iter().flatten()).filter(|segment| !segment.is_shared()).count()
+    fn unshared_blocks(&self) -> usize {
+        let blocks = 0..self.segments * Block::<K, V>::PER_SEGMENT;
+        blocks.filter(|index| self.blocks.block(*index).is_some() && !self.blocks.is_shared(*index)).count()
     }
 }
 
@@ -319,7 +312,7 @@ impl<K: Pod, V: Pod> Table<K, V> for SegmentedTable<K, V> {
     }
 
     fn freeze_table(&mut self) -> Self::Frozen {
-        FrozenSegmentedTable { name: self.name, header: self.header(), root: self.root.clone() }
+        FrozenSegmentedTable { name: self.name, header: self.header(), blocks: self.blocks.freeze() }
     }
 }
 
@@ -336,6 +329,7 @@ impl<K: Pod, V: Pod> StateItem for SegmentedTable<K, V> {
         header.expect_shape(&self.header())?;
         self.clear();
         self.seed = header.hash_seed;
+        self.hash_key = HashKey::new(self.seed);
         self.promised = Some(header.entries);
         Ok(())
     }
@@ -343,24 +337,24 @@ impl<K: Pod, V: Pod> StateItem for SegmentedTable<K, V> {
     fn adopt_segment(&mut self, index: u32, archive: &[u8]) -> Result<(), AdoptError> {
         let promised = self.promised.ok_or(AdoptError::Segment(index))?;
         let position = index as usize;
-        if position >= self.segments || segment_in(&self.root, position).is_some() {
+        if position >= self.segments || self.segment(position).exists() {
             return Err(AdoptError::Segment(index));
         }
-        let (seed, segments) = (self.seed, self.segments);
-        let mut segment = Segment::empty();
+        let (hash_key, segments) = (self.hash_key, self.segments);
+        let mut segment = SegmentMut::alone();
         let added = archive::read::<K, V>(index, SEGMENT_SLOTS, archive, |number, key, value| {
-            let hash = hash::keyed(seed, &key);
-            if segment_index(hash, segments) != position || segment.find(hash, &key).is_some() {
+            let hash = hash_key.hash(&key);
+            if segment_index(hash, segments) != position || segment.as_ref().find(hash, &key).is_some() {
                 return Err(AdoptError::Inconsistent(index));
             }
-            segment.occupy(super::segment::Place::from_number(number), hash, Slot { key, value });
+            segment.as_mut().occupy(Place::from_number(number), hash, Slot { key, value });
             Ok(())
         })?;
         let have = self.len as u64 + added as u64;
         if have > promised {
             return Err(AdoptError::Incomplete { have, want: promised });
         }
-        *self.segment_mut(position).ok_or(AdoptError::Segment(index))? = Some(segment);
+        segment.join(&mut self.blocks, position);
         self.len += added;
         Ok(())
     }
@@ -374,13 +368,13 @@ impl<K: Pod, V: Pod> StateItem for SegmentedTable<K, V> {
 
 impl<K: Pod, V: Pod> FrozenTable<K, V> for FrozenSegmentedTable<K, V> {
     fn get(&self, key: &K) -> Option<V> {
-        let hash = hash::keyed(self.header.hash_seed, key);
-        let segment = segment_in(&self.root, segment_index(hash, self.header.segments as usize))?;
-        segment.find(hash, key).map(|(_, slot)| slot.value)
+        let hash = HashKey::new(self.header.hash_seed).hash(key);
+        let index = segment_index(hash, self.header.segments as usize);
+        Segment::new(&*self.blocks, index).find(hash, key).map(|(_, slot)| slot.value)
     }
 
     fn for_each(&self, f: &mut dyn FnMut(&K, &V)) {
-        entries_in(&self.root).for_each(|(key, value)| f(key, value));
+        entries_in(&*self.blocks, self.header.segments as usize).for_each(|(key, value)| f(key, value));
     }
 }
 
@@ -400,13 +394,16 @@ impl<K: Pod, V: Pod> FrozenItem for FrozenSegmentedTable<K, V> {
     }
 
     fn archive_segment(&self, index: u32) -> Result<Option<AlignedVec>, ArchiveError> {
-        let Some(segment) = segment_in(&self.root, index as usize) else { return Ok(None) };
-        archive::write(segment.entries_from(0).map(|(number, slot)| (number, slot.key, slot.value)))
+        let segment = Segment::new(&*self.blocks, index as usize);
+        archive::write(
+            SEGMENT_SLOTS / 16 * 13,
+            segment.entries_from(0).map(|(number, slot)| (number, slot.key, slot.value)),
+        )
     }
 
     fn digest(&self) -> u128 {
         let mut digest = Digest::default();
-        entries_in(&self.root).for_each(|(key, value)| digest.add(key, value));
+        entries_in(&*self.blocks, self.header.segments as usize).for_each(|(key, value)| digest.add(key, value));
         digest.finish(self.name)
     }
 }

@@ -156,7 +156,7 @@ impl<K: Pod, V: Pod> FrozenItem for FrozenSmallTable<K, V> {
 
     fn archive_segment(&self, index: u32) -> Result<Option<AlignedVec>, ArchiveError> {
         match self.entries.get(index as usize) {
-            Some(entry) => archive::write(core::iter::once((0, entry.0, entry.1))),
+            Some(entry) => archive::write(1, core::iter::once((0, entry.0, entry.1))),
             None => Ok(None),
         }
     }

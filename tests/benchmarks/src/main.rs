@@ -8,10 +8,12 @@
 mod clock;
 mod memory;
 mod nat;
+mod peers;
 mod report;
 
 use anyhow::Result;
 use clap::Parser;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -28,6 +30,25 @@ struct Arguments {
     /// Print the measurement as JSON
     #[arg(long)]
     json: bool,
+
+    /// Without the kernel's NAT and Open vSwitch
+    #[arg(long)]
+    alone: bool,
+
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What this program does as a part of itself, in another process.
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// Adopts one snapshot.
+    #[command(name = nat::transfer::ADOPT, hide = true)]
+    Adopt { address: SocketAddr, sessions: usize, cpu: usize },
+
+    /// Sends packets.
+    #[command(name = peers::SEND, hide = true)]
+    Send { sessions: usize, milliseconds: u64, cpu: usize },
 }
 
 fn main() -> ExitCode {
@@ -42,12 +63,20 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    match arguments.part {
+        Some(Part::Adopt { address, sessions, cpu }) => return nat::transfer::adopt(address, sessions, cpu),
+        Some(Part::Send { sessions, milliseconds, cpu }) => return peers::send(sessions, milliseconds, cpu),
+        None => {}
+    }
     let scale = if arguments.quick { nat::Scale::QUICK } else { nat::Scale::FULL };
+    let peers = if arguments.alone { Vec::new() } else { peers::measure() };
     let measured = nat::measure(&scale)?;
+    let verdicts = report::verdicts(&measured, &peers);
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&measured)?);
+        let all = serde_json::json!({ "nat": measured, "peers": peers, "verdicts": verdicts });
+        println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        report::print(&measured);
+        report::print(&measured, &peers, &verdicts);
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ macro_rules! model {
                     for number in 0..$count {
                         before[usize::from(number)].with_mut(|cell| unsafe { *cell = number + 1 });
                         announce.announce(number, &[number as u8; $len]);
+                        announce.flush();
                     }
                     let overflowed = announce.overflowed();
                     let totals = announce.stop();

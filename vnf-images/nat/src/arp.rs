@@ -56,15 +56,15 @@ impl Nat {
         let key = NeighbourKey::new(side, address);
         let known = self.state.neighbours.get(&key).copied();
         if known.is_none_or(|neighbour| self.state.age(neighbour.confirmed) > self.timeouts.neighbour_renewal()) {
-            self.ask(env, side, &key);
+            self.ask(env, side, key);
         }
         known.map(|neighbour| MacAddr(neighbour.mac))
     }
 
     /// Broadcasts a request for a neighbour's MAC address, unless it has been asked for in this tick.
     #[cold]
-    fn ask<E: Environment>(&mut self, env: &mut E, side: Side, key: &NeighbourKey) {
-        if !self.asks.admits(key, self.state.clock.get()) {
+    fn ask<E: Environment>(&mut self, env: &mut E, side: Side, key: NeighbourKey) {
+        if !self.asks.admits(&key, self.state.clock.get()) {
             return;
         }
         let own = self.interface(side);

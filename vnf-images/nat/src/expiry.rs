@@ -17,11 +17,14 @@ use slim_core::mutant::{self, Mutant};
 use slim_core::nf::Environment;
 use slim_core::table::ScanCursor;
 
-/// The most slots looked at in one call.
-const SLOTS_PER_CALL: usize = 256;
+/// The least and the most slots looked at in one call. It takes some 5 ns a slot.
+const SLOTS_PER_CALL: (usize, usize) = (256, 4096);
+
+/// A sweep over all tables takes so many calls, which is less than a tick's length, up to some 2 million entries.
+const CALLS_PER_SWEEP: usize = 800;
 
 /// The most entries removed in one call.
-const REMOVALS_PER_CALL: usize = 16;
+const REMOVALS_PER_CALL: usize = 32;
 
 /// How long entries stay, in ticks of the clock.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +106,23 @@ pub(crate) struct Sweep {
     again: bool,
 }
 
+/// How many slots are looked at in one call, so that timers are not late where tables are large.
+const fn slots_per_call(capacity: usize) -> usize {
+    // A full table has 16 slots for 11 entries.
+    let slots = capacity * 3 / 2 / CALLS_PER_SWEEP;
+    match slots {
+        few if few < SLOTS_PER_CALL.0 => SLOTS_PER_CALL.0,
+        many if many > SLOTS_PER_CALL.1 => SLOTS_PER_CALL.1,
+        slots => slots,
+    }
+}
+
+/// Entries that the tables which are swept can hold.
+fn capacity(state: &State) -> usize {
+    let State { sessions, blocks, hosts, neighbours, trains, .. } = state;
+    sessions.capacity() + blocks.capacity() + hosts.capacity() + neighbours.capacity() + trains.capacity()
+}
+
 /// An entry that has expired.
 enum Expired {
     Session(SessionKey, Session),
@@ -141,7 +161,7 @@ impl Sweep {
         if self.stage == Stage::Done && core::mem::take(&mut self.again) {
             (self.stage, self.cursor) = (Stage::Sessions, ScanCursor::default());
         }
-        let (mut slots, mut lost) = (SLOTS_PER_CALL, 0);
+        let (mut slots, mut lost) = (slots_per_call(capacity(state)), 0);
         for _ in 0..REMOVALS_PER_CALL {
             let Some(expired) = self.find(state, timeouts, &mut slots) else { break };
             lost += u64::from(matches!(expired, Expired::Held(_)));
@@ -230,5 +250,53 @@ fn remove<E: Environment>(env: &mut E, state: &mut State, expired: &Expired, log
             let side = Side::of_port(slim_core::nf::PortId(key.port))?;
             Some(Statelet::ArpGone { side, address: Ipv4Addr::from_bits(key.address) })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+    use slim_core::nf::testing::TestEnvironment;
+    use slim_core::nf::{Shard, TICK};
+    use slim_core::packet::MacAddr;
+    use slim_core::time::Instant;
+
+    #[test]
+    fn a_sweep_takes_less_than_a_tick_up_to_two_million_entries() {
+        let calls_per_tick = TICK.as_millis() as usize;
+        for capacity in [1, 65_536, 1_000_000, 2_000_000] {
+            let slots = capacity * 16 / 11;
+            assert!(slots <= slots_per_call(capacity) * calls_per_tick, "{capacity}");
+        }
+        // However many there are, a call is short.
+        assert_eq!(slots_per_call(usize::MAX / 3), SLOTS_PER_CALL.1);
+    }
+
+    #[test]
+    fn what_has_expired_is_found_in_one_sweep_and_told() {
+        let interior = "10.1.0.1/16".parse().unwrap();
+        let exterior = "10.2.0.1/24".parse().unwrap();
+        let mac = |last| MacAddr([2, 0, 0, 0, 0, last]);
+        let config = Config { arp_entries_max: 20_000, ..Config::new(interior, mac(1), exterior, mac(2)) };
+        let mut state = State::new(&config, Shard::ONLY, 7).unwrap();
+        for number in 0..12_000u32 {
+            let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 1, 0, 2).to_bits() + number);
+            state.confirm_neighbour(Side::Interior, address, mac(3)).unwrap();
+        }
+        state.advance_clock(config.arp_timeout_s + 1).unwrap();
+        let (timeouts, mut sweep) = (Timeouts::new(&config), Sweep::new());
+        let mut env = TestEnvironment::new(Instant::ZERO);
+        sweep.request();
+        let mut calls = 0;
+        while !sweep.is_done() {
+            let before = state.neighbours.len();
+            sweep.run(&mut state, &timeouts, LogLevel::Off, &mut env);
+            assert!(before - state.neighbours.len() <= REMOVALS_PER_CALL);
+            calls += 1;
+        }
+        assert_eq!(state.neighbours.len(), 0);
+        assert_eq!(env.take_statelets().len(), 12_000);
+        assert!(calls <= 12_000 / REMOVALS_PER_CALL + CALLS_PER_SWEEP, "{calls} calls");
     }
 }

@@ -7,12 +7,14 @@
 //! - [`types`], [`tables`], [`statelet`]: the words, what the tables hold, and how changes are announced.
 //! - `state`: the tables and every transition of them, shared by processing (f) and installing (h).
 //! - [`pool`], [`ports`], [`blocks`], [`allocator`], [`tcp`], `expiry`, [`settings`]: what the transitions need.
-//! - `arp`, `translate`, `transport`, `icmp`, `answer`, `exclude`, [`fragments`], [`mtu`], `ident`, [`unsolicited`]: packets.
+//! - `ahead`, `arp`, `translate`, `transport`, `icmp`, `answer`, `exclude`, [`fragments`], [`mtu`], `ident`,
+//!   [`unsolicited`]: packets.
 //! - [`events`]: what the operator's log is told.
 //! - [`drops`], `gauges`: why packets are dropped, and what else is counted.
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod allocator;
 mod answer;
 mod arp;
@@ -260,6 +262,11 @@ impl NetworkFunction for Nat {
             }
             Verdict::from(drop)
         })
+    }
+
+    #[inline]
+    fn prefetch<P: PacketBuf>(&self, port: PortId, packets: &[P]) {
+        self.look_ahead(port, packets);
     }
 
     #[inline]

@@ -90,7 +90,7 @@ pub(crate) struct State {
     port_preservation: bool,
     pub(crate) clock: Register<u32>,
     pub(crate) mappings: SegmentedTable<EndpointKey, Mapping>,
-    bindings: SegmentedTable<EndpointKey, Binding>,
+    pub(crate) bindings: SegmentedTable<EndpointKey, Binding>,
     pub(crate) sessions: SegmentedTable<SessionKey, Session>,
     /// How many of them are in which state.
     pub(crate) census: Register<Census>,
@@ -216,11 +216,11 @@ impl State {
         let outcome = match *statelet {
             Statelet::Clock(ticks) => self.advance_clock(ticks),
             Statelet::Session { id, interior } => self.open_session(&id, interior).map(|_| ()),
-            Statelet::Refresh(id) => self.known(&id).map(|key| self.refresh(&key)),
+            Statelet::Refresh(id) => self.known(&id).map(|key| self.refresh(key)),
             Statelet::Close(id) => self.known(&id).map(|key| {
                 self.close_session(&key);
             }),
-            Statelet::TcpState(id, state) => self.known(&id).map(|key| self.set_tcp_state(&key, state)),
+            Statelet::TcpState(id, state) => self.known(&id).map(|key| self.set_tcp_state(key, state)),
             Statelet::Arp { side, address, mac } => self.confirm_neighbour(side, address, mac),
             Statelet::ArpGone { side, address } => self.forget_neighbour(&NeighbourKey::new(side, address)),
             Statelet::Count { direction, address, packets, total_bytes } => {
@@ -342,6 +342,7 @@ impl State {
     }
 
     /// How long ago `instant` was, in ticks.
+    #[inline(always)]
     pub(crate) fn age(&self, instant: u32) -> u32 {
         self.clock.get().saturating_sub(instant)
     }

@@ -377,17 +377,17 @@ impl Nat {
         bytes: u16,
     ) -> Result<(), Drop> {
         if part.begins {
-            self.begin_session(env, part)?;
+            self.begin_session(env, *part)?;
         }
         self.count(env, direction, part.interior().address, bytes)?;
         match part.effect {
             Effect::None => {}
             Effect::Refresh => {
-                self.state.refresh(&part.key);
+                self.state.refresh(part.key);
                 announce(env, &Statelet::Refresh(part.id));
             }
             Effect::TcpState(state) => {
-                self.state.set_tcp_state(&part.key, state);
+                self.state.set_tcp_state(part.key, state);
                 announce(env, &Statelet::TcpState(part.id, state));
             }
         }
@@ -434,7 +434,7 @@ impl Nat {
     }
 
     #[cold]
-    fn begin_session<E: Environment>(&mut self, env: &mut E, part: &Part) -> Result<(), Drop> {
+    fn begin_session<E: Environment>(&mut self, env: &mut E, part: Part) -> Result<(), Drop> {
         let interior = part.interior();
         let opened = self.state.open_session(&part.id, interior).map_err(|refusal| match refusal {
             Refusal::Full(Full::Sessions | Full::Peers) => Drop::SessionsFull,

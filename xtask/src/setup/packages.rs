@@ -17,10 +17,12 @@ pub enum Need {
     Lint,
     /// Linking libFuzzer.
     Fuzz,
+    /// Other NATs, to be measured beside ours.
+    Peers,
 }
 
 impl Need {
-    /// All of them.
+    /// All of them but the peers, which only a benchmark runs.
     pub const ALL: [Self; 7] =
         [Self::Dpdk, Self::Kernel, Self::Qemu, Self::Testbed, Self::Programs, Self::Lint, Self::Fuzz];
 }
@@ -92,6 +94,9 @@ pub const PACKAGES: &[Package] = &[
     package(Need::Programs, "openssh-server", "a server to log in at"),
     package(Need::Programs, "openssh-client", "who logs in"),
     package(Need::Fuzz, "g++", "compiles libFuzzer and links it"),
+    package(Need::Peers, "iproute2", "network namespaces and their interfaces"),
+    package(Need::Peers, "nftables", "sets the kernel's NAT up"),
+    package(Need::Peers, "openvswitch-switch-dpdk", "Open vSwitch in userspace"),
 ];
 
 /// The parts of the Rust toolchain that are not always installed with it.

@@ -418,7 +418,7 @@ impl<K: Pod, V: Pod> FrozenItem for FrozenGenerationTable<K, V> {
     }
 
     fn archive_segment(&self, index: u32) -> Result<Option<AlignedVec>, ArchiveError> {
-        archive::write(self.entries(index as usize))
+        archive::write(CHUNK_ENTRIES, self.entries(index as usize))
     }
 
     fn digest(&self) -> u128 {

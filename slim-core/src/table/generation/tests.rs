@@ -97,7 +97,7 @@ fn entry_beyond_the_slab_is_refused() {
     let header = ItemHeader { entries: 1, ..table.header() };
     for (slot, expected) in [(19, Ok(())), (20, Err(AdoptError::Inconsistent(0)))] {
         table.begin_adopt(&header).unwrap();
-        let archive = archive::write(core::iter::once((slot, 1u32, 1u32))).unwrap().unwrap();
+        let archive = archive::write(1, core::iter::once((slot, 1u32, 1u32))).unwrap().unwrap();
         assert_eq!(table.adopt_segment(0, &archive), expected);
     }
 }
@@ -106,7 +106,7 @@ fn entry_beyond_the_slab_is_refused() {
 fn key_in_two_chunks_is_refused() {
     let mut table = GenerationTable::<u32, u32>::with_capacity("t", 1000, 1);
     table.begin_adopt(&ItemHeader { entries: 2, ..table.header() }).unwrap();
-    let archive = archive::write(core::iter::once((0, 1u32, 1u32))).unwrap().unwrap();
+    let archive = archive::write(1, core::iter::once((0, 1u32, 1u32))).unwrap().unwrap();
     assert_eq!(table.adopt_segment(1, &archive), Ok(()));
     assert_eq!(table.adopt_segment(0, &archive), Err(AdoptError::Inconsistent(0)));
 }

@@ -11,33 +11,31 @@ fn table_with(capacity: usize, entries: u32) -> SegmentedTable<u32, u64> {
 
 fn assert_consistent(table: &SegmentedTable<u32, u64>) {
     for index in 0..table.segments {
-        if let Some(segment) = segment_in(&table.root, index) {
-            segment.assert_consistent(|key| hash::keyed(table.seed, key));
-        }
+        table.segment(index).assert_consistent(|key| table.hash_key.hash(key));
     }
 }
 
 #[test]
 fn empty_table_takes_no_memory_for_entries() {
     let mut table = SegmentedTable::<u32, u64>::with_capacity("t", 1 << 20, 3);
-    assert_eq!(table.unshared_segments(), 0);
+    assert_eq!(table.unshared_blocks(), 0);
     table.insert(1, 1).unwrap();
-    assert_eq!(table.unshared_segments(), 1);
+    assert_eq!(table.unshared_blocks(), 1);
 }
 
 #[test]
-fn only_writing_copies_segments_and_only_once() {
+fn only_writing_copies_blocks_and_only_once() {
     let mut table = table_with(20_000, 15_000);
-    let all = table.unshared_segments();
+    let all = table.unshared_blocks();
     let frozen = table.freeze_table();
     assert!(table.contains(&1) && table.get(&2).is_some());
     assert_eq!((table.remove(&99_999), table.get_mut(&99_999)), (None, None));
-    assert_eq!(table.unshared_segments(), 0);
+    assert_eq!(table.unshared_blocks(), 0);
     *table.get_mut(&1).unwrap() = 5;
     table.insert(1, 6).unwrap();
-    assert_eq!(table.unshared_segments(), 1);
+    assert_eq!(table.unshared_blocks(), 1);
     drop(frozen);
-    assert_eq!(table.unshared_segments(), all);
+    assert_eq!(table.unshared_blocks(), all);
 }
 
 #[test]
@@ -86,13 +84,13 @@ fn metadata_is_less_than_two_bytes_per_slot() {
 
 #[test]
 fn other_seed_spreads_keys_differently() {
-    let places = |seed| (0..64u32).map(|key| segment_index(hash::keyed(seed, &key), 64)).collect::<Vec<_>>();
+    let places = |seed| (0..64u32).map(|key| segment_index(HashKey::new(seed).hash(&key), 64)).collect::<Vec<_>>();
     assert_ne!(places(1), places(2));
 }
 
 /// An archive of segment `index` with these entries.
 fn archive_of(entries: &[(usize, u32)]) -> AlignedVec {
-    archive::write(entries.iter().map(|(slot, key)| (*slot, *key, 0u64))).unwrap().unwrap()
+    archive::write(entries.len(), entries.iter().map(|(slot, key)| (*slot, *key, 0u64))).unwrap().unwrap()
 }
 
 fn adopting() -> SegmentedTable<u32, u64> {
@@ -105,7 +103,7 @@ fn adopting() -> SegmentedTable<u32, u64> {
 #[test]
 fn entry_of_another_segment_is_refused() {
     let mut table = adopting();
-    let home = segment_index(hash::keyed(3, &77u32), table.segments) as u32;
+    let home = segment_index(HashKey::new(3).hash(&77u32), table.segments) as u32;
     let other = (home + 1) % table.segments as u32;
     let archive = archive_of(&[(0, 77)]);
     assert_eq!(table.adopt_segment(other, &archive), Err(AdoptError::Inconsistent(other)));
@@ -116,7 +114,7 @@ fn entry_of_another_segment_is_refused() {
 #[test]
 fn key_that_occurs_twice_is_refused() {
     let mut table = adopting();
-    let home = segment_index(hash::keyed(3, &77u32), table.segments) as u32;
+    let home = segment_index(HashKey::new(3).hash(&77u32), table.segments) as u32;
     let archive = archive_of(&[(0, 77), (300, 77)]);
     assert_eq!(table.adopt_segment(home, &archive), Err(AdoptError::Inconsistent(home)));
     assert!(table.is_empty());
@@ -127,7 +125,7 @@ fn key_that_occurs_twice_is_refused() {
 fn entry_is_found_in_any_slot() {
     for slot in 0..SEGMENT_SLOTS {
         let mut table = adopting();
-        let home = segment_index(hash::keyed(3, &77u32), table.segments) as u32;
+        let home = segment_index(HashKey::new(3).hash(&77u32), table.segments) as u32;
         table.adopt_segment(home, &archive_of(&[(slot, 77)])).unwrap();
         assert_consistent(&table);
         assert_eq!(table.get(&77), Some(&0));

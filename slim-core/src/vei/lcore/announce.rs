@@ -1,18 +1,25 @@
-//! `st_q_out`, seen from the lcore: a bounded ring of bytes into which statelets are written once, inline.
+//! `st_q_out`, seen from the lcore: a bounded ring of bytes into which statelets are written inline.
 //!
 //! ```text
-//! lcore ── type, length, value ──► ring of bytes ──► statelet thread ── segments ──► statelet stream
+//! lcore ── type, length, value ──► batch of a pass ──► ring of bytes ──► statelet thread ── segments ──► stream
 //! ```
+//!
+//! The statelets of a pass are gathered in a few cache lines of the lcore's own and enter the ring together, before the
+//! packets that they are about leave: what the ring costs, and its lines that the other core has to give up, are shared
+//! by all of them.
 
 use crate::mutant::{self, Mutant};
 use crate::nf::PortId;
 use crate::protocol::control::{StateletTotals, WorkloadTotals};
-use crate::statelet::{Align, Duplicate, HEADER_LEN, TYPE_ALIGN, TYPE_PACKET, encode_into, header};
+use crate::statelet::{Align, Duplicate, HEADER_LEN, TYPE_ALIGN, TYPE_PACKET, header};
 use crate::time::{Duration, Instant};
 use crate::vei::LcoreTotals;
 
-/// Statelets up to this length are written in one piece.
+/// Statelets up to this length are gathered.
 const INLINE: usize = 128;
+
+/// The most bytes that are gathered before they enter the ring.
+const BATCH: usize = 2048;
 
 /// How full `st_q_out` is, for status reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +53,10 @@ pub(super) struct Announce {
     st_q_out: Option<rtrb::Producer<u8>>,
     totals: LcoreTotals,
     longest_bytes: u64,
+    /// Statelets that have not entered `st_q_out` yet: how many, their length, and they themselves.
+    gathered: u64,
+    gathered_bytes: usize,
+    batch: [u8; BATCH],
 }
 
 impl Announce {
@@ -61,6 +72,9 @@ impl Announce {
             st_q_out: None,
             totals,
             longest_bytes: 0,
+            gathered: 0,
+            gathered_bytes: 0,
+            batch: [0; BATCH],
         }
     }
 
@@ -88,6 +102,7 @@ impl Announce {
     #[inline]
     pub(super) fn sampled(&mut self, now: Instant) -> Option<Sampled> {
         let (since, until) = self.sampling?;
+        self.flush();
         let sampled = Sampled { elapsed: now - since, totals: self.totals };
         if until <= now {
             self.stop();
@@ -106,14 +121,16 @@ impl Announce {
 
     #[cold]
     fn write_packet(&mut self, now: Instant, port: PortId, frame: &[u8]) {
+        self.flush();
         let Some(st_q_out) = &mut self.st_q_out else { return };
         let head = Duplicate::encode_head(now, port);
         let written = write_long(st_q_out, TYPE_PACKET, &[&head, frame]);
-        self.account(written, head.len() + frame.len());
+        self.account(written, 1, HEADER_LEN + head.len() + frame.len());
     }
 
     /// Clears `upd_enable` and lets go of `st_q_out`, whose reader then knows that nothing will follow.
     pub(super) fn stop(&mut self) -> LcoreTotals {
+        self.flush();
         self.upd_enable = false;
         self.duplicating = false;
         self.sampling = None;
@@ -128,8 +145,9 @@ impl Announce {
         self.upd_enable
     }
 
-    /// Writes one statelet. If there is no room, `upd_enable` is cleared and [`overflowed`](Self::overflowed) tells.
-    #[inline]
+    /// Writes one statelet, at the latest with the next [`flush`](Self::flush). If there is no room, `upd_enable` is cleared
+    /// and [`overflowed`](Self::overflowed) tells.
+    #[inline(always)]
     pub(super) fn announce(&mut self, statelet_type: u16, value: &[u8]) {
         if !self.upd_enable {
             return;
@@ -137,21 +155,60 @@ impl Announce {
         if mutant::is_active(Mutant::AnnounceLate) && self.totals.workload.packets <= 1 {
             return;
         }
-        let Some(st_q_out) = &mut self.st_q_out else {
-            self.account(Some(()), value.len());
-            return;
-        };
-        let written = if value.len() <= INLINE {
-            write_inline(st_q_out, statelet_type, value)
+        if value.len() <= INLINE {
+            self.gather(statelet_type, value);
         } else {
-            write_long(st_q_out, statelet_type, &[value])
-        };
-        self.account(written, value.len());
+            self.announce_long(statelet_type, value);
+        }
     }
 
-    /// Counts what was written, or notes that it could not be.
+    /// Adds a statelet to those that enter `st_q_out` together.
+    #[inline(always)]
+    fn gather(&mut self, statelet_type: u16, value: &[u8]) {
+        let len = HEADER_LEN + value.len();
+        if self.gathered_bytes + len > BATCH {
+            self.flush();
+        }
+        let Some(record) = self.batch.get_mut(self.gathered_bytes..self.gathered_bytes + len) else { return };
+        let (head, body) = record.split_at_mut(HEADER_LEN);
+        // INLINE at most.
+        head.copy_from_slice(&header(statelet_type, value.len() as u16));
+        body.copy_from_slice(value);
+        self.gathered += 1;
+        self.gathered_bytes += len;
+    }
+
+    #[cold]
+    fn announce_long(&mut self, statelet_type: u16, value: &[u8]) {
+        self.flush();
+        // A sample only counts.
+        let written = match &mut self.st_q_out {
+            Some(st_q_out) => write_long(st_q_out, statelet_type, &[value]),
+            None => Some(()),
+        };
+        self.account(written, 1, HEADER_LEN + value.len());
+    }
+
+    /// Lets what has been gathered enter `st_q_out`: after each pass, and before anything that has to come later.
     #[inline]
-    fn account(&mut self, written: Option<()>, value_len: usize) {
+    pub(super) fn flush(&mut self) {
+        if self.gathered_bytes > 0 {
+            self.flush_batch();
+        }
+    }
+
+    fn flush_batch(&mut self) {
+        let (records, bytes) = (core::mem::take(&mut self.gathered), core::mem::take(&mut self.gathered_bytes));
+        let Some(batch) = self.batch.get(..bytes) else { return };
+        let written = match &mut self.st_q_out {
+            Some(st_q_out) => st_q_out.push_entire_slice(batch).ok(),
+            None => Some(()),
+        };
+        self.account(written, records, bytes);
+    }
+
+    /// Counts `records` statelets of `bytes` bytes, headers included, or notes that they could not be written.
+    fn account(&mut self, written: Option<()>, records: u64, bytes: usize) {
         if written.is_none() && mutant::is_active(Mutant::StateletLost) {
             return;
         }
@@ -160,9 +217,9 @@ impl Announce {
             self.overflow = true;
             return;
         }
-        self.totals.statelets.records += 1;
-        self.totals.statelets.value_bytes += value_len as u64;
-        self.totals.statelets.bytes += (HEADER_LEN + value_len) as u64;
+        self.totals.statelets.records += records;
+        self.totals.statelets.value_bytes += bytes as u64 - records * HEADER_LEN as u64;
+        self.totals.statelets.bytes += bytes as u64;
     }
 
     /// Counts packets received while statelets are announced.
@@ -193,13 +250,6 @@ impl Announce {
         self.longest_bytes = self.longest_bytes.max(used_bytes);
         Some(StQOut { used_bytes, longest_bytes: self.longest_bytes, statelets: self.totals.statelets })
     }
-}
-
-#[inline]
-fn write_inline(st_q_out: &mut rtrb::Producer<u8>, statelet_type: u16, value: &[u8]) -> Option<()> {
-    let mut record = [0; HEADER_LEN + INLINE];
-    let len = encode_into(statelet_type, value, &mut record).ok()?;
-    st_q_out.push_entire_slice(record.get(..len)?).ok()
 }
 
 #[cold]
@@ -247,6 +297,7 @@ mod tests {
                 expected.statelets.bytes += len as u64 + 4;
             }
             let lens = [0, usize::from(round) % 129, 129 + usize::from(round)];
+            announce.flush();
             assert_eq!(read(&mut consumer), lens.map(|len| (round, len)));
         }
         assert!(!announce.overflowed());
@@ -256,16 +307,22 @@ mod tests {
 
     #[test]
     fn overflow_is_told_once_and_leaves_no_broken_record() {
-        for len in [10, 200] {
+        for (len, per_flush) in [(10, 1), (10, 7), (200, 1)] {
             let (producer, mut consumer) = rtrb::RingBuffer::new(500);
             let mut announce = Announce::off();
             announce.start(producer);
-            (0..100).for_each(|_| announce.announce(7, &vec![7; len]));
+            for number in 1..=100 {
+                announce.announce(7, &vec![7; len]);
+                if number % per_flush == 0 {
+                    announce.flush();
+                }
+            }
             assert!(announce.overflowed());
             assert!(!announce.overflowed());
             assert!(!announce.upd_enable());
-            assert_eq!(read(&mut consumer), vec![(7, len); 500 / (len + 4)]);
-            assert_eq!(announce.stop().statelets.records as usize, 500 / (len + 4));
+            let fit = 500 / (per_flush * (len + 4)) * per_flush;
+            assert_eq!(read(&mut consumer), vec![(7, len); fit]);
+            assert_eq!(announce.stop().statelets.records as usize, fit);
         }
     }
 
@@ -296,8 +353,25 @@ mod tests {
         announce.sample(at(1), at(2));
         assert!(announce.sampled(at(50)).is_none());
         announce.announce(8, &[8; 3]);
+        announce.flush();
         assert_eq!(read(&mut consumer), [(8, 3)]);
         assert_eq!(announce.stop().statelets.records, 1);
+    }
+
+    #[test]
+    fn a_batch_that_is_full_enters_the_ring_and_order_is_kept() {
+        let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
+        let mut announce = Announce::off();
+        announce.start(producer);
+        let lens: Vec<usize> = (0..210).map(|number| if number % 50 == 49 { 300 } else { 100 }).collect();
+        for (number, &len) in lens.iter().enumerate() {
+            announce.announce(number as u16, &vec![number as u8; len]);
+        }
+        let mut seen = read(&mut consumer);
+        assert_eq!(seen.len(), 200);
+        assert_eq!(announce.stop().statelets.records, 210);
+        seen.extend(read(&mut consumer));
+        assert_eq!(seen, lens.iter().enumerate().map(|(number, &len)| (number as u16, len)).collect::<Vec<_>>());
     }
 
     #[test]

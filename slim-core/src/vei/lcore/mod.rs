@@ -152,6 +152,8 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             self.last_tick = now;
             self.tick(now);
         }
+        // What packets have changed is told before they leave.
+        self.announce.flush();
         self.io.flush();
         if self.announce.overflowed() {
             self.event(LcoreEvent::StateletOverflow);

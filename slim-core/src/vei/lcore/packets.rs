@@ -23,17 +23,17 @@ struct Env<'a, I> {
 }
 
 impl<I: Io> Environment for Env<'_, I> {
-    #[inline]
+    #[inline(always)]
     fn now(&self) -> Instant {
         self.now
     }
 
-    #[inline]
+    #[inline(always)]
     fn upd_enable(&self) -> bool {
         self.announce.upd_enable() && !self.said
     }
 
-    #[inline]
+    #[inline(always)]
     fn announce(&mut self, statelet_type: u16, value: &[u8]) {
         if !self.said {
             self.announce.announce(statelet_type, value);
@@ -58,6 +58,9 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
         match self.mode {
             Mode::Process(_) if self.halted => self.drop_all(now, port, packets, Cause::Halted),
             Mode::Process(_) if self.pkt_q.is_empty() || mutant::is_active(Mutant::PktQOvertaken) => {
+                if let Some(nf) = &self.nf {
+                    nf.prefetch(port, &packets);
+                }
                 for packet in packets {
                     if is_inband(packet.bytes()) {
                         self.receive_inband(now, port, packet);

@@ -51,6 +51,9 @@ pub struct Round {
     pub cycles: f64,
     /// Packets per second.
     pub packets_per_s: f64,
+    /// By how much the rate is below that without a migration, as a fraction of it: the median of what neighbouring rounds
+    /// say, for the machine's speed changes from one to the next.
+    pub cost: f64,
     /// Statelets per packet.
     pub statelets: f64,
 }
@@ -72,11 +75,6 @@ impl Forwarding {
     /// The median round of a variant.
     pub fn of(&self, variant: Variant) -> Option<&Round> {
         self.rounds.iter().find(|round| round.variant == variant)
-    }
-
-    /// By how much the rate of `variant` is below that without a migration, as a fraction of it.
-    pub fn cost(&self, variant: Variant) -> Option<f64> {
-        Some(1.0 - self.of(variant)?.packets_per_s / self.of(Variant::Plain)?.packets_per_s)
     }
 }
 
@@ -100,14 +98,24 @@ pub fn measure(
             counts = counted.or(counts);
         }
     }
-    let rounds = Variant::ALL.into_iter().zip(&mut samples).map(|(variant, samples)| {
-        // The first warms up.
+    // The first round warms up.
+    for samples in &mut samples {
         samples.remove(0);
-        samples.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-        let (cycles, statelets) = samples[samples.len() / 2];
-        Round { variant, cycles, packets_per_s: clock.hz() / cycles, statelets }
+    }
+    let plain: Vec<f64> = samples[Variant::Plain as usize].iter().map(|(cycles, _)| *cycles).collect();
+    let rounds = Variant::ALL.into_iter().zip(&samples).map(|(variant, samples)| {
+        let cycles = median(samples.iter().map(|(cycles, _)| *cycles));
+        let cost = median(samples.iter().zip(&plain).map(|((cycles, _), plain)| 1.0 - plain / cycles));
+        let statelets = median(samples.iter().map(|(_, statelets)| *statelets));
+        Round { variant, cycles, packets_per_s: clock.hz() / cycles, cost, statelets }
     });
     Ok(Forwarding { sessions, bytes_per_session, rounds: rounds.collect(), counts })
+}
+
+fn median(samples: impl Iterator<Item = f64>) -> f64 {
+    let mut samples: Vec<f64> = samples.collect();
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// What an instance with so many sessions takes in memory, per session.

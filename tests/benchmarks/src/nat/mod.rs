@@ -4,15 +4,18 @@
 //! - [`opening`]: new sessions per second, with few and with nearly all ports taken.
 //! - [`moving`]: a snapshot of all sessions, its way through a loopback connection, its adoption, and what the packets
 //!   notice of it.
-//! - [`drain`], [`wire`], [`workload`], [`cache`]: the statelet thread, ports, traffic, and what the processor counts.
+//! - [`transfer`], [`bursts`], [`drain`], [`wire`], [`workload`], [`cache`]: the snapshot's way, times of bursts, the
+//!   statelet thread, ports, traffic, and what the processor counts.
 
+mod bursts;
 mod cache;
 mod drain;
 mod forwarding;
 mod moving;
 mod opening;
+pub mod transfer;
 mod wire;
-mod workload;
+pub mod workload;
 
 use crate::clock::{self, Clock};
 use anyhow::Result;
@@ -55,9 +58,11 @@ pub struct Measured {
     pub moving: Moving,
 }
 
-/// The CPU of the lcore, and that of everything else.
-const LCORE_CPU: usize = 0;
-const OTHER_CPU: usize = 1;
+/// The CPU of the lcore.
+pub const LCORE_CPU: usize = 0;
+
+/// The CPU of everything else.
+pub const OTHER_CPU: usize = 1;
 
 /// Measures everything.
 pub fn measure(scale: &Scale) -> Result<Measured> {

@@ -1,5 +1,6 @@
 //! New sessions per second: each packet opens one, and with it a mapping and a binding.
 
+use super::bursts::{Bursts, Recorder};
 use super::wire::Line;
 use super::workload::{self, Core};
 use crate::clock::{Clock, cycles};
@@ -15,8 +16,8 @@ pub struct Opening {
     pub sessions: usize,
     /// So many per second.
     pub per_s: f64,
-    /// The longest that a burst of 32 took, in µs: growth must not show.
-    pub longest_burst_us: f64,
+    /// Bursts of 32 new sessions: growth must not show.
+    pub bursts: Bursts,
     /// Sessions per second while half of an address's ports are taken.
     pub per_s_at_50_percent: f64,
     /// The same while 99 % are.
@@ -25,13 +26,13 @@ pub struct Opening {
 
 /// Opens so many sessions, and all that a single exterior address has ports for.
 pub fn measure(clock: &Clock, sessions: usize) -> Result<Opening> {
-    let times = open_all(clock, sessions, workload::addresses_for(sessions))?;
-    let longest = times.iter().copied().max().unwrap_or(0);
+    let mut recorder = Recorder::new()?;
+    let times = open_all(clock, sessions, workload::addresses_for(sessions), &mut recorder)?;
     let total: u64 = times.iter().sum();
     let (ports, rounds) = (64_512, 5);
     let mut ends = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
-        let times = open_all(clock, ports, 1)?;
+        let times = open_all(clock, ports, 1, &mut Recorder::new()?)?;
         let part = times.len() / 100;
         ends[0].extend_from_slice(&times[50 * part..51 * part]);
         ends[1].extend_from_slice(&times[99 * part..]);
@@ -43,14 +44,14 @@ pub fn measure(clock: &Clock, sessions: usize) -> Result<Opening> {
     Ok(Opening {
         sessions,
         per_s: sessions as f64 * clock.hz() / total as f64,
-        longest_burst_us: clock.nanos(longest) / 1e3,
+        bursts: recorder.summary(),
         per_s_at_50_percent: at_50,
         per_s_at_99_percent: at_99,
     })
 }
 
 /// Opens sessions in bursts of 32; the cycles of each burst.
-fn open_all(clock: &Clock, sessions: usize, addresses: usize) -> Result<Vec<u64>> {
+fn open_all(clock: &Clock, sessions: usize, addresses: usize, recorder: &mut Recorder) -> Result<Vec<u64>> {
     let config = workload::config(sessions, addresses)?;
     let mut core: Core = Lcore::new(clock.now(), Shard::ONLY, 1 << 20, super::wire::Wire::new());
     core.pass(clock.now(), Some(Command::Activate(workload::empty(&config)?)));
@@ -62,7 +63,7 @@ fn open_all(clock: &Clock, sessions: usize, addresses: usize) -> Result<Vec<u64>
     let mut times = Vec::with_capacity(sessions / 32 + 1);
     loop {
         let begin = cycles();
-        let received = core.pass(clock.now(), None).received;
+        let received = recorder.burst(clock, || core.pass(clock.now(), None).received);
         if received == 0 {
             break;
         }

@@ -3,6 +3,7 @@
 use slim_core::nf::PortId;
 use slim_core::packet::{NoRoom, PacketBuf};
 use slim_core::vei::lcore::{BURST, Burst, Cause, Counted, Io};
+use slim_prefetch::prefetch;
 
 /// An Ethernet frame of 64 bytes, the last four of which are its check sequence and never seen by software.
 pub const FRAME_LEN: usize = 60;
@@ -70,9 +71,14 @@ pub struct Wire {
     supply: [usize; 2],
     /// What has become of packets so far.
     pub fates: Fates,
-    /// The last frame transmitted.
+    /// The last frame transmitted, if it is wanted.
     pub last: Line,
+    /// Whether it is.
+    pub keeps_last: bool,
 }
+
+/// How far frames are asked for ahead of their turn.
+const AHEAD: usize = 16;
 
 /// More packets than are under way at a time.
 const BUFFERS: usize = 8 * BURST;
@@ -82,7 +88,7 @@ impl Wire {
     pub fn new() -> Self {
         let free = (0..BUFFERS).map(|_| Packet { line: Box::new([0; 64]), len: 0 }).collect();
         let frames = [Vec::new(), Vec::new()];
-        Self { frames, next: [0; 2], supply: [0; 2], free, fates: Fates::default(), last: [0; 64] }
+        Self { frames, next: [0; 2], supply: [0; 2], free, fates: Fates::default(), last: [0; 64], keeps_last: false }
     }
 
     /// What will arrive at a port, from its begin.
@@ -123,6 +129,8 @@ impl Io for Wire {
         while count < wanted {
             let Some(mut packet) = self.free.pop() else { break };
             let at = self.next[index];
+            // A card has written frames into the cache when they are received.
+            prefetch(&frames[(at + AHEAD) % frames.len()]);
             *packet.line = frames[at];
             packet.len = FRAME_LEN;
             self.next[index] = if at + 1 < frames.len() { at + 1 } else { 0 };
@@ -146,7 +154,9 @@ impl Io for Wire {
     #[inline]
     fn transmit(&mut self, _: PortId, packet: Packet) {
         self.fates.transmitted += 1;
-        self.last = *packet.line;
+        if self.keeps_last {
+            self.last = *packet.line;
+        }
         self.free.push(packet);
     }
 

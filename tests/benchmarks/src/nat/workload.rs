@@ -105,7 +105,9 @@ pub fn opening(number: usize) -> Result<Line> {
 /// Passes one frame through the lcore and returns what it transmitted.
 pub fn open(clock: &Clock, core: &mut Core, frame: &Line) -> Result<Line> {
     let before = core.io().fates.transmitted;
+    core.io_mut().keeps_last = true;
     single(clock, core, INSIDE, *frame);
+    core.io_mut().keeps_last = false;
     ensure!(core.io().fates.transmitted == before + 1, "the NAT did not open a session: {:?}", core.io().fates);
     Ok(core.io().last)
 }

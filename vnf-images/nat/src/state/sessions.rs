@@ -270,17 +270,18 @@ impl State {
     }
 
     /// Notes that an outbound packet was seen.
-    pub(crate) fn refresh(&mut self, key: &SessionKey) {
+    #[inline(always)]
+    pub(crate) fn refresh(&mut self, key: SessionKey) {
         let now = self.clock.get();
-        if let Some(session) = self.sessions.get_mut(key) {
+        if let Some(session) = self.sessions.get_mut(&key) {
             session.last_seen = now;
         }
     }
 
     /// Moves a TCP session to another state, from where its time runs anew.
-    pub(crate) fn set_tcp_state(&mut self, key: &SessionKey, state: TcpState) {
+    pub(crate) fn set_tcp_state(&mut self, key: SessionKey, state: TcpState) {
         let now = self.clock.get();
-        if let Some(session) = self.sessions.get_mut(key) {
+        if let Some(session) = self.sessions.get_mut(&key) {
             let before = core::mem::replace(&mut session.tcp_state, state.code());
             session.last_seen = now;
             self.leave_census(key.protocol, before);
