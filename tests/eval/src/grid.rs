@@ -30,9 +30,9 @@ impl Vnf {
 pub enum Mode {
     /// Statelets: SliM.
     Statelet,
-    /// Whole packets: the paper's [7].
+    /// Whole packets: P2P-OpenNF.
     Duplicate,
-    /// Packets wait while the state moves: the paper's [8] and [21].
+    /// Packets wait while the state moves: OpenNF and Split/Merge.
     Buffer,
     /// The source stops first.
     StopAndCopy,

@@ -156,7 +156,7 @@ impl Recorder {
         }
     }
 
-    /// The mean round trip of that [`INTERVAL`] since the warm-up's end whose mean is greatest.
+    /// The mean round trip of that half second since the warm-up's end whose mean is greatest.
     pub fn interval_mean_max(&self) -> Duration {
         let means = self.intervals.iter().filter(|(_, count)| *count > 0).map(|(sum, count)| sum / count);
         Duration::from_nanos(means.max().unwrap_or(0))
