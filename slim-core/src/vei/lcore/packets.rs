@@ -158,8 +158,11 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             Mode::HandBack { migration, end } => {
                 let busy = end.is_some() || !self.pkt_q.is_empty();
                 self.hand_back_pkt_q(migration);
+                // What still waits in a receive queue came before the redirect: this lcore need not be the one that got
+                // the drain packets.
                 if let Some(first) = end
                     && self.pkt_q.is_empty()
+                    && empty
                 {
                     self.handed_back(migration, first);
                 }

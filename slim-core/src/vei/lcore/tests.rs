@@ -358,6 +358,21 @@ fn every_ports_end_is_handed_back_once_however_scarce_buffers_are() {
     assert_eq!(totals.handed_back_packets, 3);
 }
 
+/// Another lcore got the drain packets, and this one has not run for a while.
+#[test]
+fn what_waits_in_a_receive_queue_is_handed_back_too() {
+    let mut rig = Rig::new();
+    rig.pass(Some(Command::ArmPktQ));
+    rig.settle();
+    rig.arrive(0, frames(0..BURST as u16 * 3));
+    rig.pass(Some(Command::HandBack(MIGRATION)));
+    assert!(!rig.events.iter().any(|event| matches!(event, LcoreEvent::HandedBack(_))), "{:?}", rig.events);
+    rig.settle();
+    let Some(LcoreEvent::HandedBack(totals)) = rig.events.last() else { panic!("{:?}", rig.events) };
+    assert_eq!(totals.handed_back_packets, BURST as u64 * 3);
+    assert_eq!(rig.lcore.io.dropped, BTreeMap::new());
+}
+
 #[test]
 fn drain_packets_are_acknowledged_each_time_and_reported_at_times() {
     let mut rig = Rig::live();
