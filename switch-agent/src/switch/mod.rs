@@ -16,6 +16,7 @@ pub use topology::Binding;
 
 use crate::bridge::{Bridge, Forward};
 use crate::counters::{DropCause, Drops};
+use crate::error::TopologyError;
 use crate::limits::Limits;
 use crate::lower_effort::is_lower_effort;
 use crate::{Buffers, PortIndex};
@@ -54,6 +55,8 @@ pub struct Switch<B: Buffers> {
     instances: Vec<Option<Instance<B::Packet>>>,
     bridge: Bridge,
     redirects: VecDeque<RedirectRecord>,
+    /// Redirects that were refused, and stay so: one that comes again, late, belongs to a migration that is over.
+    refused: VecDeque<(Redirect, TopologyError)>,
     /// Packets wait at a device.
     backlog: bool,
     /// The earliest drain packet to re-send or hold to end.
@@ -74,6 +77,7 @@ impl<B: Buffers> Switch<B> {
             instances: Vec::new(),
             bridge: Bridge::default(),
             redirects: VecDeque::new(),
+            refused: VecDeque::new(),
             backlog: false,
             timer: None,
             events: VecDeque::new(),

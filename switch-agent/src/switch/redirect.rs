@@ -99,8 +99,19 @@ impl<B: Buffers> Switch<B> {
             let reused = TopologyError::NonceReused { migration: request.migration, nonce: request.nonce };
             return if same { Ok(()) } else { Err(reused) };
         }
-        let (from, to) = (self.instance_named(&request.from)?, self.instance_named(&request.to)?);
-        let moves = self.check_redirect(&request, from, to)?;
+        if let Some((_, error)) = self.refused.iter().find(|(refused, _)| *refused == request) {
+            return Err(error.clone());
+        }
+        let (from, to, moves) = match self.check_redirect(&request) {
+            Ok(checked) => checked,
+            Err(error) => {
+                // What is undone is asked for until it is done, and a hold ends by itself.
+                if !request.rollback && !matches!(error, TopologyError::RollbackUnfinished(_)) {
+                    self.remember_refusal(request, error.clone());
+                }
+                return Err(error);
+            }
+        };
         if moves {
             self.move_paths(from, to);
         }
@@ -181,17 +192,22 @@ impl<B: Buffers> Switch<B> {
         }
     }
 
-    /// Whether there is anything to move: a rollback of what never happened has nothing.
-    fn check_redirect(
-        &self,
-        request: &Redirect,
-        from: InstanceIndex,
-        to: InstanceIndex,
-    ) -> Result<bool, TopologyError> {
+    fn remember_refusal(&mut self, request: Redirect, error: TopologyError) {
+        if self.refused.len() >= Limits::REDIRECTS_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((request, error));
+    }
+
+    /// The instances, and whether there is anything to move: a rollback of what never happened has nothing.
+    fn check_redirect(&self, request: &Redirect) -> Result<(InstanceIndex, InstanceIndex, bool), TopologyError> {
+        let (from, to) = (self.instance_named(&request.from)?, self.instance_named(&request.to)?);
         if from == to {
             return Err(TopologyError::SameInstance(request.from.clone()));
         }
-        let (Some(source), Some(target)) = (self.instance(from), self.instance(to)) else { return Ok(false) };
+        let (Some(source), Some(target)) = (self.instance(from), self.instance(to)) else {
+            return Ok((from, to, false));
+        };
         for (instance, name) in [(source, &request.from), (target, &request.to)] {
             if instance.hold.is_some() {
                 return Err(TopologyError::RollbackUnfinished(name.clone()));
@@ -201,9 +217,9 @@ impl<B: Buffers> Switch<B> {
             return Err(TopologyError::PortsDiffer { from: request.from.clone(), to: request.to.clone() });
         }
         match (source.bound, target.bound) {
-            (true, false) => Ok(true),
+            (true, false) => Ok((from, to, true)),
             (true, true) => Err(TopologyError::HasPaths(request.to.clone())),
-            (false, true) if request.rollback => Ok(false),
+            (false, true) if request.rollback => Ok((from, to, false)),
             (false, _) => Err(TopologyError::NoPaths(request.from.clone())),
         }
     }

@@ -157,6 +157,25 @@ fn repeating_a_redirect_changes_nothing_and_reusing_its_nonce_is_refused() {
     assert_eq!(rig.switch.redirect_states().len(), 1);
 }
 
+/// A copy that comes late belongs to a migration that is over.
+#[test]
+fn a_redirect_that_was_refused_stays_refused() {
+    let mut rig = Rig::new(WIDE);
+    let request = |migration, from, to| Redirect {
+        migration: MigrationId(migration),
+        nonce: Nonce(1),
+        from: name(from),
+        to: name(to),
+        rollback: false,
+        hold_max: Duration::ZERO,
+    };
+    let early = request(8, "nat-b", "nat-a");
+    let refusal = rig.switch.redirect(rig.now, early.clone()).unwrap_err();
+    rig.redirect("nat-a", "nat-b", 1, false);
+    assert_eq!(rig.switch.redirect(rig.now, early), Err(refusal));
+    rig.switch.redirect(rig.now, request(9, "nat-b", "nat-a")).unwrap();
+}
+
 #[test]
 fn the_source_can_still_send_after_the_redirect() {
     let mut rig = Rig::new(WIDE);
