@@ -164,6 +164,8 @@ impl Scenario {
             if random.chance(600) { Mode::Statelet } else { Mode::ALL[random.below(Mode::ALL.len() as u64) as usize] };
         // Decided apart from the rest, which stays as it is.
         let scheduling = Scheduling::ALL[(Random::new(seed).number() >> 60) as usize % Scheduling::ALL.len()];
+        // Whole packets fill more than statelets do.
+        let stream_queue = if mode == Mode::Duplicate { 1 << 21 } else { 1 << 17 };
         let mut scenario = Self {
             seed,
             function,
@@ -182,8 +184,8 @@ impl Scenario {
             egress: (8 << 20, pick(random, (2, 20), 8192) as usize),
             hold: (8 << 20, hold_packets),
             pkt_q_bytes: pick(random, (0, 2_000), 1 << 18) as usize,
-            st_q_out_bytes: pick(random, (30, 300), 1 << 17) as usize,
-            st_q_in_bytes: pick(random, (40, 800), 1 << 17) as usize,
+            st_q_out_bytes: pick(random, (30, 300), stream_queue) as usize,
+            st_q_in_bytes: pick(random, (40, 800), stream_queue) as usize,
             stream_buffer_bytes: pick(random, (300, 2_000), 16_384) as usize,
             patience: Duration::from_millis(if roomy || random.chance(700) {
                 10_000

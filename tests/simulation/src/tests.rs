@@ -196,3 +196,21 @@ fn a_switch_that_dies_after_the_take_over_leads_to_the_destination() {
     in_phases(&[(live, switch), (live, Fault::ControllerCrash(Duration::from_millis(100)))]);
     in_phases(&[(TAKING_OVER, Fault::SwitchOutage(Duration::from_millis(90))), (live, switch)]);
 }
+
+/// The destination gives up waiting for its drain packets, and the paths lead to it until the controller is back.
+#[test]
+fn a_controller_that_is_cut_off_for_long_after_the_redirect_leads_everything_back() {
+    let cut_off = Fault::Partition { host: 2, peer: None, time: Duration::from_secs(40) };
+    for phase in [SourcePhase::Draining, SourcePhase::Stopping, SourcePhase::RollingBack] {
+        let draining = MigrationPhase::Source(SourcePhase::Draining);
+        in_phases(&[(draining, Fault::Abort), (MigrationPhase::Source(phase), cut_off)]);
+    }
+}
+
+/// It sets the paths for one instance while a migration is about to make the other one live.
+#[test]
+fn a_switch_that_dies_while_draining_leads_to_whoever_has_the_state_in_the_end() {
+    let draining = MigrationPhase::Source(SourcePhase::Draining);
+    let stalled = Fault::StalledReader { node: 0, time: Duration::from_secs(3) };
+    in_phases(&[(draining, Fault::SwitchCrash(Duration::from_millis(10))), (draining, stalled)]);
+}

@@ -25,9 +25,17 @@ pub(super) struct Chores {
     retry_at: Option<Instant>,
     /// The instance that paths should lead to, once the controller knows.
     has_traffic: Option<usize>,
-    settle_paths: Option<usize>,
+    settle_paths: Option<Settling>,
     /// No path led anywhere when the switch was last connected to: somebody died before it had them again.
     unbound: bool,
+}
+
+/// Paths that are to lead to an instance.
+#[derive(Debug, Clone, Copy)]
+struct Settling {
+    node: usize,
+    /// The switch has been told; now it is looked at whether they do.
+    told: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +71,7 @@ impl Chores {
     }
 
     pub(super) fn is_at_rest(&self) -> bool {
-        self.recovery.is_none() && self.recycle == [Recycling::No; 2] && self.settle_paths.is_none()
+        self.recovery.is_none() && self.recycle == [Recycling::No; 2] && self.settle_paths.is_none() && !self.unbound
     }
 
     pub(super) fn recycle(&mut self, node: usize) {
@@ -79,11 +87,12 @@ impl Chores {
     /// Nobody knows where a migration has left the state.
     pub(super) fn doubt_traffic(&mut self) {
         self.has_traffic = None;
+        self.settle_paths = None;
     }
 
     pub(super) fn settle_paths(&mut self, node: usize) {
         self.has_traffic = Some(node);
-        self.settle_paths = Some(node);
+        self.settle_paths = Some(Settling { node, told: false });
         self.retry_at.get_or_insert(Instant::ZERO);
     }
 
@@ -103,8 +112,13 @@ impl Controller {
                     self.ask_instance(surroundings, node, Waiting::Recycling, InstanceRequest::Reset {});
                 }
             }
-            if let Some(node) = self.chores.settle_paths {
-                self.ask_switch(surroundings, Waiting::SettlePaths(node), SwitchRequest::PathList {});
+            match self.chores.settle_paths {
+                // A migration under way may have its own redirect: what was told is looked at when it is over.
+                Some(Settling { told: true, .. }) if self.is_driving() => self.chores.retry_at = Some(now + RETRY),
+                Some(Settling { node, .. }) => {
+                    self.ask_switch(surroundings, Waiting::SettlePaths(node), SwitchRequest::PathList {});
+                }
+                None => {}
             }
         }
         if now >= self.chores.look_at {
@@ -167,14 +181,20 @@ impl Controller {
             recovery.statuses.iter().position(|status| status.as_ref().is_some_and(|status| status.role == wanted))
         };
         let live = who(InstanceRole::Live);
+        // Somebody who runs and does not answer may have a part in a migration, and keeps its traffic.
+        let silent = (0..2).any(|node| surroundings.running[node] && recovery.statuses[node].is_none());
         recovery.of = migration;
-        if let (true, Some(node)) = (self.chores.unbound, live.or(who(InstanceRole::Source))) {
-            self.chores.unbound = false;
-            self.chores.settle_paths(node);
+        if self.chores.unbound {
+            let rightful = live.or(who(InstanceRole::Source));
+            self.chores.unbound = rightful.is_none() && (silent || migration.is_some());
+            if let Some(node) = rightful {
+                self.chores.settle_paths(node);
+            }
         }
         if migration.is_none() || !self.drives.is_empty() {
             // A migration may have ended by itself while there was no controller, or nobody could be reached.
-            if let Some(node) = live.filter(|&node| self.drives.is_empty() && self.chores.has_traffic != Some(node)) {
+            let idle = self.drives.is_empty() && !silent;
+            if let Some(node) = live.filter(|&node| idle && self.chores.has_traffic != Some(node)) {
                 self.chores.settle_paths(node);
             }
             self.chores.recovery = None;
@@ -290,7 +310,19 @@ impl Controller {
                         .any(|known| known.instance == self.names.instances[node] && !known.paths.is_empty())
                 };
                 let (right, wrong) = (leads_to(node), leads_to(1 - node));
-                self.chores.settle_paths = None;
+                let driving = self.is_driving();
+                let Some(settling) = self.chores.settle_paths.as_mut().filter(|settling| settling.node == node) else {
+                    // They are to lead elsewhere by now.
+                    return;
+                };
+                if right && !wrong {
+                    self.chores.settle_paths = None;
+                    return;
+                }
+                self.chores.retry_at = Some(surroundings.now + RETRY);
+                if std::mem::replace(&mut settling.told, true) && driving {
+                    return;
+                }
                 if wrong {
                     let instance = self.names.instances[1 - node].clone();
                     let unbind = SwitchRequest::PathsSet { instance, externals: Vec::new() };

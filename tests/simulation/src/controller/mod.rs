@@ -73,7 +73,7 @@ pub(crate) struct Controller {
 }
 
 /// The switch, in numbers of peers.
-const SWITCH: usize = 2;
+pub(crate) const SWITCH: usize = 2;
 
 impl Controller {
     pub(crate) fn new(now: Instant, names: Names, scenario: &Scenario, random: &mut Random) -> Self {
@@ -139,6 +139,11 @@ impl Controller {
     /// The operator waits no longer for instances that do not answer.
     pub(crate) fn give_up_recycling(&mut self) {
         self.chores.give_up_recycling();
+    }
+
+    /// A peer has died, and with it the connection that the last request was on.
+    pub(crate) fn forget_line_to(&mut self, peer: usize) {
+        self.last_line.take_if(|(to, _)| *to == peer);
     }
 
     /// Sends a line once more, if there is a connection.

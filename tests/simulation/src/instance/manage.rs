@@ -14,7 +14,7 @@ use slim_core::protocol::control::{
     ServerMessage, StartOptions,
 };
 use slim_core::protocol::stream::{Handshake, Rejection, StreamRole, encode_reply, encode_taken_over};
-use slim_core::protocol::{Name, Schema, Text};
+use slim_core::protocol::{DestinationPhase, Name, Schema, Text};
 use slim_core::statelet::{Pump, PumpOptions};
 use slim_core::time::{Duration, Instant};
 use slim_core::vei::lcore::{Announcing, Command};
@@ -43,6 +43,8 @@ impl<N: NetworkFunction> Node<N> {
         }
         if self.vei.poll_timeout().is_some_and(|due| due <= now) {
             self.tell(trace, now, format_args!("time-out"));
+            let destination = self.vei.destination().map(|destination| destination.phase());
+            self.hand_back_given_up |= destination == Some(DestinationPhase::HandingBack);
             self.vei.handle_timeout(now);
             self.carry_out(now, random, trace);
         }

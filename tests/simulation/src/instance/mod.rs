@@ -90,6 +90,8 @@ pub(crate) struct Node<N: NetworkFunction> {
     pub(crate) activated: bool,
     /// Phases entered since this was last looked at.
     pub(crate) phases: Vec<MigrationPhase>,
+    /// Nobody told it in time that its packets may be handed back.
+    pub(crate) hand_back_given_up: bool,
     /// A request that the VEI had no answer to, or an event that it did not expect: what the images only log.
     pub(crate) complaint: Option<String>,
     number: u8,
@@ -151,6 +153,7 @@ impl<N: NetworkFunction> Node<N> {
             seeds: vec![0; usize::from(count)],
             activated: false,
             phases: Vec::new(),
+            hand_back_given_up: false,
             complaint: None,
             number,
             shards: (0..count).map(|id| ManagedShard::new(Shard { id: ShardId(id), count })).collect(),

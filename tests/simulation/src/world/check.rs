@@ -119,6 +119,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     fn account_drops(&mut self) -> Outcome {
         let excuses = self.excuses;
         let crashed = excuses.instance_crash || excuses.switch_crash;
+        // A host was cut off for so long that it gave up, and the switch could not be told either.
+        let given_up = self.nodes.iter().flatten().any(|instance| instance.hand_back_given_up);
         for lcore in self.nodes.iter().flatten().flat_map(|instance| &instance.lcores) {
             for (&cause, &packets) in &lcore.io().dropped {
                 *self.dropped.entry(cause).or_default() += packets;
@@ -128,7 +130,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             let expected = match cause {
                 "pkt_q_full" => true,
                 "halted" => self.scenario.start.mode == Mode::StopAndCopy,
-                "idle" | "stale" => crashed,
+                "idle" => crashed || given_up,
+                "stale" => crashed,
                 _ => false,
             };
             if !expected {
@@ -145,7 +148,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             let data = matches!(behind, Behind::Data(..) | Behind::Outside(_));
             let expected = match cause.as_str() {
                 "egress_full" | "hold_full" | "delay_full" => true,
-                "link_down" | "no_path" | "removed" | "hand_back_looped" => crashed,
+                "hand_back_looped" => crashed || given_up,
+                "link_down" | "no_path" | "removed" => crashed,
                 "lower_effort_full" => !data,
                 cause => cause.starts_with("meter"),
             };

@@ -2,6 +2,7 @@
 
 use super::{Actor, CONTROLLER, Happening, Outcome, World};
 use crate::controller::Controller;
+use crate::controller::SWITCH;
 use crate::fabric::Fabric;
 use crate::instance::Node;
 use crate::{Fault, When, Workload};
@@ -121,7 +122,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             Fault::ControllerCrash(restart) => self.crash_controller(restart),
             Fault::LateDuplicate(time) => {
                 if let Some((peer, line)) = self.controller.as_ref().and_then(|one| one.last_line.clone()) {
-                    self.agenda.enter(self.now + time, Happening::Resend { peer, line });
+                    let life = self.life_of(peer);
+                    self.agenda.enter(self.now + time, Happening::Resend { peer, life, line });
                 }
             }
         }
@@ -147,6 +149,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     fn crash(&mut self, node: usize, restart: Duration) {
         let Some(mut instance) = self.nodes[node].take() else { return };
         self.excuses.instance_crash = true;
+        self.with_controller(|controller, _| controller.forget_line_to(node));
         self.excuses.unreachable = true;
         // It may have acknowledged, though its lcores have not begun: then nobody has the state, unless the source resumes.
         self.died_taking_over |= instance.role() == InstanceRole::Live && self.holding() != Some(node);
@@ -189,6 +192,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     fn crash_switch(&mut self, restart: Duration) {
         let Some(fabric) = self.fabric.take() else { return };
         self.excuses.switch_crash = true;
+        self.switch_lives += 1;
+        self.with_controller(|controller, _| controller.forget_line_to(SWITCH));
         // The next one knows nothing of a migration: what a destination holds is overtaken by what comes after.
         self.oracle.suspend_order();
         self.excuses.unreachable = true;

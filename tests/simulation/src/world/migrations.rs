@@ -12,6 +12,9 @@ use slim_core::time::{Duration, Instant};
 /// The longest a migration may take, and the longest everybody may need to come to rest.
 const PATIENCE: Duration = Duration::from_secs(900);
 
+/// How long an lcore that has stood still may take until it has looked at everything.
+const LCORE_SLACK: Duration = Duration::from_millis(50);
+
 impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
     /// Everything that is planned, to the verdict.
     pub(crate) fn run(&mut self) -> Outcome {
@@ -50,6 +53,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         if planned.recycle {
             self.recycle(1 - source)?;
         }
+        // What the controller has picked up meanwhile is no outcome of the migration to come.
+        self.judge_ended()?;
         // One that was open may have been completed meanwhile.
         let Some(source) = self.holding().filter(|_| !self.holder_is_lost()) else { return Ok(()) };
         if self.scenario.expiry && self.round == 0 {
@@ -161,7 +166,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             migration::Outcome::Completed { digests_equal, remark, .. } => {
                 // Everything may have moved on since, but only after a fault or another migration.
                 let moved_on = self.excuses.instance_crash || self.excuses.contested;
-                if !moved_on && (self.holding() != Some(destination) || destination_role != Some(InstanceRole::Live)) {
+                let held = (0..self.holder.len()).all(|shard| self.takes_over(destination, shard));
+                if !moved_on && (!held || destination_role != Some(InstanceRole::Live)) {
                     return Err(format!("reported as completed, but it is not so: {}", shown()));
                 }
                 if *digests_equal == Some(false) {
@@ -191,6 +197,12 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an instance that has acknowledged holds a shard, or will as soon as its lcore gets to run.
+    fn takes_over(&self, node: usize, shard: usize) -> bool {
+        let held = self.holder[shard].is_some_and(|(holder, _)| holder == node);
+        held || self.lcores_stalled_until[node][shard] + LCORE_SLACK > self.now
     }
 
     fn is_noisy(&self) -> bool {

@@ -93,6 +93,7 @@ enum Happening {
     ControllerStarts,
     Resend {
         peer: usize,
+        life: u32,
         line: Vec<u8>,
     },
 }
@@ -131,6 +132,8 @@ pub(crate) struct World<N: NetworkFunction, W: Workload<N>> {
     nodes: [Option<Node<N>>; 2],
     /// Counts instances in each place, and controllers.
     lives: [u32; 3],
+    /// Counts switches.
+    switch_lives: u32,
     fabric: Option<Fabric>,
     pipe: Pipe,
     /// The switch's end of its control connection.
@@ -195,6 +198,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             names,
             nodes,
             lives: [0; 3],
+            switch_lives: 0,
             fabric: Some(fabric),
             pipe: Pipe::default(),
             switch_lines: (0, LineBuffer::new()),
@@ -279,6 +283,11 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         }
     }
 
+    /// Which life a peer of the controller lives: an instance, or the switch.
+    fn life_of(&self, peer: usize) -> u32 {
+        if peer < self.nodes.len() { self.lives[peer] } else { self.switch_lives }
+    }
+
     fn happen(&mut self, happening: Happening) -> Outcome {
         match happening {
             Happening::FrameToSwitch { host, frame } => {
@@ -313,7 +322,9 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             Happening::InstanceStarts { node } => self.start_instance(node)?,
             Happening::SwitchStarts => self.start_switch(),
             Happening::ControllerStarts => self.start_controller(),
-            Happening::Resend { peer, line } => {
+            // With whoever was to get it went the connection that it is on.
+            Happening::Resend { peer, life, .. } if life != self.life_of(peer) => {}
+            Happening::Resend { peer, line, .. } => {
                 self.trace.event(self.now, "network", format_args!("a control message arrives a second time"));
                 self.with_controller(|controller, surroundings| controller.resend(surroundings, peer, &line));
             }
