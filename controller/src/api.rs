@@ -30,6 +30,11 @@ pub enum ApiRequest {
         /// The instance.
         name: Name,
     },
+    /// Answered by [`ApiReply::Config`]: what is in force at the instance.
+    InstanceConfig {
+        /// The instance.
+        name: Name,
+    },
     /// Boots an instance; answered by [`ApiReply::Instance`] once it is ready.
     InstanceBoot {
         /// The new instance.
@@ -187,6 +192,11 @@ pub enum ApiReply {
     Instance {
         /// The instance.
         instance: Box<InstanceInfo>,
+    },
+    /// Answer to `instance_config`.
+    Config {
+        /// The instance's configuration file, with nothing left to defaults.
+        toml: String,
     },
     /// Answer to `path_list`.
     Paths {

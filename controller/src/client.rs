@@ -155,6 +155,14 @@ impl Client {
         self.instance(ApiRequest::InstanceShow { name: name.clone() })
     }
 
+    /// The configuration file that says what is in force at an instance.
+    pub fn config(&mut self, name: &Name) -> Result<String, ClientError> {
+        match self.call_quietly(ApiRequest::InstanceConfig { name: name.clone() })? {
+            ApiReply::Config { toml } => Ok(toml),
+            _ => Err(unexpected()),
+        }
+    }
+
     /// Boots an instance and waits until it is ready.
     pub fn boot(&mut self, name: &Name, vnf: Option<&Name>, active: bool) -> Result<InstanceInfo, ClientError> {
         self.instance(ApiRequest::InstanceBoot { name: name.clone(), vnf: vnf.cloned(), active })

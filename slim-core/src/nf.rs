@@ -163,7 +163,9 @@ pub trait NetworkFunction: Send + Sized + 'static {
     const DROP_REASONS: &'static [&'static str];
 
     /// The configuration, the kind's own section of the instance's TOML file.
-    type Config: serde::de::DeserializeOwned + Clone + Send + 'static;
+    ///
+    /// Written out again, it says what is in force, defaults included.
+    type Config: serde::de::DeserializeOwned + serde::Serialize + Clone + Send + 'static;
 
     /// A function with empty state. `seed` keys its hash tables and random choices.
     fn new(config: &Self::Config, shard: Shard, seed: u64) -> Result<Self, ConfigError>;

@@ -165,6 +165,11 @@ pub enum InstanceCommand {
         /// The instance
         name: Name,
     },
+    /// Show the configuration that is in force at an instance, defaults included, as the file that says it
+    Config {
+        /// The instance
+        name: Name,
+    },
     /// Empty an instance that a migration has left released or discarded
     ///
     /// `migrate` does that by itself with its destination.

@@ -114,6 +114,10 @@ fn ask(command: Command, socket: PathBuf, json: bool) -> Result<Exit> {
             let instance = client.show(&name)?;
             show(json, &instance, || tables::instance(&instance));
         }
+        Command::Instance(InstanceCommand::Config { name }) => {
+            let toml = client.config(&name)?;
+            show(json, &toml::from_str::<toml::Table>(&toml)?, || toml.clone());
+        }
         Command::Instance(InstanceCommand::Reset { name }) => {
             client.reset(&name)?;
             done(json);

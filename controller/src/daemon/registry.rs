@@ -106,6 +106,16 @@ impl Entry {
         }
     }
 
+    /// The configuration in force.
+    pub(super) fn config(&self, limit: Duration) -> Result<String, ControlError> {
+        let peer = self.peer()?;
+        match peer.call(InstanceRequest::Config {}, limit) {
+            Ok(InstanceReply::Config(config)) => Ok(config.toml),
+            Ok(_) => Err(self.complain(&peer.unexpected())),
+            Err(error) => Err(self.complain(&error)),
+        }
+    }
+
     /// What the instance says about itself, if it answers at once.
     pub(super) fn status(&self) -> Option<InstanceStatus> {
         let peer = self.peer().ok().filter(|peer| peer.is_up())?;

@@ -20,6 +20,9 @@ impl Daemon {
             ApiRequest::Status {} => Ok(ApiReply::Status { status: Box::new(self.status()) }),
             ApiRequest::InstanceList {} => Ok(ApiReply::Instances { instances: self.instances() }),
             ApiRequest::InstanceShow { name } => self.registry.get(&name).map(|entry| instance(entry.info(true))),
+            ApiRequest::InstanceConfig { name } => {
+                self.registry.get(&name)?.config(CALL_LIMIT).map(|toml| ApiReply::Config { toml })
+            }
             ApiRequest::InstanceBoot { name, vnf, active } => {
                 let booted = self.boot(&name, vnf.as_ref(), active);
                 self.write_kept();

@@ -5,7 +5,7 @@ use alloc::string::String;
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::str::FromStr;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// An address of a network function and the prefix of the network it is in, such as `10.1.0.1/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,12 @@ impl FromStr for InterfaceAddress {
 impl fmt::Display for InterfaceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix_len)
+    }
+}
+
+impl Serialize for InterfaceAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

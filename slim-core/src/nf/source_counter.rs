@@ -11,7 +11,7 @@ pub struct SourceCounter {
 }
 
 /// How many sources there can be.
-#[derive(Debug, Clone, serde::Deserialize)]
+#[derive(Debug, Clone, serde::Deserialize, serde::Serialize)]
 pub struct Config {
     /// Beyond these, packets of new sources are dropped.
     pub sources_max: usize,

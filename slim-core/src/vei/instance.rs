@@ -143,6 +143,7 @@ impl Instance {
         match request {
             InstanceRequest::Describe {}
             | InstanceRequest::Status {}
+            | InstanceRequest::Config {}
             | InstanceRequest::RenewIdentity { .. }
             | InstanceRequest::Shutdown {} => return Ok(Handled::ByDriver),
             InstanceRequest::Sample { duration_ms } => {

@@ -1,13 +1,13 @@
 //! The configuration: section `[gateway]` of the instance's TOML file.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use slim_core::nf::{ConfigError, InterfaceAddress};
 use slim_core::packet::MacAddr;
 
 /// What the operator sets. Every field but the first six has a default.
 ///
 /// Both ends of a migration must be configured alike.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The gateway's address towards the cells; the subscribers' addresses are those of its network.

@@ -7,7 +7,7 @@ use crate::ports::PortRange;
 use crate::rules::{Exclusion, Forward};
 use crate::types::{Protocol, Side};
 use core::net::Ipv4Addr;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use slim_core::nf::{ConfigError, InterfaceAddress, Shard};
 use slim_core::packet::MacAddr;
 use slim_core::table::SMALL_TABLE_ENTRIES_MAX;
@@ -15,7 +15,7 @@ use slim_core::table::SMALL_TABLE_ENTRIES_MAX;
 /// Which packets from outside an interior endpoint receives while it is mapped (RFC 4787 §5, RFC 5382 R3).
 ///
 /// Answers to ICMP queries come from where the query went, in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Filtering {
@@ -29,7 +29,7 @@ pub enum Filtering {
 }
 
 /// Which exterior addresses an interior host's endpoints get (RFC 4787 §4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Pooling {
@@ -41,7 +41,7 @@ pub enum Pooling {
 }
 
 /// What the operator's log is told (RFC 6888 §4). Where it is, is said in section `[log]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     /// Nothing.
@@ -58,7 +58,7 @@ pub enum LogLevel {
 /// What the operator sets. Every field but the first four has a default.
 ///
 /// Both ends of a migration must be configured alike; addresses, port range and capacities are compared.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The NAT's address towards the interior hosts, which are those of its network.

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::str::FromStr;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The most exterior addresses of a NAT.
 pub const ADDRESSES_MAX: usize = 256;
@@ -67,6 +67,12 @@ impl FromStr for AddressRange {
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
+impl Serialize for AddressRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -6,8 +6,9 @@
 //!
 //! The sets are an index over the bindings, not state: a binding is what says that a port is taken.
 
+use core::fmt;
 use core::str::FromStr;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 const WORD_PORTS: usize = u64::BITS as usize;
 const GROUP_WORDS: usize = 16;
@@ -129,6 +130,18 @@ impl FromStr for PortRange {
         let port = |text: &str| text.trim().parse::<u16>().map_err(|_| wrong());
         let range = Self { first: port(first)?, last: port(last)? };
         if range.first == 0 || range.first > range.last { Err(wrong()) } else { Ok(range) }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::ports::PortRange;
 use crate::types::{Endpoint, Protocol, Side};
 use core::hash::Hasher as _;
 use core::net::{Ipv4Addr, SocketAddrV4};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use slim_core::nf::ConfigError;
 
@@ -17,7 +17,7 @@ pub const FORWARDS_MAX: usize = 256;
 pub const EXCLUSIONS_MAX: usize = 64;
 
 /// An exterior endpoint that belongs to an interior one for good: a `[[nat.forward]]` entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forward {
     /// `"udp"` or `"tcp"`.
@@ -82,7 +82,7 @@ impl Forwards {
 }
 
 /// What becomes of packets that an exclusion is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// They are routed without being translated (RFC 6888 R6).
@@ -92,7 +92,7 @@ pub enum Action {
 }
 
 /// Packets that are not translated: an `[[nat.exclude]]` entry. It is about those that fit all of its fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exclusion {
     /// What becomes of them.

@@ -2,11 +2,11 @@
 
 use core::fmt;
 use core::net::Ipv4Addr;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use slim_core::nf::PortId;
 
 /// A transport protocol that is translated. Sessions of different protocols never meet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// UDP (RFC 4787).

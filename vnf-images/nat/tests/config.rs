@@ -93,6 +93,16 @@ port = \"6881-6889\"
 }
 
 #[test]
+fn a_configuration_that_is_written_out_is_read_as_the_same() {
+    let example: toml::Table = include_str!("../../../docs/examples/nat.toml").parse().unwrap();
+    let config: Config = example["nat"].clone().try_into().unwrap();
+    assert!(Nat::new(&config, Shard::ONLY, 1).is_ok());
+    let text = toml::to_string(&config).unwrap();
+    assert!(text.contains("tcp_established_timeout_s = 7440"), "defaults are written, too:\n{text}");
+    assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+}
+
+#[test]
 fn errors_name_the_field_and_the_remedy() {
     for (line, expected) in [
         (r#"interior_adress = "10.1.0.1/24""#, "unknown field `interior_adress`"),

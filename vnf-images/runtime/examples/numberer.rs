@@ -4,7 +4,7 @@
 //! far in its bytes 22 to 30. A lost, doubled or reordered frame is thereby visible to whoever counts along, and so is a
 //! state that was not moved completely. The runtime's tests migrate it; it is also a template for a real one.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use slim_core::nf::{ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, Verdict};
 use slim_core::packet::PacketBuf;
 use slim_core::table::{SegmentedTable, StateItem};
@@ -24,7 +24,7 @@ struct Numberer {
     senders: SegmentedTable<[u8; 6], u64>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The most senders remembered.

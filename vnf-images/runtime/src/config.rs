@@ -26,8 +26,13 @@
 //! [nat]                          # the network function's own section, named by its kind
 //! ```
 
-use serde::Deserialize;
+mod lines;
+mod sections;
+
+pub use lines::{at, line_of};
+
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use slim_core::nf::NetworkFunction;
 use slim_core::packet::MacAddr;
 use slim_core::protocol::Name;
@@ -69,7 +74,7 @@ pub struct Config<C> {
 }
 
 /// The `[management]` section.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Management {
     /// The NIC that stays with the kernel. Image only.
@@ -102,7 +107,7 @@ impl Management {
 }
 
 /// A `[[port]]` entry.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
     /// The port's name, one of [`NetworkFunction::PORTS`].
@@ -114,7 +119,7 @@ pub struct Port {
 }
 
 /// The `[limits]` section: bounds of queues and buffers.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Capacity of `pkt_q`. Its memory is touched only as far as it is filled.
@@ -197,7 +202,7 @@ impl Limits {
 }
 
 /// How events reach the collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// One connection, made again when it is lost.
@@ -208,7 +213,7 @@ pub enum Transport {
 }
 
 /// The `[log]` section: where the network function's events are recorded, a line of JSON each.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// Address and port of the collector, reached by the management network.
@@ -235,15 +240,15 @@ impl Log {
             )));
         }
         if self.collector.port() == 0 {
-            return Err(Invalid("log.collector has no port".into()));
+            return Err(Invalid("line 20: log.collector has no port".into()));
         }
         Ok(())
     }
 }
 
 /// An IPv4 address with the prefix length of its network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     /// The address.
     pub address: Ipv4Addr,
@@ -264,6 +269,12 @@ impl TryFrom<String> for Prefix {
     }
 }
 
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        format!("{}/{}", prefix.address, prefix.len)
+    }
+}
+
 impl<C: DeserializeOwned> Config<C> {
     /// Reads and checks a configuration for the network function `F` on `host`.
     pub fn parse<F: NetworkFunction<Config = C>>(text: &str, host: Host) -> Result<Self, Invalid> {
@@ -273,27 +284,29 @@ impl<C: DeserializeOwned> Config<C> {
                 text.len()
             )));
         }
-        let mut document: toml::Table = text.parse().map_err(|error| Invalid(format!("not valid TOML: {error}")))?;
-        let config = Self {
-            name: section(&mut document, "name")?,
-            management: section(&mut document, "management")?,
-            ports: section(&mut document, "port")?,
-            limits: if document.contains_key("limits") { section(&mut document, "limits")? } else { Limits::default() },
-            log: if document.contains_key("log") { Some(section(&mut document, "log")?) } else { None },
-            nf: section(&mut document, F::KIND)?,
-        };
-        if let Some(unknown) = document.keys().next() {
-            return Err(Invalid(format!(
-                "unknown entry {unknown:?}; there are name, [management], [[port]], [limits], [log] and [{}]",
-                F::KIND
-            )));
-        }
-        config.limits.check()?;
-        config.log.as_ref().map_or(Ok(()), Log::check)?;
-        config.management.check(host)?;
-        check_ports(&config.ports, F::PORTS, host)?;
-        check_macs(&config)?;
+        let config: Self = sections::read::<F>(text)?;
+        config
+            .check(F::PORTS, host)
+            .map_err(|Invalid(message)| Invalid(format!("{}{message}", at(line_of(text, &[], &message)))))?;
         Ok(config)
+    }
+
+    fn check(&self, ports: &[&str], host: Host) -> Result<(), Invalid> {
+        self.limits.check()?;
+        self.log.as_ref().map_or(Ok(()), Log::check)?;
+        self.management.check(host)?;
+        check_ports(&self.ports, ports, host)?;
+        check_macs(self)
+    }
+}
+
+impl<C: Serialize> Config<C> {
+    /// The file that says all of this, defaults included.
+    ///
+    /// # Errors
+    /// The network function's section cannot be written as TOML.
+    pub fn in_force<F: NetworkFunction<Config = C>>(&self) -> Result<String, Invalid> {
+        sections::write::<F>(self).map_err(|error| Invalid(format!("the configuration cannot be written: {error}")))
     }
 }
 
@@ -315,11 +328,6 @@ impl Management {
         }?;
         Ok(())
     }
-}
-
-fn section<T: DeserializeOwned>(document: &mut toml::Table, key: &str) -> Result<T, Invalid> {
-    let value = document.remove(key).ok_or_else(|| Invalid(format!("{key:?} is missing")))?;
-    value.try_into().map_err(|error| Invalid(format!("{key}: {}", error.to_string().trim_end())))
 }
 
 fn check_ports(ports: &[Port], names: &[&str], host: Host) -> Result<(), Invalid> {
@@ -395,11 +403,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_force_says_everything_and_is_read_as_the_same() {
+        let text = format!("{GOOD}\n[log]\ncollector = '10.3.0.1:5140'");
+        let config = parse(&text, Host::Image).unwrap();
+        let in_force = config.in_force::<Toy>().unwrap();
+        for line in ["size = 3", "rx_descriptors = 1024", "state_port = 7002", "events_max = 65536", "[[port]]"] {
+            assert!(in_force.contains(line), "{line} is not in\n{in_force}");
+        }
+        let again = parse(&in_force, Host::Image).unwrap();
+        assert_eq!(
+            (&again.management, &again.ports, &again.limits),
+            (&config.management, &config.ports, &config.limits)
+        );
+        assert_eq!((again.log, again.nf.size), (config.log, config.nf.size));
+    }
+
+    #[test]
     fn names_what_is_wrong() {
         let cases: [(&str, &str, &str); 17] = [
-            ("name = \"toy-a\"", "", "\"name\" is missing"),
-            ("name = \"toy-a\"", "name = \"a b\"", "name: a name is 1 to 64"),
-            ("name = \"toy-a\"", "name = 'toy-a", "not valid TOML"),
+            ("name = \"toy-a\"", "", "`name` is missing"),
+            ("name = \"toy-a\"", "name = \"a b\"", "a name is 1 to 64"),
+            ("name = \"toy-a\"", "name = 'toy-a", "line 2, column"),
             ("10.3.0.11/24", "10.3.0.11/33", "prefix length"),
             ("52:54:00:01:00:0b", "52:54:00:01:00", "a MAC address is"),
             ("52:54:00:01:00:0b", "52:54:00:01:00:0b:00", "a MAC address is"),
@@ -408,12 +432,12 @@ mod tests {
             ("name = \"out\"", "name = \"outside\"", "needs [\"in\", \"out\"]"),
             ("mac = \"52:54:00:02:00:0B\"", "", "port \"out\" has no \"mac\""),
             ("mac = \"52:54:00:03:00:0b\"", "", "management.mac is missing"),
-            ("pkt_q_bytes = 1048576", "pkt_q_bytes = 1", "limits.pkt_q_bytes is 1"),
-            ("[toy]", "[nat]", "\"toy\" is missing"),
-            ("size = 3", "size = 3\n[log]\ncollector = '10.3.0.1'", "log: invalid IPv4 socket address"),
-            ("size = 3", "size = 3\n[log]\ncollector = '10.3.0.1:0'", "log.collector has no port"),
-            ("size = 3", "size = 3\n[log]\ncollector = '10.3.0.1:9'\nevents_max = 0", "log.events_max is 0"),
-            ("size = 3", "size = 3\n[other]", "unknown entry \"other\""),
+            ("pkt_q_bytes = 1048576", "pkt_q_bytes = 1", "line 16: limits.pkt_q_bytes is 1"),
+            ("[toy]", "[nat]", "line 17: unknown entry `nat`"),
+            ("size = 3", "size = 3\n[log]\ncollector = '10.3.0.1'", "line 20, column"),
+            ("size = 3", "size = 3\n[log]\ncollector = '10.3.0.1:0'", "line 20: log.collector has no port"),
+            ("size = 3", "size = 3\n[log]\ncollector = '10.3.0.1:9'\nevents_max = 0", "line 21: log.events_max is 0"),
+            ("size = 3", "size = 3\n[other]", "line 19: unknown entry `other`"),
         ];
         for (from, to, want) in cases {
             assert!(GOOD.contains(from), "{from}");

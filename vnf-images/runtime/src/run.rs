@@ -1,7 +1,7 @@
 //! From the command line, or the boot, to the running instance and its end.
 
 use crate::cli::{self, Task};
-use crate::config::{Config, Host, Invalid};
+use crate::config::{self, Config, Host, Invalid, at};
 use crate::dataplane::{self, Plan, Running, Which};
 use crate::guest::{self, power};
 use crate::logging;
@@ -33,8 +33,8 @@ enum Error {
     ConfigFile { path: PathBuf, error: io::Error },
     #[error(transparent)]
     Config(#[from] Invalid),
-    #[error("[{kind}]: {error}")]
-    NetworkFunction { kind: &'static str, error: ConfigError },
+    #[error("{}[{kind}]: {error}", at(*line))]
+    NetworkFunction { kind: &'static str, error: ConfigError, line: Option<usize> },
     #[error(transparent)]
     Guest(#[from] guest::Error),
     #[error("dataplane: {0}")]
@@ -115,7 +115,10 @@ fn parse<F: NetworkFunction>(text: &str, host: Host) -> Result<Config<F::Config>
     let config = Config::parse::<F>(text, host)?;
     match F::new(&config.nf, Shard::ONLY, 0) {
         Ok(_) => Ok(config),
-        Err(error) => Err(Error::NetworkFunction { kind: F::KIND, error }),
+        Err(error) => {
+            let line = config::line_of(text, &[F::KIND], &error.0);
+            Err(Error::NetworkFunction { kind: F::KIND, error, line })
+        }
     }
 }
 
@@ -242,6 +245,7 @@ fn instance<F: NetworkFunction>(
     boot_ms: impl Fn() -> u64,
     manage: impl FnOnce() -> Result<(), guest::Error>,
 ) -> Result<(), Error> {
+    let config_toml = config.in_force::<F>()?;
     let (sender, inbox) = manage::inbox::<F>();
     // The dataplane first: most of its start is waiting.
     let started = start_dataplane(plan, &sender)?;
@@ -281,7 +285,7 @@ fn instance<F: NetworkFunction>(
     let (name, kind) = (config.name.clone(), F::KIND);
     let (idle, drivers) = (running.idle, running.drivers.join(","));
     let manager = Manager::new(Ready {
-        instance: Instance { name: config.name, limits: config.limits, state_address, boot_ms, security },
+        instance: Instance { name: config.name, limits: config.limits, state_address, boot_ms, config_toml, security },
         config: config.nf,
         shards: vec![ManagedShard::new(Shard::ONLY, running.lcore)],
         sources: Sources { lcores: vec![running.counters], ports: running.ports, doors },

@@ -1,6 +1,6 @@
 //! A network function for tests.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use slim_core::nf::{ConfigError, Environment, Gauge, InstallError, LogEvent, NetworkFunction, PortId, Shard, Verdict};
 use slim_core::packet::PacketBuf;
 use slim_core::table::StateItem;
@@ -10,7 +10,7 @@ use slim_core::time::Instant;
 pub struct Toy;
 
 /// Its configuration.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToyConfig {
     /// A number.

@@ -80,6 +80,8 @@ pub enum InstanceRequest {
         /// For how long, at most [`SAMPLE_MS_MAX`].
         duration_ms: u32,
     },
+    /// Answered by [`InstanceReply::Config`].
+    Config {},
     /// Show this identity from now on; the present one will expire. It must be of the same name and role, from the same
     /// authority. An older one than the present is acknowledged and changes nothing.
     RenewIdentity {
@@ -110,6 +112,16 @@ pub enum InstanceReply {
     Description(Description),
     /// Answer to `status`.
     Status(Box<InstanceStatus>),
+    /// Answer to `config`.
+    Config(ConfigInForce),
+}
+
+/// Answer to `config`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigInForce {
+    /// The instance's configuration file as it would have to be written to leave nothing to defaults.
+    pub toml: String,
 }
 
 /// The longest sample.

@@ -28,9 +28,9 @@ pub use codec::{DecodeError, LINE_BYTES_MAX, LineBuffer, LineTooLong, decode, de
 pub use envelope::{Event, Reply, Request, ServerMessage, VERSION};
 pub use error::{ControlError, ErrorCode};
 pub use instance::{
-    CAPACITY_MEMORY_AVAILABLE, CAPACITY_MEMORY_NEEDED, CAPACITY_TABLE, Description, Holder, InstanceEvent,
-    InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationRole, MigrationStatus, QueueStatus,
-    ResolveOutcome, SAMPLE, SAMPLE_MS_MAX, SAMPLE_SNAPSHOT,
+    CAPACITY_MEMORY_AVAILABLE, CAPACITY_MEMORY_NEEDED, CAPACITY_TABLE, ConfigInForce, Description, Holder,
+    InstanceEvent, InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationRole, MigrationStatus,
+    QueueStatus, ResolveOutcome, SAMPLE, SAMPLE_MS_MAX, SAMPLE_SNAPSHOT,
 };
 pub use options::{DestinationTimeouts, PrepareOptions, SourceTimeouts, StartOptions};
 pub use report::{MigrationReport, PhaseDuration, PktQTotals, SnapshotTotals, StateletTotals, WorkloadTotals};

@@ -140,6 +140,7 @@ fn each_request_is_accepted_in_these_roles_only() {
         (sample(SAMPLE_MS_MAX + 1), [no, Err(Malformed), no, no, no, no]),
         (InstanceRequest::Describe {}, [Ok(Handled::ByDriver); 6]),
         (InstanceRequest::Status {}, [Ok(Handled::ByDriver); 6]),
+        (InstanceRequest::Config {}, [Ok(Handled::ByDriver); 6]),
         (renew, [Ok(Handled::ByDriver); 6]),
         (InstanceRequest::Shutdown {}, [Ok(Handled::ByDriver); 6]),
     ];

@@ -10,8 +10,8 @@ use crate::watch::Watched;
 use crate::{Random, Trace};
 use slim_core::nf::{NetworkFunction, ShardId};
 use slim_core::protocol::control::{
-    Counters, Description, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus, Reply, Request,
-    ServerMessage, StartOptions,
+    ConfigInForce, Counters, Description, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus, Reply,
+    Request, ServerMessage, StartOptions,
 };
 use slim_core::protocol::stream::{Handshake, Rejection, StreamRole, encode_reply, encode_taken_over};
 use slim_core::protocol::{DestinationPhase, Name, Schema, Text};
@@ -187,6 +187,9 @@ impl<N: NetworkFunction> Node<N> {
             }
             (Handled::Done, _) => InstanceReply::Done,
             (Handled::ByDriver, InstanceRequest::Describe {}) => InstanceReply::Description(self.description()),
+            (Handled::ByDriver, InstanceRequest::Config {}) => {
+                InstanceReply::Config(ConfigInForce { toml: String::new() })
+            }
             (Handled::ByDriver, _) => InstanceReply::Status(Box::new(self.status(now))),
         });
         match &result {

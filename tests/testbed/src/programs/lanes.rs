@@ -20,19 +20,10 @@ pub(super) fn run(
     artifacts: &Artifacts,
     spec: &ProgramsSpec,
     servers: &Servers,
-    migrations: Counter,
+    migrations: &Counter,
 ) -> Result<Vec<Row>> {
-    let row = |program: &str, claim: &str, run: &dyn Fn() -> Result<String>| {
-        let before = migrations.get();
-        let result = run();
-        Row {
-            program: program.to_owned(),
-            claim: claim.to_owned(),
-            good: result.is_ok(),
-            said: result.unwrap_or_else(|error| format!("{error:#}")),
-            migrations: migrations.get() - before,
-        }
-    };
+    let row =
+        |program: &str, claim: &str, run: &dyn Fn() -> Result<String>| super::row(migrations, program, claim, run);
     let network = if spec.impaired { Network::Impaired } else { Network::Sound };
     let checked = |check: &Check| row(check.program, check.claim, &|| check.run(network));
 

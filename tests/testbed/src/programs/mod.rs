@@ -23,9 +23,10 @@ use crate::impair::Impairment;
 use crate::topology::{Ends, FIRST, Namespaces, SECOND, Settings, Topology};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use movement::Movement;
+use movement::{Counter, Movement};
 use serde::{Deserialize, Serialize};
 use servers::{FORWARDED, HAIRPINNED, Servers};
+use slim_core::protocol::Name;
 use std::path::Path;
 use std::time::Instant;
 
@@ -74,12 +75,38 @@ pub fn run(artifacts: &Artifacts, spec: &ProgramsSpec, folder: &Path) -> Result<
     topology.boot(SECOND, false)?;
     say("starting the servers outside");
     let servers = Servers::up(folder)?;
+    let config = row(&Counter::default(), "slimctl", "instance config: what is in force", &|| {
+        in_force(&topology.client()?.config(&Name::try_from(FIRST)?)?)
+    });
     say(&format!("sending programs through the NAT for at least {} s, while it moves", spec.seconds));
     let movement = Movement::begin(topology.client()?, std::time::Duration::from_millis(spec.stay))?;
-    let rows = lanes::run(artifacts, spec, &servers, movement.counter());
+    let rows = lanes::run(artifacts, spec, &servers, &movement.counter());
     let migrations = movement.end()?;
     topology.check()?;
-    Ok(Outcome { spec: spec.clone(), rows: rows?, migrations })
+    Ok(Outcome { spec: spec.clone(), rows: [vec![config], rows?].concat(), migrations })
+}
+
+/// Runs one program, and notes what came of it.
+fn row(migrations: &Counter, program: &str, claim: &str, run: &dyn Fn() -> Result<String>) -> Row {
+    let before = migrations.get();
+    let result = run();
+    Row {
+        program: program.to_owned(),
+        claim: claim.to_owned(),
+        good: result.is_ok(),
+        said: result.unwrap_or_else(|error| format!("{error:#}")),
+        migrations: migrations.get() - before,
+    }
+}
+
+/// Looks for what was set, and for what was not.
+fn in_force(toml: &str) -> Result<String> {
+    let nat = toml.parse::<toml::Table>()?.remove("nat").context("there is no section nat")?;
+    for (name, expected) in [("exterior_mtu", i64::from(servers::EXTERIOR_MTU)), ("udp_timeout_s", 300)] {
+        let found = nat.get(name).and_then(toml::Value::as_integer);
+        ensure!(found == Some(expected), "{name} is {found:?} instead of {expected}");
+    }
+    Ok(format!("{} entries of the NAT's, defaults included", nat.as_table().map_or(0, toml::Table::len)))
 }
 
 /// The testbed's NAT, with a route beyond the exterior network, a smaller MTU there, and two forwards.

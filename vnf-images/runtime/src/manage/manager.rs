@@ -11,8 +11,8 @@ use super::status::{Sources, gauges};
 use crate::config::Limits;
 use slim_core::nf::{Gauge, NetworkFunction, ShardId};
 use slim_core::protocol::control::{
-    ControlError, Counters, Description, ErrorCode, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus,
-    QueueStatus, Request, Secret,
+    ConfigInForce, ControlError, Counters, Description, ErrorCode, InstanceEvent, InstanceReply, InstanceRequest,
+    InstanceStatus, QueueStatus, Request, Secret,
 };
 use slim_core::protocol::stream::{Rejection, StreamRole};
 use slim_core::protocol::{Digest, Name, Schema};
@@ -40,6 +40,8 @@ pub struct Instance {
     pub state_address: SocketAddr,
     /// How long it took to become ready.
     pub boot_ms: u64,
+    /// Its configuration file, with what is in force where nothing was said.
+    pub config_toml: String,
     /// How it speaks to others.
     pub security: Security,
 }
@@ -177,6 +179,10 @@ impl<F: NetworkFunction> Manager<F> {
                 InstanceRequest::Sample { duration_ms } => {
                     self.sample(Duration::from_millis(duration_ms.into()));
                     self.clients.reply(client, request.id, Ok(InstanceReply::Done));
+                }
+                InstanceRequest::Config {} => {
+                    let toml = self.ready.instance.config_toml.clone();
+                    self.clients.reply(client, request.id, Ok(InstanceReply::Config(ConfigInForce { toml })));
                 }
                 InstanceRequest::RenewIdentity { identity } => {
                     self.clients.reply(client, request.id, self.renew(&identity));
@@ -491,6 +497,7 @@ fn describe(request: &InstanceRequest) -> String {
         InstanceRequest::Describe {} => "describe".into(),
         InstanceRequest::Status {} => "status".into(),
         InstanceRequest::Sample { duration_ms } => format!("sample for {duration_ms} ms"),
+        InstanceRequest::Config {} => "config".into(),
         InstanceRequest::RenewIdentity { .. } => "renew identity".into(),
         InstanceRequest::Shutdown {} => "shutdown".into(),
     }
