@@ -12,6 +12,9 @@ use slim_core::time::{Duration, Instant};
 /// The longest a migration may take, and the longest everybody may need to come to rest.
 const PATIENCE: Duration = Duration::from_secs(900);
 
+/// Longer than lcores ever stand still.
+const LONGEST_STALL: Duration = Duration::from_secs(1);
+
 /// How long an lcore that has stood still may take until it has looked at everything.
 const LCORE_SLACK: Duration = Duration::from_millis(50);
 
@@ -55,6 +58,9 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         }
         // What the controller has picked up meanwhile is no outcome of the migration to come.
         self.judge_ended()?;
+        // A destination that has acknowledged has the state as soon as its lcores get to run.
+        let end = self.now + LONGEST_STALL;
+        self.run_until(end, |world| !world.is_about_to_hold())?;
         // One that was open may have been completed meanwhile.
         let Some(source) = self.holding().filter(|_| !self.holder_is_lost()) else { return Ok(()) };
         if self.scenario.expiry && self.round == 0 {
@@ -197,6 +203,14 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the state is with an instance whose lcores have not run since it acknowledged.
+    fn is_about_to_hold(&self) -> bool {
+        let role = |node: usize| self.nodes[node].as_ref().map(|instance| instance.role());
+        self.holding().is_some_and(|holder| {
+            (role(holder), role(1 - holder)) == (Some(InstanceRole::Released), Some(InstanceRole::Live))
+        })
     }
 
     /// Whether an instance that has acknowledged holds a shard, or will as soon as its lcore gets to run.
