@@ -16,7 +16,8 @@ fn take_in(compressed: bool, pieces: &[&[u8]]) -> Outcome {
             match intake.receive(&mut piece, &mut whole) {
                 Ok(Some(more)) => records += more,
                 Ok(None) => break,
-                Err(error) => return (whole, records, Err(error)),
+                // What came before the damage in the same call has been counted, though not returned.
+                Err(error) => return (whole, intake.totals().records, Err(error)),
             }
             assert!(whole.len() - before < 70_000, "so much at once");
         }
