@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A fragment's transport checksum cannot be verified, as the rest of the packet is elsewhere; it is updated all the same.
-//! A train that leaves for the exterior has an identification of its own there (see [`ident`](crate::ident)).
+//! A train that leaves for the exterior has an identification of its own there (see `ident`).
 
 use crate::drops::Drop;
 use crate::statelet::Statelet;
