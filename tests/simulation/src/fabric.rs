@@ -220,6 +220,11 @@ impl Fabric {
         self.names.instances.iter().position(|name| *name == bound.instance)
     }
 
+    /// Whether it is in the middle of a redirect or of undoing one. It refuses another meanwhile.
+    pub(crate) fn is_redirecting(&self) -> bool {
+        self.switch.redirect_states().iter().any(|state| !state.finished)
+    }
+
     /// Packets it holds, those that have not been looked at included.
     pub(crate) fn waiting(&self) -> u64 {
         self.switch.totals().waiting_packets + self.incoming.len() as u64
@@ -237,11 +242,7 @@ impl Fabric {
         if self.switch.next_deadline().is_some() {
             return Some("the switch has a timer".into());
         }
-        self.switch
-            .redirect_states()
-            .iter()
-            .any(|state| !state.finished)
-            .then(|| "the switch holds packets for a redirect that nobody finishes".into())
+        self.is_redirecting().then(|| "the switch holds packets for a redirect that nobody finishes".into())
     }
 
     /// Dropped packets, by port and cause.

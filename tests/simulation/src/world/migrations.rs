@@ -88,7 +88,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
         self.scenario.roomy
             && !self.excuses.contested
             && (role(source), role(1 - source)) == (Some(InstanceRole::Live), Some(InstanceRole::Idle))
-            && self.fabric.as_ref().is_some_and(|fabric| fabric.leads_to() == Some(source))
+            && self.fabric.as_ref().is_some_and(|fabric| fabric.leads_to() == Some(source) && !fabric.is_redirecting())
             && self.controller.as_ref().is_some_and(|controller| controller.is_connected())
             && self.partitioned_until.iter().flatten().all(|&until| until <= self.now)
             && self.lcores_stalled_until.iter().flatten().all(|&until| until <= self.now)
