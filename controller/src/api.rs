@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use slim_core::migration::{CoordinatorPhase, CoordinatorPhaseDuration, Outcome};
 use slim_core::protocol::control::{
     Counters, InstancePaths, InstanceRole, InstanceStatus, MigrationReport, ResolveOutcome, SourceTimeouts,
-    StartOptions, SwitchStatus,
+    StartOptions, SubscriberCursor, SubscriberPage, SubscriberStatus, SwitchStatus,
 };
-use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Mode, Name, Scheduling};
+use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Mode, Name, Scheduling, Text};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,6 +34,14 @@ pub enum ApiRequest {
     InstanceConfig {
         /// The instance.
         name: Name,
+    },
+    /// Lists some of the instance's subscribers; answered by [`ApiReply::Subscribers`].
+    InstanceSubscribers {
+        /// The instance.
+        name: Name,
+        /// Where to go on; left out to begin.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<SubscriberCursor>,
     },
     /// Boots an instance; answered by [`ApiReply::Instance`] once it is ready.
     InstanceBoot {
@@ -197,6 +205,11 @@ pub enum ApiReply {
     Config {
         /// The instance's configuration file, with nothing left to defaults.
         toml: String,
+    },
+    /// Answer to `instance_subscribers`.
+    Subscribers {
+        /// Some subscribers, and where to go on.
+        page: SubscriberPage,
     },
     /// Answer to `path_list`.
     Paths {
@@ -488,5 +501,25 @@ mod tests {
         assert_eq!(rate(None, 0), None);
         assert_eq!(rate(Some(0), 1_000_000_000), None);
         assert_eq!(rate(Some(80), 1_000_000_000), Some(10_000_000));
+    }
+}
+
+/// Subscribers of an instance with what it keeps account of for each.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subscribers {
+    /// What is counted for each, the most telling first.
+    pub counters: Vec<Text>,
+    /// How many there are.
+    pub total: u64,
+    /// All of them or those with the most of the first counter.
+    pub busiest: Vec<SubscriberStatus>,
+}
+
+impl Subscribers {
+    /// Sorts them, the busiest first, and forgets all but the first `most`.
+    pub fn keep_busiest(&mut self, most: usize) {
+        self.busiest.sort_by(|a, b| b.counters.cmp(&a.counters).then(a.address.cmp(&b.address)));
+        self.busiest.truncate(most);
     }
 }

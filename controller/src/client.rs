@@ -1,6 +1,8 @@
 //! The daemon's clients: `slimctl`, the testbed, and whoever automates migrations.
 
-use crate::api::{ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, MigrateOptions, MigrationOutcome};
+use crate::api::{
+    ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, MigrateOptions, MigrationOutcome, Subscribers,
+};
 use crate::peer::Endpoint;
 use crate::plan::MigrationPlan;
 use slim_core::protocol::Name;
@@ -49,6 +51,9 @@ impl From<DecodeError> for ClientError {
         Self::Malformed(error.to_string())
     }
 }
+
+/// No list of subscribers has more pages.
+const SUBSCRIBER_PAGES_MAX: usize = 1 << 17;
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -161,6 +166,30 @@ impl Client {
             ApiReply::Config { toml } => Ok(toml),
             _ => Err(unexpected()),
         }
+    }
+
+    /// What an instance keeps account of for each subscriber; `None` if it has none.
+    pub fn subscribers(&mut self, name: &Name) -> Result<Option<Subscribers>, ClientError> {
+        let mut all = Subscribers::default();
+        let mut from = None;
+        for _ in 0..SUBSCRIBER_PAGES_MAX {
+            let request = ApiRequest::InstanceSubscribers { name: name.clone(), from };
+            let ApiReply::Subscribers { page } = self.call_quietly(request)? else { return Err(unexpected()) };
+            if page.counters.is_empty() {
+                return Ok(None);
+            }
+            if page.subscribers.iter().any(|subscriber| subscriber.counters.len() != page.counters.len()) {
+                return Err(unexpected());
+            }
+            all.busiest.extend(page.subscribers);
+            all.counters = page.counters;
+            from = page.next;
+            if from.is_none() {
+                all.total = all.busiest.len() as u64;
+                return Ok(Some(all));
+            }
+        }
+        Err(unexpected())
     }
 
     /// Boots an instance and waits until it is ready.

@@ -31,10 +31,11 @@ mod ticker;
 
 use crate::packet::PacketBuf;
 use crate::statelet::{Coalesce, Coalescing};
-use crate::table::StateItem;
+use crate::table::{ScanCursor, StateItem};
 use crate::time::Instant;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 
 pub use event::{EVENT_LEN_MAX, LogEvent};
 pub use interface::InterfaceAddress;
@@ -96,6 +97,9 @@ pub trait Environment {
 /// Statelet types from here upwards belong to the stream itself.
 pub const STATELET_TYPE_RESERVED: u16 = crate::statelet::TYPE_RESERVED;
 
+/// Reasons for a drop that a network function can have, at most.
+pub const DROP_REASONS_MAX: usize = 64;
+
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -137,6 +141,18 @@ pub enum InstallError {
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
+/// Counters that a network function keeps for each subscriber, at most.
+pub const SUBSCRIBER_COUNTERS_MAX: usize = 12;
+
+/// A subscriber and its counters, for status reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscriber {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its counters, as [`NetworkFunction::SUBSCRIBER_COUNTERS`] names them.
+    pub counters: heapless::Vec<u64, SUBSCRIBER_COUNTERS_MAX>,
+}
+
 /// One counter of a network function, for status reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gauge {
@@ -159,8 +175,15 @@ pub trait NetworkFunction: Send + Sized + 'static {
     /// The dataplane interfaces in order, such as `["in", "out"]`. At most [`PORTS_MAX`].
     const PORTS: &'static [&'static str];
 
-    /// The reasons for [`Verdict::Drop`], each a counter's name in `snake_case`.
+    /// The reasons for [`Verdict::Drop`], each a counter's name in `snake_case`. At most [`DROP_REASONS_MAX`].
+    ///
+    /// The counters go on at the destination of a migration: another order or number of reasons is another
+    /// [`SCHEMA`](Self::SCHEMA).
     const DROP_REASONS: &'static [&'static str];
+
+    /// What is counted for each subscriber, each a name in `snake_case`, the most telling first. At most
+    /// [`SUBSCRIBER_COUNTERS_MAX`].
+    const SUBSCRIBER_COUNTERS: &'static [&'static str] = &[];
 
     /// The configuration, the kind's own section of the instance's TOML file.
     ///
@@ -233,6 +256,15 @@ pub trait NetworkFunction: Send + Sized + 'static {
 
     /// Present sizes and totals for status reports. May allocate; not for the packet path.
     fn gauges(&self) -> Vec<Gauge>;
+
+    /// Lists subscribers from `cursor` on, a bounded number of them, and moves it on; it is at the begin again when all
+    /// have been listed. Each that is there throughout is listed once. By default there are none.
+    ///
+    /// Called between two bursts: a call should take no more than some 10 µs. May allocate.
+    fn subscribers(&self, cursor: &mut ScanCursor) -> Vec<Subscriber> {
+        *cursor = ScanCursor::default();
+        Vec::new()
+    }
 }
 
 impl<N: NetworkFunction> Coalesce for N {

@@ -161,9 +161,16 @@ pub enum InstanceCommand {
         force: bool,
     },
     /// Show one instance with its counters
+    ///
+    /// Counters of drops, gauges and what is counted for each subscriber go on where they were after a migration; all
+    /// other counters are the instance's own.
     Show {
         /// The instance
         name: Name,
+
+        /// List so many subscribers, the busiest first; 0: none
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        subscribers: usize,
     },
     /// Show the configuration that is in force at an instance, defaults included, as the file that says it
     Config {

@@ -15,7 +15,7 @@ pub use exit::Exit;
 use anyhow::{Context, Result};
 use args::{Command, InstanceCommand, MigrateArgs, PathCommand, Resolution};
 use serde::Serialize;
-use slim_controller::api::MigrateOptions;
+use slim_controller::api::{InstanceInfo, MigrateOptions, Subscribers};
 use slim_controller::client::{Client, ClientError};
 use slim_controller::daemon::{Daemon, StopFlag};
 use slim_controller::deployment::{Deployment, default_socket};
@@ -70,6 +70,28 @@ fn execute(cli: Cli) -> Result<Exit> {
     }
 }
 
+/// An instance, and so many of its subscribers.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    instance: InstanceInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscribers: Option<Subscribers>,
+}
+
+fn show_instance(client: &mut Client, name: &Name, most: usize, json: bool) -> Result<()> {
+    let instance = client.show(name)?;
+    // What does not answer has been told by then.
+    let mut subscribers = if most > 0 && instance.status.is_some() { client.subscribers(name)? } else { None };
+    subscribers.iter_mut().for_each(|subscribers| subscribers.keep_busiest(most));
+    let shown = Shown { instance, subscribers };
+    show(json, &shown, || {
+        let subscribers = shown.subscribers.as_ref().map(tables::subscribers).unwrap_or_default();
+        tables::instance(&shown.instance) + &subscribers
+    });
+    Ok(())
+}
+
 /// Tells of a file or folder that has been made.
 fn told(json: bool, made: &Path, what: &str) -> Result<Exit> {
     show(json, &serde_json::json!({ "made": made }), || format!("{} {what}\n", made.display()));
@@ -110,9 +132,8 @@ fn ask(command: Command, socket: PathBuf, json: bool) -> Result<Exit> {
             client.retire(&name, force)?;
             done(json);
         }
-        Command::Instance(InstanceCommand::Show { name }) => {
-            let instance = client.show(&name)?;
-            show(json, &instance, || tables::instance(&instance));
+        Command::Instance(InstanceCommand::Show { name, subscribers }) => {
+            show_instance(&mut client, &name, subscribers, json)?
         }
         Command::Instance(InstanceCommand::Config { name }) => {
             let toml = client.config(&name)?;

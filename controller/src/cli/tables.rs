@@ -1,7 +1,7 @@
 //! Instances, paths and the whole status, as tables.
 
 use super::layout;
-use slim_controller::api::{DaemonStatus, InstanceInfo, Life, MigrationSummary, Runs};
+use slim_controller::api::{DaemonStatus, InstanceInfo, Life, MigrationSummary, Runs, Subscribers};
 use slim_controller::units::{duration, grouped, word};
 use slim_core::protocol::control::{Counters, InstancePaths, LinkSettings};
 use std::time::Duration;
@@ -106,6 +106,27 @@ pub fn instance(instance: &InstanceInfo) -> String {
         text += &format!("{queues}\n");
     }
     text
+}
+
+/// Subscribers with their counters.
+pub fn subscribers(subscribers: &Subscribers) -> String {
+    let Subscribers { counters, total, busiest } = subscribers;
+    let header: Vec<&str> = std::iter::once("subscriber").chain(counters.iter().map(|name| name.as_str())).collect();
+    let mut table = layout::table(&header);
+    for subscriber in busiest {
+        let numbers = subscriber.counters.iter().map(|&number| grouped(number));
+        table.add_row(std::iter::once(subscriber.address.to_string()).chain(numbers));
+    }
+    for column in 1..header.len() {
+        layout::right(&mut table, column);
+    }
+    let listed = match (busiest.len() as u64, counters.first()) {
+        (listed, Some(first)) if listed < *total => {
+            format!("{} of {} subscribers: those with the most {first}", grouped(listed), grouped(*total))
+        }
+        _ => format!("{} subscribers", grouped(*total)),
+    };
+    format!("{listed}\n{table}\n")
 }
 
 fn numbers(title: &str, counters: &Counters) -> String {

@@ -5,7 +5,8 @@ use crate::api::{InstanceInfo, Life, Runs};
 use crate::hypervisor::{Machine, Ready};
 use crate::peer::{CallError, Endpoint, InstancePeer};
 use slim_core::protocol::control::{
-    ControlError, Description, ErrorCode, InstanceReply, InstanceRequest, InstanceStatus,
+    ControlError, Description, ErrorCode, InstanceReply, InstanceRequest, InstanceStatus, SubscriberCursor,
+    SubscriberPage,
 };
 use slim_core::protocol::{MigrationId, Name};
 use std::collections::BTreeMap;
@@ -111,6 +112,20 @@ impl Entry {
         let peer = self.peer()?;
         match peer.call(InstanceRequest::Config {}, limit) {
             Ok(InstanceReply::Config(config)) => Ok(config.toml),
+            Ok(_) => Err(self.complain(&peer.unexpected())),
+            Err(error) => Err(self.complain(&error)),
+        }
+    }
+
+    /// Some of its subscribers.
+    pub(super) fn subscribers(
+        &self,
+        from: Option<SubscriberCursor>,
+        limit: Duration,
+    ) -> Result<SubscriberPage, ControlError> {
+        let peer = self.peer()?;
+        match peer.call(InstanceRequest::Subscribers { from }, limit) {
+            Ok(InstanceReply::Subscribers(page)) => Ok(page),
             Ok(_) => Err(self.complain(&peer.unexpected())),
             Err(error) => Err(self.complain(&error)),
         }

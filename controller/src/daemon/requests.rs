@@ -23,6 +23,9 @@ impl Daemon {
             ApiRequest::InstanceConfig { name } => {
                 self.registry.get(&name)?.config(CALL_LIMIT).map(|toml| ApiReply::Config { toml })
             }
+            ApiRequest::InstanceSubscribers { name, from } => {
+                self.registry.get(&name)?.subscribers(from, CALL_LIMIT).map(|page| ApiReply::Subscribers { page })
+            }
             ApiRequest::InstanceBoot { name, vnf, active } => {
                 let booted = self.boot(&name, vnf.as_ref(), active);
                 self.write_kept();

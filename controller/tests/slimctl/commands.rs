@@ -145,6 +145,13 @@ fn instances_and_paths_are_shown_with_their_counters() {
     let show = world.slimctl(&["instance", "show", "nat-a"]);
     assert!(show.out.contains("port.in.rx_packets") && show.out.contains("1,234,567"), "{show:?}");
     assert!(show.out.contains("nat.sessions") && show.out.contains("pkt_q"), "{show:?}");
+    assert!(show.out.contains("3 subscribers\n") && show.out.contains("9,000,000"), "{show:?}");
+    let show = world.slimctl(&["instance", "show", "nat-a", "--subscribers", "2"]);
+    assert!(show.out.contains("2 of 3 subscribers: those with the most bytes_inbound"), "{show:?}");
+    let places = ["10.0.0.2", "10.0.0.3", "10.0.0.1"].map(|address| show.out.find(address));
+    assert!(places[0] < places[1] && places[0].is_some() && places[2].is_none(), "{show:?}");
+    let show = world.slimctl(&["--json", "instance", "show", "nat-a", "--subscribers", "0"]);
+    assert!(!show.out.contains("10.0.0.2") && show.out.contains("nat.sessions"), "{show:?}");
     let paths = world.slimctl(&["path", "list"]);
     for part in ["inside", "nat-a.out", "1,000 Mbit/s", "2.5 ms", "packets 1,000,000", "no traffic leads to it"] {
         assert!(paths.out.contains(part), "{part:?} is not in {}", paths.out);

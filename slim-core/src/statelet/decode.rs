@@ -1,7 +1,7 @@
 //! Reading statelets from a stream that arrives in pieces.
 
 use super::encode::{End, HEADER_LEN, Tally, encoded_len};
-use super::{TYPE_ALIGN, TYPE_PACKET, TYPE_RESERVED};
+use super::{TYPE_ALIGN, TYPE_DROPS, TYPE_PACKET, TYPE_RESERVED};
 use alloc::vec::Vec;
 use nom::IResult;
 use nom::Parser;
@@ -46,7 +46,7 @@ pub enum DecodeError {
 pub enum Record<'a> {
     /// A statelet.
     Statelet {
-        /// Its type: below [`TYPE_RESERVED`], or one that stands in the place of a network function's.
+        /// Its type: below [`TYPE_RESERVED`], or [`TYPE_PACKET`], [`TYPE_ALIGN`] or [`TYPE_DROPS`].
         statelet_type: u16,
         /// Its value.
         value: &'a [u8],
@@ -134,7 +134,7 @@ impl Decoder {
             self.end = Some(end);
             return Ok(Some(Record::End(end)));
         }
-        if statelet_type >= TYPE_RESERVED && !matches!(statelet_type, TYPE_PACKET | TYPE_ALIGN) {
+        if statelet_type >= TYPE_RESERVED && !matches!(statelet_type, TYPE_PACKET | TYPE_ALIGN | TYPE_DROPS) {
             return Err(DecodeError::Reserved(statelet_type));
         }
         self.tally.add_record(bytes);

@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Types from [`TYPE_RESERVED`] upwards belong to the stream. One ends it, see [`End`]; a stream that stops without it
-//! has failed. Two are for the mode `duplicate`, see [`Duplicate`] and [`Align`]. The sender keeps a [`Tally`] of what it sends, the [`Decoder`] keeps its own and
-//! compares the two at the end. Before they are sent, statelets may be [merged](Coalescer) and their
-//! bytes [compressed](Compressor). A [`Pump`] does all that at the source, an [`Intake`] undoes it at the destination.
+//! has failed. Two are for the mode `duplicate`, see [`Duplicate`] and [`Align`], and one carries counters on, see
+//! [`DropTotals`]. The sender keeps a [`Tally`] of what it sends, the [`Decoder`] keeps its own and compares the two at the
+//! end. Before they are sent, statelets may be [merged](Coalescer) and their bytes [compressed](Compressor). A [`Pump`]
+//! does all that at the source, an [`Intake`] undoes it at the destination.
 
 mod coalesce;
 mod compress;
 mod decode;
+mod drops;
 mod duplicate;
 mod encode;
 mod intake;
@@ -24,6 +26,7 @@ mod sigma;
 pub use coalesce::{Coalesce, Coalescer, Coalescing};
 pub use compress::{CompressionError, Compressor, Decompressor};
 pub use decode::{DecodeError, Decoder, Record};
+pub use drops::{DropTotals, TYPE_DROPS};
 pub use duplicate::{Align, Duplicate, HEAD_LEN as DUPLICATE_HEAD_LEN, TYPE_ALIGN, TYPE_PACKET};
 pub use encode::{EncodeError, End, HEADER_LEN, Tally, encode, encode_into, encoded_len, header};
 pub use intake::{Intake, IntakeError};

@@ -38,6 +38,19 @@ pub struct Full;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ScanCursor(usize);
 
+impl ScanCursor {
+    /// A cursor that was a number meanwhile. Any number will do: one beyond the table's end begins anew.
+    pub const fn from_number(number: u64) -> Self {
+        // Tables have far fewer slots than either type has values.
+        Self(number as usize)
+    }
+
+    /// The cursor as a number; 0 at the begin of the table.
+    pub const fn number(self) -> u64 {
+        self.0 as u64
+    }
+}
+
 /// A hash table of bounded capacity with isolated snapshots.
 ///
 /// What both designs have in common; [`SegmentedTable`] offers references as well.

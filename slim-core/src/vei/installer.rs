@@ -3,8 +3,10 @@
 use crate::nf::{Environment, InstallError, NetworkFunction, PortId};
 use crate::packet::OwnedPacket;
 use crate::protocol::Mode;
-use crate::statelet::{self, Align, Duplicate};
+use crate::statelet::{self, Align, DropTotals, Duplicate};
 use crate::time::Instant;
+use crate::vei::lcore::Synchronised;
+use alloc::boxed::Box;
 
 /// Applies records to a network function that is not live yet.
 #[derive(Debug)]
@@ -15,6 +17,7 @@ pub struct Installer {
     /// The source's clock, as last heard of.
     aligned: Option<Instant>,
     packet: OwnedPacket,
+    drops: Option<Box<DropTotals>>,
 }
 
 /// Nothing that is processed here is seen by anybody.
@@ -37,7 +40,7 @@ impl Environment for Silent {
 impl Installer {
     /// Applies what a source sends in `mode` to a network function that was made with `seed`.
     pub fn new(mode: Mode, seed: u64) -> Self {
-        Self { mode, seed, aligned: None, packet: OwnedPacket::default() }
+        Self { mode, seed, aligned: None, packet: OwnedPacket::default(), drops: None }
     }
 
     /// Applies one record.
@@ -68,16 +71,22 @@ impl Installer {
                 nf.process(&mut Silent(now), port, &mut self.packet);
                 Ok(())
             }
+            (statelet::TYPE_DROPS, ..) => {
+                let totals = DropTotals::decode_value(value, N::DROP_REASONS.len()).ok_or(malformed)?;
+                self.drops = Some(Box::new(totals));
+                Ok(())
+            }
             (statelet::TYPE_RESERVED.., ..) => Err(InstallError::UnknownType(statelet_type)),
             _ => nf.install(statelet_type, value),
         }
     }
 
     /// Everything has been applied: from here on the network function makes choices of its own.
-    pub fn finish<N: NetworkFunction>(&mut self, nf: &mut N) {
+    pub fn finish<N: NetworkFunction>(&mut self, mut nf: Box<N>) -> Synchronised<N> {
         if let Some(now) = self.aligned.take() {
             nf.align(now, self.seed);
         }
+        Synchronised { nf, drops: self.drops.take() }
     }
 }
 

@@ -144,6 +144,7 @@ impl Instance {
             InstanceRequest::Describe {}
             | InstanceRequest::Status {}
             | InstanceRequest::Config {}
+            | InstanceRequest::Subscribers { .. }
             | InstanceRequest::RenewIdentity { .. }
             | InstanceRequest::Shutdown {} => return Ok(Handled::ByDriver),
             InstanceRequest::Sample { duration_ms } => {

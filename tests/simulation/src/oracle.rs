@@ -51,6 +51,8 @@ pub(crate) struct Oracle<N: NetworkFunction> {
     /// Nor for any, for now.
     order_suspended: bool,
     processed: u64,
+    /// Packets that network functions dropped, by shard and reason.
+    dropped: BTreeMap<(ShardId, u16), u64>,
     lost_out: u64,
     /// The state died with its holder: what becomes of packets cannot be told any more, but their order can.
     state_lost: bool,
@@ -90,6 +92,7 @@ impl<N: NetworkFunction> Oracle<N> {
             order_excused: BTreeMap::new(),
             order_suspended: false,
             processed: 0,
+            dropped: BTreeMap::new(),
             lost_out: 0,
             state_lost: false,
         }
@@ -161,6 +164,9 @@ impl<N: NetworkFunction> Oracle<N> {
         if expected != verdict {
             return Err(format!("{id:?} came to {verdict:?}, the reference makes it {expected:?}"));
         }
+        if let Verdict::Drop(reason) = verdict {
+            *self.dropped.entry((shard, reason)).or_default() += 1;
+        }
         if let Verdict::Transmit(port) = verdict {
             let expected = packet.into_inner();
             if expected != after {
@@ -218,6 +224,20 @@ impl<N: NetworkFunction> Oracle<N> {
         let expected = snapshot::digest(&snapshot::freeze(reference));
         if expected != digest {
             return Err(format!("the state of shard {} {when} differs from the reference's", shard.0));
+        }
+        Ok(())
+    }
+
+    /// Compares what a holder's counters of drops say with all drops there were, wherever the state was then.
+    pub(crate) fn compare_drops(&self, shard: ShardId, reasons: &[&str], counted: impl Fn(u16) -> u64) -> Verdictful {
+        if self.state_lost {
+            return Ok(());
+        }
+        for (reason, name) in (0..).zip(reasons) {
+            let (counted, dropped) = (counted(reason), self.dropped.get(&(shard, reason)).copied().unwrap_or(0));
+            if counted != dropped {
+                return Err(format!("shard {} counts {counted} drops for {name} of {dropped}", shard.0));
+            }
         }
         Ok(())
     }

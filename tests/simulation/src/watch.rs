@@ -1,10 +1,12 @@
 //! A network function that is watched: the same behaviour, and a journal of everything an lcore does with it.
 
-use slim_core::nf::{ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, Verdict};
+use slim_core::nf::{
+    ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, Subscriber, Verdict,
+};
 use slim_core::packet::PacketBuf;
 use slim_core::snapshot;
 use slim_core::statelet::Coalescing;
-use slim_core::table::StateItem;
+use slim_core::table::{ScanCursor, StateItem};
 use slim_core::time::Instant;
 use std::cell::RefCell;
 
@@ -43,6 +45,7 @@ impl<N: NetworkFunction> NetworkFunction for Watched<N> {
     const SCHEMA: u64 = N::SCHEMA;
     const PORTS: &'static [&'static str] = N::PORTS;
     const DROP_REASONS: &'static [&'static str] = N::DROP_REASONS;
+    const SUBSCRIBER_COUNTERS: &'static [&'static str] = N::SUBSCRIBER_COUNTERS;
     type Config = N::Config;
 
     fn new(config: &N::Config, shard: Shard, seed: u64) -> Result<Self, ConfigError> {
@@ -89,5 +92,8 @@ impl<N: NetworkFunction> NetworkFunction for Watched<N> {
 
     fn gauges(&self) -> Vec<Gauge> {
         self.0.gauges()
+    }
+    fn subscribers(&self, cursor: &mut ScanCursor) -> Vec<Subscriber> {
+        self.0.subscribers(cursor)
     }
 }

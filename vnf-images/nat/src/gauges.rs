@@ -5,7 +5,17 @@ use crate::blocks::BlockIndex;
 use crate::state::State;
 use crate::tcp::TcpState;
 use crate::types::Protocol;
-use slim_core::nf::Gauge;
+use core::net::Ipv4Addr;
+use slim_core::nf::{Gauge, Subscriber};
+use slim_core::table::ScanCursor;
+
+/// What is counted per interior host, see [`Host`](crate::tables::Host).
+pub(crate) const SUBSCRIBER_COUNTERS: &[&str] =
+    &["bytes_inbound", "bytes_outbound", "packets_inbound", "packets_outbound", "sessions", "ports"];
+
+/// The most places of the table looked at for one page of the list of hosts, and the most hosts on it: some 10 µs.
+const SLOTS_PER_PAGE: usize = 2048;
+const SUBSCRIBERS_PER_PAGE: usize = 128;
 
 impl Nat {
     pub(crate) fn all_gauges(&self) -> Vec<Gauge> {
@@ -67,5 +77,24 @@ impl Nat {
             Gauge { name: "exempt_packets", value: self.totals.exempt_packets },
             Gauge { name: "packets_fragmented", value: self.totals.packets_fragmented },
         ]
+    }
+    pub(crate) fn some_subscribers(&self, cursor: &mut ScanCursor) -> Vec<Subscriber> {
+        let mut slots = SLOTS_PER_PAGE;
+        let mut subscribers = Vec::with_capacity(SUBSCRIBERS_PER_PAGE);
+        while subscribers.len() < SUBSCRIBERS_PER_PAGE
+            && let Some((address, host)) = self.state.hosts.scan(cursor, &mut slots, |_, _| true)
+        {
+            let counters = [
+                host.bytes_inbound,
+                host.bytes_outbound,
+                host.packets_inbound,
+                host.packets_outbound,
+                host.sessions.into(),
+                host.ports.into(),
+            ];
+            subscribers
+                .push(Subscriber { address: Ipv4Addr::from_bits(address), counters: counters.into_iter().collect() });
+        }
+        subscribers
     }
 }

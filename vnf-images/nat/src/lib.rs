@@ -54,12 +54,12 @@ use expiry::{Sweep, Timeouts};
 use ident::Idents;
 use rules::{Action, Exclusion};
 use slim_core::nf::{
-    ConfigError, Environment, Gauge, InstallError, InterfaceAddress, LogEvent, NetworkFunction, PortId, Shard, Ticker,
-    Verdict,
+    ConfigError, Environment, Gauge, InstallError, InterfaceAddress, LogEvent, NetworkFunction, PortId, Shard,
+    Subscriber, Ticker, Verdict,
 };
 use slim_core::packet::{ETHERNET_LEN, Ethernet, MacAddr, PacketBuf, ether_type};
 use slim_core::statelet::Coalescing;
-use slim_core::table::StateItem;
+use slim_core::table::{ScanCursor, StateItem};
 use slim_core::time::Instant;
 use state::State;
 use statelet::Statelet;
@@ -75,7 +75,7 @@ struct Interface {
     mtu: u16,
 }
 
-/// Totals of this instance. Not state: they begin at zero at each, as the drop counters do.
+/// Totals of this instance. Not state: they begin at zero at each.
 #[derive(Debug, Clone, Copy, Default)]
 struct Totals {
     arp_requests_sent: u64,
@@ -222,6 +222,7 @@ impl NetworkFunction for Nat {
     const SCHEMA: u64 = 7;
     const PORTS: &'static [&'static str] = &["in", "out"];
     const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
+    const SUBSCRIBER_COUNTERS: &'static [&'static str] = gauges::SUBSCRIBER_COUNTERS;
 
     type Config = Config;
 
@@ -320,5 +321,8 @@ impl NetworkFunction for Nat {
 
     fn gauges(&self) -> Vec<Gauge> {
         self.all_gauges()
+    }
+    fn subscribers(&self, cursor: &mut ScanCursor) -> Vec<Subscriber> {
+        self.some_subscribers(cursor)
     }
 }

@@ -4,9 +4,11 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
+use slim_core::nf::NetworkFunction;
+use slim_core::table::ScanCursor;
 use slim_core::time::Duration;
 use slim_nat::config::Filtering::EndpointIndependent;
-use slim_nat::{Config, Drop};
+use slim_nat::{Config, Drop, Nat};
 
 #[test]
 fn full_session_table_refuses_new_sessions_and_keeps_the_others() {
@@ -53,6 +55,43 @@ fn hosts_stay_for_their_counters_and_then_go() {
     );
     lab.pass(1);
     assert_eq!(lab.gauge("hosts"), 0);
+}
+
+#[test]
+fn every_subscriber_is_listed_once_with_its_counters() {
+    let mut lab = Lab::resolved(&Config { hosts_max: 1000, sessions_max: 1000, ..config() });
+    for number in 10..250 {
+        for port in 0..u16::from(number % 3) + 1 {
+            lab.udp_out(socket(host(number), 5000 + port), socket(server(10), 7));
+        }
+    }
+    let mut cursor = ScanCursor::default();
+    let (mut pages, mut listed) = (0, Vec::new());
+    loop {
+        let page = lab.nat.subscribers(&mut cursor);
+        pages += 1;
+        listed.extend(page);
+        if cursor == ScanCursor::default() {
+            break;
+        }
+        // What it is on its way to an operator and back.
+        cursor = ScanCursor::from_number(cursor.number());
+    }
+    assert!(pages > 1);
+    listed.sort_by_key(|subscriber| subscriber.address);
+    let addresses: Vec<_> = listed.iter().map(|subscriber| subscriber.address).collect();
+    assert_eq!(addresses, (10..250).map(host).collect::<Vec<_>>());
+    let of = |name| Nat::SUBSCRIBER_COUNTERS.iter().position(|counter| *counter == name).unwrap();
+    for (subscriber, number) in listed.iter().zip(10u64..) {
+        let sessions = number % 3 + 1;
+        assert_eq!(subscriber.counters[of("sessions")], sessions);
+        assert_eq!(subscriber.counters[of("ports")], sessions);
+        assert_eq!(subscriber.counters[of("packets_outbound")], sessions);
+        assert_eq!(subscriber.counters[of("bytes_inbound")], 0);
+    }
+    // A place that is nowhere begins anew.
+    let mut nowhere = ScanCursor::from_number(u64::MAX);
+    assert!(!lab.nat.subscribers(&mut nowhere).is_empty());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use slim_core::nf::ShardId;
 use slim_core::protocol::control::{
     ControlError, Counters, Description, Event, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus,
     LineBuffer, PktQTotals, QueueStatus, Reply, Request, SAMPLE, SAMPLE_SNAPSHOT, SnapshotTotals, StateletTotals,
-    WorkloadTotals, decode_request, encode,
+    SubscriberCursor, SubscriberPage, SubscriberStatus, WorkloadTotals, decode_request, encode,
 };
 use slim_core::protocol::inband::Drain;
 use slim_core::protocol::stream::{Handshake, HandshakeReply, StreamRole};
@@ -316,6 +316,7 @@ impl Runner {
             (Handled::Done, _) | (_, InstanceRequest::Shutdown {} | InstanceRequest::Sample { .. }) => {
                 InstanceReply::Done
             }
+            (_, InstanceRequest::Subscribers { from }) => InstanceReply::Subscribers(subscribers(*from)),
             (_, InstanceRequest::Describe {}) => InstanceReply::Description(Description {
                 name: self.name.clone(),
                 kind: name_of("nat"),
@@ -363,4 +364,18 @@ fn pkt_q_status() -> QueueStatus {
 
 fn pkt_q() -> PktQTotals {
     PktQTotals { packets: 30, longest_packets: 17, longest_bytes: 8_704, ..PktQTotals::default() }
+}
+
+/// Three subscribers on two pages.
+fn subscribers(from: Option<SubscriberCursor>) -> SubscriberPage {
+    let of = |host: u8, bytes: u64| SubscriberStatus {
+        address: [10, 0, 0, host].into(),
+        counters: vec![bytes, bytes / 1000],
+    };
+    let (subscribers, next) = match from {
+        None => (vec![of(1, 7_000), of(2, 9_000_000)], Some(SubscriberCursor { shard: 0, place: 77 })),
+        Some(SubscriberCursor { shard: 0, place: 77 }) => (vec![of(3, 8_000)], None),
+        Some(cursor) => panic!("asked to go on from {cursor:?}"),
+    };
+    SubscriberPage { counters: vec!["bytes_inbound".into(), "packets_inbound".into()], subscribers, next }
 }

@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 /// What an instance can be asked for.
@@ -82,6 +82,12 @@ pub enum InstanceRequest {
     },
     /// Answered by [`InstanceReply::Config`].
     Config {},
+    /// List subscribers, some at a time; answered by [`InstanceReply::Subscribers`].
+    Subscribers {
+        /// Where to go on; left out to begin.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<SubscriberCursor>,
+    },
     /// Show this identity from now on; the present one will expire. It must be of the same name and role, from the same
     /// authority. An older one than the present is acknowledged and changes nothing.
     RenewIdentity {
@@ -114,6 +120,43 @@ pub enum InstanceReply {
     Status(Box<InstanceStatus>),
     /// Answer to `config`.
     Config(ConfigInForce),
+    /// Answer to `subscribers`.
+    Subscribers(SubscriberPage),
+}
+
+/// Where a list of subscribers goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscriberCursor {
+    /// The shard.
+    pub shard: u16,
+    /// The place in its table.
+    pub place: u64,
+}
+
+/// Answer to `subscribers`: some of them, in no particular order.
+///
+/// Each that is there from the first page to the last is listed once in each shard that knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscriberPage {
+    /// What is counted for each, the most telling first.
+    pub counters: Vec<Text>,
+    /// Subscribers, each with as many numbers.
+    pub subscribers: Vec<SubscriberStatus>,
+    /// Where to go on, unless these were the last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<SubscriberCursor>,
+}
+
+/// A subscriber with its counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscriberStatus {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its counters, in the order of [`SubscriberPage::counters`].
+    pub counters: Vec<u64>,
 }
 
 /// Answer to `config`.

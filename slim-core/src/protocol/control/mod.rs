@@ -30,7 +30,8 @@ pub use error::{ControlError, ErrorCode};
 pub use instance::{
     CAPACITY_MEMORY_AVAILABLE, CAPACITY_MEMORY_NEEDED, CAPACITY_TABLE, ConfigInForce, Description, Holder,
     InstanceEvent, InstanceReply, InstanceRequest, InstanceRole, InstanceStatus, MigrationRole, MigrationStatus,
-    QueueStatus, ResolveOutcome, SAMPLE, SAMPLE_MS_MAX, SAMPLE_SNAPSHOT,
+    QueueStatus, ResolveOutcome, SAMPLE, SAMPLE_MS_MAX, SAMPLE_SNAPSHOT, SubscriberCursor, SubscriberPage,
+    SubscriberStatus,
 };
 pub use options::{DestinationTimeouts, PrepareOptions, SourceTimeouts, StartOptions};
 pub use report::{MigrationReport, PhaseDuration, PktQTotals, SnapshotTotals, StateletTotals, WorkloadTotals};

@@ -141,6 +141,7 @@ fn each_request_is_accepted_in_these_roles_only() {
         (InstanceRequest::Describe {}, [Ok(Handled::ByDriver); 6]),
         (InstanceRequest::Status {}, [Ok(Handled::ByDriver); 6]),
         (InstanceRequest::Config {}, [Ok(Handled::ByDriver); 6]),
+        (InstanceRequest::Subscribers { from: None }, [Ok(Handled::ByDriver); 6]),
         (renew, [Ok(Handled::ByDriver); 6]),
         (InstanceRequest::Shutdown {}, [Ok(Handled::ByDriver); 6]),
     ];

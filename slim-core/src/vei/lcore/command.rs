@@ -4,9 +4,10 @@
 //! Ownership does the mutual exclusion of §IV-C: a network function belongs either to the management side, which
 //! installs statelets, or to the lcore, which processes packets, and it moves between them in these messages.
 
-use crate::nf::Gauge;
+use crate::nf::{Gauge, Subscriber};
 use crate::protocol::{MigrationId, Mode};
-use crate::table::FrozenItem;
+use crate::statelet::DropTotals;
+use crate::table::{FrozenItem, ScanCursor};
 use crate::time::Duration;
 use crate::vei::LcoreEvent;
 use alloc::boxed::Box;
@@ -40,6 +41,14 @@ impl Announcing {
     }
 }
 
+/// A network function that has everything from its source.
+pub struct Synchronised<F> {
+    /// The network function.
+    pub nf: Box<F>,
+    /// What the source has dropped; `None` if it has dropped nothing.
+    pub drops: Option<Box<DropTotals>>,
+}
+
 /// A command to an lcore, carried out between two bursts.
 pub enum Command<F> {
     /// Process packets with this state.
@@ -54,8 +63,8 @@ pub enum Command<F> {
     Release(MigrationId),
     /// Put packets into `pkt_q` from now on.
     ArmPktQ,
-    /// Process `pkt_q` with this state, then packets.
-    TakeOver(Box<F>),
+    /// Process `pkt_q` with this state, then packets; go on counting drops from these totals.
+    TakeOver(Synchronised<F>),
     /// Hand `pkt_q` back to the switch.
     HandBack(MigrationId),
     /// Throw `pkt_q` away.
@@ -64,6 +73,8 @@ pub enum Command<F> {
     Reset,
     /// Tell the network function's gauges.
     Gauges,
+    /// List some subscribers from here on.
+    Subscribers(ScanCursor),
     /// Count for so long what would be announced, and tell the present state.
     Sample(Duration),
     /// Transmit what is queued and leave the loop.
@@ -82,6 +93,8 @@ pub enum Report<F> {
     Sample(Frozen),
     /// The network function's gauges; none without a network function.
     Gauges(Vec<Gauge>),
+    /// Subscribers, and where to go on, which is the begin after the last; none without a network function.
+    Subscribers(Vec<Subscriber>, ScanCursor),
     /// A network function the lcore has no more use for, to be dropped where that takes no lcore's time.
     Retired(Box<F>),
     /// A command that cannot be carried out without a network function, which the state machines never give then.

@@ -32,6 +32,12 @@ pub trait Io {
     /// Counts a packet that the network function dropped, by an index into its reasons.
     fn refused(&mut self, reason: u16);
 
+    /// How often [`refused`](Self::refused) has counted `reason`.
+    fn refused_total(&self, reason: u16) -> u64;
+
+    /// Goes on counting `reason` from `total`.
+    fn set_refused_total(&mut self, reason: u16, total: u64);
+
     /// Counts one of something.
     fn count(&mut self, what: Counted);
 

@@ -23,7 +23,7 @@ mod packets;
 mod tests;
 
 pub use announce::{Sampled, StQOut};
-pub use command::{Announcing, Command, Frozen, Report};
+pub use command::{Announcing, Command, Frozen, Report, Synchronised};
 pub use io::{BURST, Burst, Cause, Counted, Io};
 
 use super::{LcoreEvent, PacketQueue};
@@ -31,7 +31,8 @@ use crate::mutant::{self, Mutant};
 use crate::nf::{NetworkFunction, PortId, Shard};
 use crate::protocol::MigrationId;
 use crate::protocol::control::{PktQTotals, QueueStatus};
-use crate::statelet::Align;
+use crate::statelet::{Align, DropTotals, TYPE_DROPS};
+use crate::table::ScanCursor;
 use crate::time::{Duration, Instant};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -259,9 +260,10 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.renew_pkt_q();
                 self.mode = Mode::Arming;
             }
-            Command::TakeOver(mut nf) => {
+            Command::TakeOver(Synchronised { mut nf, drops }) => {
                 nf.take_over(now);
                 self.replace(Some(nf));
+                self.count_drops_from(&drops.map(|drops| *drops).unwrap_or_default());
                 let frozen = self.freeze();
                 self.reports.extend(frozen.map(Report::Digest));
                 self.mode = Mode::Process(Then::TakenOver);
@@ -282,12 +284,18 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             Command::Reset => {
                 self.announce.stop();
                 self.replace(None);
+                self.count_drops_from(&DropTotals::default());
                 self.pkt_q.clear();
                 self.mode = Mode::Drop(Cause::Idle);
             }
             Command::Gauges => {
                 let gauges = self.nf.as_ref().map(|nf| nf.gauges()).unwrap_or_default();
                 self.reports.push_back(Report::Gauges(gauges));
+            }
+            Command::Subscribers(mut cursor) => {
+                let listed = self.nf.as_ref().map(|nf| nf.subscribers(&mut cursor));
+                let cursor = if listed.is_some() { cursor } else { ScanCursor::default() };
+                self.reports.push_back(Report::Subscribers(listed.unwrap_or_default(), cursor));
             }
             Command::Sample(duration) => match self.freeze() {
                 Some(frozen) => {
@@ -320,6 +328,20 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     fn frozen(&mut self, frozen: Frozen) {
         self.reports.push_back(Report::Snapshot(frozen));
         self.event(LcoreEvent::Frozen);
+    }
+
+    /// Tells what the network function has dropped, for the destination to go on from there.
+    fn announce_drops(&mut self) {
+        let drops = DropTotals::new(F::DROP_REASONS.len(), |reason| self.io.refused_total(reason));
+        if !drops.are_zero() {
+            self.announce.announce(TYPE_DROPS, &drops.encode_value());
+        }
+    }
+
+    /// The counters of drops belong to the network function and move with it.
+    fn count_drops_from(&mut self, totals: &DropTotals) {
+        (0..F::DROP_REASONS.len() as u16).for_each(|reason| self.io.set_refused_total(reason, 0));
+        totals.iter().for_each(|(reason, total)| self.io.set_refused_total(reason, total));
     }
 
     /// Isolates the present state.

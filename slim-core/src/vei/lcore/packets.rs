@@ -203,6 +203,12 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             }
             Then::Stop if empty || mutant::is_active(Mutant::StopEarly) => {
                 self.io.flush();
+                self.announce_drops();
+                // What does not fit now is lost with what it was about.
+                self.announce.flush();
+                if self.announce.overflowed() {
+                    self.event(LcoreEvent::StateletOverflow);
+                }
                 let totals = self.announce.stop();
                 let frozen = self.freeze();
                 self.renew_pkt_q();

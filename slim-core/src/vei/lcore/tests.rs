@@ -5,7 +5,7 @@ use crate::nf::source_counter::{Config, SourceCounter};
 use crate::packet::{MacAddr, OwnedPacket, emit};
 use crate::protocol::inband::{Drain, Frame};
 use crate::protocol::{self, Nonce, PathIndex, PathSet};
-use crate::statelet::{Decoder, Duplicate, Record, TYPE_ALIGN, TYPE_PACKET};
+use crate::statelet::{Decoder, Duplicate, Record, TYPE_ALIGN, TYPE_DROPS, TYPE_PACKET};
 use crate::vei::Installer;
 use crate::{nf::ShardId, snapshot};
 use core::net::{Ipv4Addr, SocketAddrV4};
@@ -50,6 +50,14 @@ impl Io for Lists {
         *self.dropped.entry(SourceCounter::DROP_REASONS[usize::from(reason)]).or_default() += 1;
     }
 
+    fn refused_total(&self, reason: u16) -> u64 {
+        self.dropped.get(SourceCounter::DROP_REASONS[usize::from(reason)]).copied().unwrap_or(0)
+    }
+
+    fn set_refused_total(&mut self, reason: u16, total: u64) {
+        self.dropped.insert(SourceCounter::DROP_REASONS[usize::from(reason)], total);
+    }
+
     fn count(&mut self, _what: Counted) {}
 }
 
@@ -90,7 +98,7 @@ impl Rig {
                 Report::Snapshot(frozen) => self.snapshots.push(frozen),
                 Report::Digest(frozen) => self.digests.push(snapshot::digest(&frozen)),
                 Report::Sample(frozen) => self.samples.push(snapshot::digest(&frozen)),
-                Report::Gauges(_) | Report::Retired(_) => {}
+                Report::Gauges(_) | Report::Subscribers(..) | Report::Retired(_) => {}
                 Report::Impossible(command) => panic!("{command} is impossible"),
             }
         }
@@ -175,7 +183,7 @@ fn a_destination_processes_pkt_q_before_what_arrives_meanwhile() {
     rig.settle();
     assert_eq!(rig.lcore.pkt_q().records, 200);
     let empty = snapshot::digest(&snapshot::freeze(function().as_mut()));
-    rig.pass(Some(Command::TakeOver(function())));
+    rig.pass(Some(Command::TakeOver(Synchronised { nf: function(), drops: None })));
     assert_eq!(rig.digests, [empty], "the digest is of the state before the first packet");
     for round in 0..10 {
         rig.arrive(0, frames(200 + 10 * round..210 + 10 * round));
@@ -279,12 +287,58 @@ fn packets_that_are_duplicated_lead_another_instance_to_the_same_state() {
     while writer.write_next(&mut stream).unwrap() {}
     snapshot::SnapshotReader::new().receive(&stream, &mut copy).unwrap();
     records.iter().for_each(|(statelet_type, value)| installer.install(&mut copy, *statelet_type, value).unwrap());
-    installer.finish(&mut copy);
-    assert_eq!(snapshot::digest(&snapshot::freeze(&mut copy)), rig.digest());
+    let mut copy = installer.finish(Box::new(copy)).nf;
+    assert_eq!(snapshot::digest(&snapshot::freeze(copy.as_mut())), rig.digest());
     rig.pass(Some(Command::Stop));
     rig.settle();
     let Some(LcoreEvent::Stopped(totals)) = rig.events.last() else { panic!("{:?}", rig.events) };
     assert_eq!((totals.workload.packets, totals.statelets.records), (50, 51));
+}
+
+/// What is dropped while it is a source is counted there, and what is dropped in `pkt_q` after the take-over.
+#[test]
+fn counters_of_drops_go_on_at_the_destination() {
+    for mode in [protocol::Mode::Statelet, protocol::Mode::Duplicate, protocol::Mode::StopAndCopy] {
+        let short = || vec![vec![0; 20]];
+        let reason = SourceCounter::DROP_REASONS[0];
+        let (mut source, mut destination) = (Rig::live(), Rig::new());
+        source.arrive(0, short());
+        source.settle();
+        let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
+        source.pass(Some(Command::Freeze(producer, Announcing::of(mode, 7))));
+        source.arrive(0, short());
+        source.pass(Some(Command::Stop));
+        source.settle();
+        let counted = source.lcore.io.dropped[reason];
+        let records = records(&mut consumer);
+        assert_eq!(records.last().map(|(statelet_type, _)| *statelet_type), Some(TYPE_DROPS));
+
+        let mut installer = Installer::new(mode, 1);
+        let mut nf = function();
+        records.iter().for_each(|(of, value)| installer.install(nf.as_mut(), *of, value).unwrap());
+        destination.pass(Some(Command::ArmPktQ));
+        destination.settle();
+        destination.arrive(0, short());
+        destination.settle();
+        destination.pass(Some(Command::TakeOver(installer.finish(nf))));
+        destination.settle();
+        assert_eq!(destination.lcore.io.dropped[reason], counted + 1, "{mode:?}");
+
+        destination.pass(Some(Command::Reset));
+        assert_eq!(destination.lcore.io.dropped[reason], 0, "they were the network function's");
+    }
+}
+
+#[test]
+fn counters_of_drops_that_cannot_be_announced_are_told_as_an_overflow() {
+    let mut rig = Rig::live();
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(8).0, Announcing::Statelets)));
+    rig.arrive(0, [vec![0; 20]]);
+    rig.pass(Some(Command::Stop));
+    rig.settle();
+    let overflow = rig.events.iter().position(|event| *event == LcoreEvent::StateletOverflow);
+    let stopped = rig.events.iter().position(|event| matches!(event, LcoreEvent::Stopped(_)));
+    assert!(overflow.is_some() && overflow < stopped, "{:?}", rig.events);
 }
 
 #[test]

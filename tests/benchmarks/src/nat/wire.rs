@@ -176,6 +176,13 @@ impl Io for Wire {
         self.fates.dropped += 1;
     }
 
+    // No benchmark migrates to an lcore.
+    fn refused_total(&self, _: u16) -> u64 {
+        0
+    }
+
+    fn set_refused_total(&mut self, _: u16, _: u64) {}
+
     fn count(&mut self, what: Counted) {
         self.fates.consumed += u64::from(what == Counted::Consumed);
     }

@@ -11,7 +11,7 @@ use crate::{Random, Trace};
 use slim_core::nf::{NetworkFunction, ShardId};
 use slim_core::protocol::control::{
     ConfigInForce, Counters, Description, InstanceEvent, InstanceReply, InstanceRequest, InstanceStatus, Reply,
-    Request, ServerMessage, StartOptions,
+    Request, ServerMessage, StartOptions, SubscriberPage,
 };
 use slim_core::protocol::stream::{Handshake, Rejection, StreamRole, encode_reply, encode_taken_over};
 use slim_core::protocol::{DestinationPhase, Name, Schema, Text};
@@ -151,7 +151,7 @@ impl<N: NetworkFunction> Node<N> {
                 }
                 match news {
                     News::Event(event) => self.event(now, trace, Event::Stream { shard, event }),
-                    News::Synchronised(nf) => self.shards[usize::from(shard.0)].synchronised(nf),
+                    News::Synchronised(synchronised) => self.shards[usize::from(shard.0)].synchronised(synchronised),
                 }
             }
             Message::Digest(shard, session, digest) => {
@@ -189,6 +189,10 @@ impl<N: NetworkFunction> Node<N> {
             (Handled::ByDriver, InstanceRequest::Describe {}) => InstanceReply::Description(self.description()),
             (Handled::ByDriver, InstanceRequest::Config {}) => {
                 InstanceReply::Config(ConfigInForce { toml: String::new() })
+            }
+            // Nobody asks for subscribers here.
+            (Handled::ByDriver, InstanceRequest::Subscribers { .. }) => {
+                InstanceReply::Subscribers(SubscriberPage::default())
             }
             (Handled::ByDriver, _) => InstanceReply::Status(Box::new(self.status(now))),
         });
@@ -303,12 +307,12 @@ impl<N: NetworkFunction> Node<N> {
             LcoreCommand::Release(migration) => Command::Release(migration),
             LcoreCommand::ArmPktQ => Command::ArmPktQ,
             LcoreCommand::TakeOver => {
-                let Some(nf) = self.shards[index].take_synchronised() else {
+                let Some(synchronised) = self.shards[index].take_synchronised() else {
                     self.complaint.get_or_insert_with(|| "take over without a network function".into());
                     return;
                 };
                 self.seeds[index] = self.shards[index].arriving_seed;
-                Command::TakeOver(nf)
+                Command::TakeOver(synchronised)
             }
             LcoreCommand::HandBack(migration) => Command::HandBack(migration),
             LcoreCommand::Discard => Command::Discard,

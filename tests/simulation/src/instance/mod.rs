@@ -27,7 +27,7 @@ use slim_core::protocol::control::{InstanceRequest, InstanceRole, Request};
 use slim_core::protocol::stream::Handshake;
 use slim_core::protocol::{Digest, MigrationPhase, Name, Schema};
 use slim_core::time::{Duration, Instant};
-use slim_core::vei::lcore::{Command, Lcore};
+use slim_core::vei::lcore::{Command, Lcore, Synchronised};
 use slim_core::vei::{self, LcoreEvent, StreamEvent};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -39,7 +39,7 @@ pub(crate) const STATE_PORT: u16 = 7002;
 pub(crate) enum News<N> {
     Event(StreamEvent),
     /// Everything is installed: the network function is ready to be given to an lcore.
-    Synchronised(Box<Watched<N>>),
+    Synchronised(Synchronised<Watched<N>>),
 }
 
 /// What a thread has when it gets to run.

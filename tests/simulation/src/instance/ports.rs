@@ -13,6 +13,8 @@ pub(crate) struct Ports {
     sent: Vec<(PortId, Vec<u8>)>,
     /// Packets the lcore dropped, by cause.
     pub(crate) dropped: BTreeMap<&'static str, u64>,
+    /// Packets the network function dropped, by reason.
+    refused: BTreeMap<u16, u64>,
     pub(crate) handed_back: u64,
 }
 
@@ -23,6 +25,7 @@ impl Ports {
             queued: Vec::new(),
             sent: Vec::new(),
             dropped: BTreeMap::new(),
+            refused: BTreeMap::new(),
             handed_back: 0,
         }
     }
@@ -78,8 +81,17 @@ impl Io for Ports {
         *self.dropped.entry(cause.name()).or_default() += packets;
     }
 
-    // The network function's own drops are the reference's too.
-    fn refused(&mut self, _reason: u16) {}
+    fn refused(&mut self, reason: u16) {
+        *self.refused.entry(reason).or_default() += 1;
+    }
+
+    fn refused_total(&self, reason: u16) -> u64 {
+        self.refused.get(&reason).copied().unwrap_or(0)
+    }
+
+    fn set_refused_total(&mut self, reason: u16, total: u64) {
+        self.refused.insert(reason, total);
+    }
 
     fn count(&mut self, what: Counted) {
         if what == Counted::HandedBack {

@@ -7,7 +7,7 @@ use crate::net::{Conn, Host};
 use crate::watch::Watched;
 use slim_core::nf::{NetworkFunction, Shard};
 use slim_core::time::Instant;
-use slim_core::vei::lcore::Frozen;
+use slim_core::vei::lcore::{Frozen, Synchronised};
 
 pub(super) struct ManagedShard<N> {
     pub(super) shard: Shard,
@@ -18,7 +18,7 @@ pub(super) struct ManagedShard<N> {
     /// The frozen state, between the freeze and the snapshot thread.
     pub(super) frozen: Option<Frozen>,
     /// The network function, between its synchronisation and the lcore, and the seed it was made with.
-    synchronised: Option<Box<Watched<N>>>,
+    synchronised: Option<Synchronised<Watched<N>>>,
     pub(super) arriving_seed: u64,
 }
 
@@ -59,7 +59,7 @@ impl<N: NetworkFunction> ManagedShard<N> {
         }
     }
 
-    pub(super) fn take_synchronised(&mut self) -> Option<Box<Watched<N>>> {
+    pub(super) fn take_synchronised(&mut self) -> Option<Synchronised<Watched<N>>> {
         self.synchronised.take()
     }
 
@@ -72,9 +72,9 @@ impl<N: NetworkFunction> ManagedShard<N> {
     }
 
     /// Keeps the network function until it is to be given to the lcore, unless the streams have been closed meanwhile.
-    pub(super) fn synchronised(&mut self, nf: Box<Watched<N>>) {
+    pub(super) fn synchronised(&mut self, synchronised: Synchronised<Watched<N>>) {
         if let Streams::Incoming(_) = self.streams {
-            self.synchronised = Some(nf);
+            self.synchronised = Some(synchronised);
         }
     }
 

@@ -281,10 +281,10 @@ impl<N: NetworkFunction> SnapshotIn<N> {
     }
 
     /// Gives the network function away.
-    fn hand_over(&mut self, turn: &mut Turn<'_, N>, mut nf: Box<Watched<N>>) {
-        self.installer.finish(nf.as_mut());
+    fn hand_over(&mut self, turn: &mut Turn<'_, N>, nf: Box<Watched<N>>) {
+        let synchronised = self.installer.finish(nf);
         drop(watch::take_journal());
-        turn.news.push(News::Synchronised(nf));
+        turn.news.push(News::Synchronised(synchronised));
     }
 
     fn reject(&mut self, turn: &mut Turn<'_, N>, code: FailureCode, reason: &str) {

@@ -8,6 +8,7 @@ use slim_core::protocol::Mode;
 use slim_core::protocol::control::InstanceRole;
 use slim_core::snapshot;
 use slim_core::time::Duration;
+use slim_core::vei::lcore::Io;
 
 /// The longest everything may need to come to rest.
 const PATIENCE: Duration = Duration::from_secs(400);
@@ -110,7 +111,10 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             let Some(nf) = lcore.network_function() else {
                 return Err(format!("lcore {shard} of the holder has no network function"));
             };
-            self.oracle.compare(ShardId(shard as u16), snapshot::digest(&snapshot::freeze(nf)), "at the end")?;
+            let shard = ShardId(shard as u16);
+            self.oracle.compare(shard, snapshot::digest(&snapshot::freeze(nf)), "at the end")?;
+            let counted = |reason| lcore.io().refused_total(reason);
+            self.oracle.compare_drops(shard, N::DROP_REASONS, counted)?;
         }
         Ok(())
     }

@@ -445,7 +445,7 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                     instance.digest(self.now, &mut self.random, id, digest);
                 }
                 Report::Impossible(command) => return Err(format!("an lcore cannot {command}")),
-                Report::Sample(_) | Report::Gauges(_) | Report::Retired(_) => {}
+                Report::Sample(_) | Report::Gauges(_) | Report::Subscribers(..) | Report::Retired(_) => {}
             }
         }
         self.wake_soon(Actor::Node(node), micros(120));

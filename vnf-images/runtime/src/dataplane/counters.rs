@@ -1,6 +1,6 @@
 //! Counters of the dataplane. Each has one writer, its lcore; the management thread reads them at any time.
 
-use slim_core::nf::PORTS_MAX;
+use slim_core::nf::{DROP_REASONS_MAX, PORTS_MAX};
 use slim_core::vei::lcore::Cause;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,9 +29,6 @@ impl Counter {
     }
 }
 
-/// Reasons for a drop that a network function can have, at most.
-pub const NF_REASONS_MAX: usize = 64;
-
 /// What one lcore has counted.
 #[derive(Debug)]
 pub struct Counters {
@@ -40,7 +37,7 @@ pub struct Counters {
     /// By [`Cause`].
     pub causes: [Counter; Cause::ALL.len()],
     /// By the network function's reasons.
-    pub reasons: [Counter; NF_REASONS_MAX],
+    pub reasons: [Counter; DROP_REASONS_MAX],
     /// Packets that were meant for the network function itself.
     pub consumed: Counter,
     /// Packets that went through `pkt_q`.

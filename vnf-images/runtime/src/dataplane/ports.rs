@@ -1,6 +1,6 @@
 //! An lcore's input and output: receive queues, transmit queues, counters.
 
-use super::counters::Counters;
+use super::counters::{Counter, Counters};
 use super::transmit::Transmit;
 use dpdk::{Mbuf, RxQueue};
 use slim_core::nf::{LogEvent, PortId};
@@ -62,6 +62,16 @@ impl Io for Ports {
         match self.counters.reasons.get(usize::from(reason)) {
             Some(counter) => counter.add(1),
             None => self.counters.dropped(Cause::InvalidVerdict, 1),
+        }
+    }
+
+    fn refused_total(&self, reason: u16) -> u64 {
+        self.counters.reasons.get(usize::from(reason)).map_or(0, Counter::get)
+    }
+
+    fn set_refused_total(&mut self, reason: u16, total: u64) {
+        if let Some(counter) = self.counters.reasons.get(usize::from(reason)) {
+            counter.set(total);
         }
     }
 

@@ -5,7 +5,7 @@ use super::control::FromClient;
 use slim_core::nf::ShardId;
 use slim_core::protocol::Digest;
 use slim_core::vei::StreamEvent;
-use slim_core::vei::lcore::Report;
+use slim_core::vei::lcore::{Report, Synchronised};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 /// Messages that may wait. Threads that find the inbox full wait, except for lcores.
@@ -47,7 +47,7 @@ pub enum News<F> {
     /// An event for the state machines.
     Event(StreamEvent),
     /// Everything is installed: the network function is ready to be given to an lcore.
-    Synchronised(Box<F>),
+    Synchronised(Synchronised<F>),
 }
 
 /// The way into the inbox.

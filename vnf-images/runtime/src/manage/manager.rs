@@ -9,17 +9,19 @@ use super::sample::Sample;
 use super::shard::{ManagedShard, Means, SourceMeans};
 use super::status::{Sources, gauges};
 use crate::config::Limits;
-use slim_core::nf::{Gauge, NetworkFunction, ShardId};
+use slim_core::nf::{Gauge, NetworkFunction, ShardId, Subscriber};
 use slim_core::protocol::control::{
     ConfigInForce, ControlError, Counters, Description, ErrorCode, InstanceEvent, InstanceReply, InstanceRequest,
-    InstanceStatus, QueueStatus, Request, Secret,
+    InstanceStatus, QueueStatus, Request, Secret, SubscriberCursor, SubscriberPage, SubscriberStatus,
 };
 use slim_core::protocol::stream::{Rejection, StreamRole};
 use slim_core::protocol::{Digest, Name, Schema};
+use slim_core::table::ScanCursor;
 use slim_core::time::Instant;
 use slim_core::vei::lcore::{Command, Frozen, Report};
 use slim_core::vei::{self, Action, Event, Handled, LcoreEvent, StreamEvent};
 use slim_trust::Security;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
@@ -68,6 +70,8 @@ pub struct Manager<F: NetworkFunction> {
     /// Requests for the status that wait for gauges.
     asking: Vec<(ClientId, u64)>,
     asking_until: Option<std::time::Instant>,
+    /// Requests for subscribers, each of a shard; lcores answer in turn.
+    listing: VecDeque<(ShardId, ClientId, u64)>,
     /// The gauges of each shard; `None` while they are being asked for.
     gauges: Vec<Option<Vec<Gauge>>>,
     sample: Sample,
@@ -92,6 +96,7 @@ impl<F: NetworkFunction> Manager<F> {
             clients: Clients::default(),
             asking: Vec::new(),
             asking_until: None,
+            listing: VecDeque::new(),
             sample: Sample::default(),
             began: std::time::Instant::now(),
         })
@@ -184,6 +189,7 @@ impl<F: NetworkFunction> Manager<F> {
                     let toml = self.ready.instance.config_toml.clone();
                     self.clients.reply(client, request.id, Ok(InstanceReply::Config(ConfigInForce { toml })));
                 }
+                InstanceRequest::Subscribers { from } => self.ask_subscribers(client, request.id, from),
                 InstanceRequest::RenewIdentity { identity } => {
                     self.clients.reply(client, request.id, self.renew(&identity));
                 }
@@ -261,6 +267,39 @@ impl<F: NetworkFunction> Manager<F> {
         }
     }
 
+    fn ask_subscribers(&mut self, client: ClientId, request_id: u64, from: Option<SubscriberCursor>) {
+        let SubscriberCursor { shard, place } = from.unwrap_or(SubscriberCursor { shard: 0, place: 0 });
+        let asked = match self.ready.shards.get_mut(usize::from(shard)) {
+            Some(shard) => shard
+                .command(Command::Subscribers(ScanCursor::from_number(place)))
+                .map_err(|error| ControlError::with(ErrorCode::Internal, error.to_string())),
+            None => Err(ControlError::with(ErrorCode::Malformed, format!("there is no shard {shard}"))),
+        };
+        match asked {
+            Ok(()) => self.listing.push_back((ShardId(shard), client, request_id)),
+            Err(error) => self.clients.reply(client, request_id, Err(error)),
+        }
+    }
+
+    fn answer_subscribers(&mut self, shard: ShardId, subscribers: Vec<Subscriber>, cursor: ScanCursor) {
+        let asked = self.listing.iter().position(|(of, ..)| *of == shard).and_then(|place| self.listing.remove(place));
+        let Some((_, client, request_id)) = asked else { return };
+        let next = match cursor.number() {
+            0 => Some(shard.0 + 1).filter(|&next| usize::from(next) < self.ready.shards.len()).map(|next| (next, 0)),
+            place => Some((shard.0, place)),
+        };
+        let status = |subscriber: Subscriber| SubscriberStatus {
+            address: subscriber.address,
+            counters: subscriber.counters.to_vec(),
+        };
+        let page = SubscriberPage {
+            counters: F::SUBSCRIBER_COUNTERS.iter().map(|&name| name.into()).collect(),
+            subscribers: subscribers.into_iter().map(status).collect(),
+            next: next.map(|(shard, place)| SubscriberCursor { shard, place }),
+        };
+        self.clients.reply(client, request_id, Ok(InstanceReply::Subscribers(page)));
+    }
+
     fn answer_status(&mut self) {
         self.asking_until = None;
         let now = self.now();
@@ -318,6 +357,7 @@ impl<F: NetworkFunction> Manager<F> {
                     self.answer_status();
                 }
             }
+            Report::Subscribers(subscribers, cursor) => self.answer_subscribers(shard, subscribers, cursor),
             Report::Retired(nf) => drop(nf),
             Report::Impossible(command) => log::error!("lcore: told to {command} without a network function"),
         }
@@ -350,9 +390,9 @@ impl<F: NetworkFunction> Manager<F> {
                 }
                 self.event(Event::Stream { shard, event });
             }
-            News::Synchronised(nf) => {
+            News::Synchronised(synchronised) => {
                 if let Some(shard) = self.shard(shard) {
-                    shard.synchronised(nf);
+                    shard.synchronised(synchronised);
                 }
             }
         }
@@ -498,6 +538,7 @@ fn describe(request: &InstanceRequest) -> String {
         InstanceRequest::Status {} => "status".into(),
         InstanceRequest::Sample { duration_ms } => format!("sample for {duration_ms} ms"),
         InstanceRequest::Config {} => "config".into(),
+        InstanceRequest::Subscribers { .. } => "subscribers".into(),
         InstanceRequest::RenewIdentity { .. } => "renew identity".into(),
         InstanceRequest::Shutdown {} => "shutdown".into(),
     }

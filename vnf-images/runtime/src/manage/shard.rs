@@ -9,7 +9,7 @@ use crate::dataplane::{LcoreHandle, Unresponsive};
 use slim_core::nf::{ConfigError, NetworkFunction, Shard};
 use slim_core::protocol::control::{PrepareOptions, QueueStatus, StartOptions};
 use slim_core::protocol::stream::{Handshake, StreamRole};
-use slim_core::vei::lcore::{Announcing, Command, Frozen};
+use slim_core::vei::lcore::{Announcing, Command, Frozen, Synchronised};
 use slim_core::vei::{Installer, LcoreCommand, StreamCommand};
 use slim_trust::Channel;
 use std::collections::hash_map::RandomState;
@@ -44,7 +44,7 @@ pub struct ManagedShard<F: NetworkFunction> {
     /// The frozen state, between the freeze and the snapshot thread.
     frozen: Option<Frozen>,
     /// The network function, between its synchronisation and the lcore.
-    synchronised: Option<Box<F>>,
+    synchronised: Option<Synchronised<F>>,
     /// How full `st_q_in` was when its streams were closed.
     st_q_in: QueueStatus,
 }
@@ -213,9 +213,9 @@ impl<F: NetworkFunction> ManagedShard<F> {
 
     /// Keeps the network function until it is to be given to the lcore. One that was under way when the streams were
     /// closed is of no use any more.
-    pub fn synchronised(&mut self, nf: Box<F>) {
+    pub fn synchronised(&mut self, synchronised: Synchronised<F>) {
         if let Streams::Incoming(_) = self.streams {
-            self.synchronised = Some(nf);
+            self.synchronised = Some(synchronised);
         }
     }
 

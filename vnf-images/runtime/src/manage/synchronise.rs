@@ -103,9 +103,8 @@ fn synchronise<F: NetworkFunction>(
                 left = st_q_in.applied(records - before);
             }
             Taken::Ended(ended) => {
-                installer.finish(nf.as_mut());
                 // First the network function: with the end, the management thread may want to give it away.
-                session.tell(News::Synchronised(nf));
+                session.tell(News::Synchronised(installer.finish(nf)));
                 let (end, received, totals) = (ended.end, ended.received, ended.totals);
                 session.event(StreamEvent::EndReceived { end, received, totals });
                 return Ok(());

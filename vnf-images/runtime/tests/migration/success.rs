@@ -105,6 +105,25 @@ fn stop_and_copy_drops_and_counts_what_arrives_meanwhile() {
 }
 
 #[test]
+fn counters_of_drops_go_on_wherever_the_function_is() {
+    const SHORT: &str = "numberer.drop.frame_too_short";
+    let mut world = World::live("");
+    let mut dropped = 0;
+    for (from, to) in [(A, B), (B, A)] {
+        for _ in 0..5 {
+            world.fabric.inject(0, &[2; 20]);
+            dropped += 1;
+        }
+        world.wait("drops are counted", |world| world.status(from).counters[SHORT] == dropped);
+        world.migrate(from, to, StartOptions::default());
+        assert_eq!(world.status(to).counters[SHORT], dropped);
+        world.ask(from, InstanceRequest::Reset {}).expect("resets");
+        world.wait("the source forgets", |world| world.status(from).counters[SHORT] == 0);
+    }
+    world.must_be_perfect();
+}
+
+#[test]
 fn a_state_without_traffic_moves_too() {
     let mut world = World::live("");
     world.traffic(Duration::ZERO);
