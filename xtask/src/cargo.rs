@@ -42,29 +42,25 @@ pub fn step(title: &str, cargo: &mut Command) -> Result<()> {
 
 /// Builds the static program `program` of `package` for an image and returns where it is.
 pub fn build_image_program(package: &str, program: &str) -> Result<PathBuf> {
-    let mut build = cargo();
-    build
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", format!("{IMAGE_RUSTFLAGS} -C target-cpu={IMAGE_CPU}"))
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .args(["build", "--profile", "image", "--target", IMAGE_TARGET])
-        .args(["--package", package, "--bin", program, "--features", "image"]);
-    step(&format!("building {program} for its image: static, optimised as a whole"), &mut build)?;
-    let path = paths::target().join(IMAGE_TARGET).join("image").join(program);
-    path.metadata().with_context(|| format!("cargo left no {}", path.display()))?;
-    Ok(path)
+    let title = format!("building {program} for its image: static, optimised as a whole");
+    build_optimised(&title, IMAGE_RUSTFLAGS, package, program, &["--features", "image"])
 }
 
 /// Builds the benchmark `program` of `package` with the images' optimisation and returns where it is.
 pub fn build_benchmark(package: &str, program: &str) -> Result<PathBuf> {
+    build_optimised(&format!("building {program}, optimised as images are"), "", package, program, &[])
+}
+
+fn build_optimised(title: &str, rustflags: &str, package: &str, program: &str, more: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
     build
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", format!("-C target-cpu={IMAGE_CPU}"))
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", format!("{rustflags} -C target-cpu={IMAGE_CPU}"))
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .args(["build", "--profile", "image", "--target", IMAGE_TARGET])
-        .args(["--package", package, "--bin", program]);
-    step(&format!("building {program}, optimised as images are"), &mut build)?;
+        .args(["--package", package, "--bin", program])
+        .args(more);
+    step(title, &mut build)?;
     let path = paths::target().join(IMAGE_TARGET).join("image").join(program);
     path.metadata().with_context(|| format!("cargo left no {}", path.display()))?;
     Ok(path)
