@@ -51,6 +51,8 @@ mutants! {
     HandBackDropped = "hand-back-dropped",
     /// The source stops although packets wait in its receive queues.
     StopEarly = "stop-early",
+    /// The destination counts drops from zero.
+    DropsForgotten = "drops-forgotten",
     /// The source stops without waiting for drain packets.
     DrainIgnored = "drain-ignored",
     /// The source stops at the first drain packet, whatever its path.

@@ -341,7 +341,9 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     /// The counters of drops belong to the network function and move with it.
     fn count_drops_from(&mut self, totals: &DropTotals) {
         (0..F::DROP_REASONS.len() as u16).for_each(|reason| self.io.set_refused_total(reason, 0));
-        totals.iter().for_each(|(reason, total)| self.io.set_refused_total(reason, total));
+        if !mutant::is_active(Mutant::DropsForgotten) {
+            totals.iter().for_each(|(reason, total)| self.io.set_refused_total(reason, total));
+        }
     }
 
     /// Isolates the present state.
