@@ -32,7 +32,7 @@ pub use config::Config;
 pub use drops::Drop;
 
 use slim_core::nf::{
-    ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, TICK, Ticker, Verdict,
+    self, ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, TICK, Ticker, Verdict,
 };
 use slim_core::packet::PacketBuf;
 use slim_core::statelet::Coalescing;
@@ -158,6 +158,7 @@ impl NetworkFunction for Gateway {
     const SCHEMA: u64 = 1;
     const PORTS: &'static [&'static str] = &["in", "out"];
     const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
+    const SUBSCRIBER_COUNTERS: &'static [&'static str] = &["hand_overs", "cell", "port"];
 
     type Config = Config;
 
@@ -219,5 +220,16 @@ impl NetworkFunction for Gateway {
             gauge("detached", self.totals.detached),
             gauge("clock_s", u64::from(self.ticks) * TICK.as_secs()),
         ]
+    }
+
+    fn subscribers(&self, cursor: &mut ScanCursor) -> Vec<nf::Subscriber> {
+        let mut slots = SLOTS_PER_CALL;
+        let mut subscribers = Vec::with_capacity(SLOTS_PER_CALL);
+        while let Some((key, association)) = self.state.subscribers().scan(cursor, &mut slots, |_, _| true) {
+            let counters = [association.hand_overs.into(), association.cell.into(), key.port.into()];
+            let address = Subscriber::from(key).address;
+            subscribers.push(nf::Subscriber { address, counters: counters.into_iter().collect() });
+        }
+        subscribers
     }
 }

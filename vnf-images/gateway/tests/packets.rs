@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use slim_core::nf::{ConfigError, NetworkFunction, Shard, ShardId};
 use slim_core::packet::{ArpOperation, ETHERNET_LEN, Ethernet, Ipv4, MacAddr, Udp, emit, ether_type};
+use slim_core::table::ScanCursor;
 use slim_core::time::Duration;
 use slim_gateway::statelet::Subscriber;
 use slim_gateway::{Config, Drop, Gateway, IN, OUT, tag};
@@ -53,6 +54,11 @@ fn hand_over_has_effect_with_the_packet_that_announces_it() {
     lab.process(IN, &from_cell(subscriber(10), 9, 0)).unwrap();
     assert_eq!(lab.cell_of(subscriber(10)), Ok(9));
     assert_eq!(lab.gateway.association(subscriber(10)).unwrap().hand_overs, 1);
+    let listed = lab.gateway.subscribers(&mut ScanCursor::default());
+    let [of_10] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!(of_10.address, subscriber(10).address);
+    let counters: Vec<_> = Gateway::SUBSCRIBER_COUNTERS.iter().zip(&of_10.counters).collect();
+    assert_eq!(counters, [(&"hand_overs", &1), (&"cell", &9), (&"port", &u64::from(subscriber(10).port))]);
     // A packet from another cell tells as much as the announcement that got lost.
     lab.process(IN, &from_cell(subscriber(10), 12, 0)).unwrap();
     assert_eq!(lab.cell_of(subscriber(10)), Ok(12));
