@@ -211,6 +211,12 @@ pub trait NetworkFunction: Send + Sized + 'static {
     /// The dataplane calls it between bursts, at least every few milliseconds.
     fn tick<E: Environment>(&mut self, env: &mut E);
 
+    /// Announces totals that are no state and yet are to go on at the destination, such as counters in
+    /// [`gauges`](Self::gauges): called once at a source, after its last packet. `install` sets them there.
+    ///
+    /// Must not change anything. What packets or the digest depend on has to be announced when it changes.
+    fn conclude<E: Environment>(&self, _env: &mut E) {}
+
     /// Applies a statelet (h). Never sends anything.
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError>;
 

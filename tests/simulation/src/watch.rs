@@ -64,6 +64,10 @@ impl<N: NetworkFunction> NetworkFunction for Watched<N> {
         write(Entry::Ticked);
     }
 
+    fn conclude<E: Environment>(&self, env: &mut E) {
+        self.0.conclude(env);
+    }
+
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError> {
         self.0.install(statelet_type, value)
     }

@@ -1,4 +1,4 @@
-//! Present sizes, and totals of this instance.
+//! Present sizes, totals, and what is counted for each interior host.
 
 use crate::Nat;
 use crate::blocks::BlockIndex;
@@ -38,7 +38,8 @@ impl Nat {
         let gauge = |name, value: usize| Gauge { name, value: value as u64 };
         let census = census.get();
         let in_state = |name, state| gauge(name, census.tcp(state) as usize);
-        vec![
+        let totals = self.totals.named().map(|(name, value)| Gauge { name, value });
+        let present = [
             gauge("sessions", sessions.len()),
             gauge("sessions_capacity", sessions.capacity()),
             gauge("sessions_udp", census.udp as usize),
@@ -69,14 +70,8 @@ impl Nat {
             gauge("port_blocks", blocks.len()),
             gauge("port_blocks_capacity", block_index.as_ref().map_or(0, BlockIndex::capacity)),
             gauge("clock_s", clock.get() as usize),
-            Gauge { name: "arp_requests_sent", value: self.totals.arp_requests_sent },
-            Gauge { name: "arp_learning_refused", value: self.totals.arp_learning_refused },
-            Gauge { name: "icmp_errors_sent", value: self.totals.icmp_errors_sent },
-            Gauge { name: "echo_replies_sent", value: self.totals.echo_replies_sent },
-            Gauge { name: "held_fragments_lost", value: self.totals.held_fragments_lost },
-            Gauge { name: "exempt_packets", value: self.totals.exempt_packets },
-            Gauge { name: "packets_fragmented", value: self.totals.packets_fragmented },
-        ]
+        ];
+        present.into_iter().chain(totals).collect()
     }
     pub(crate) fn some_subscribers(&self, cursor: &mut ScanCursor) -> Vec<Subscriber> {
         let mut slots = SLOTS_PER_PAGE;

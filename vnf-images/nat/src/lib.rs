@@ -10,7 +10,7 @@
 //! - `ahead`, `arp`, `translate`, `transport`, `icmp`, `answer`, `exclude`, [`fragments`], [`mtu`], `ident`,
 //!   [`unsolicited`]: packets.
 //! - [`events`]: what the operator's log is told.
-//! - [`drops`], `gauges`: why packets are dropped, and what else is counted.
+//! - [`drops`], `gauges`, `totals`: why packets are dropped, and what else is counted.
 
 #![forbid(unsafe_code)]
 
@@ -37,6 +37,7 @@ mod state;
 pub mod statelet;
 pub mod tables;
 pub mod tcp;
+mod totals;
 mod translate;
 mod transport;
 pub mod types;
@@ -64,6 +65,7 @@ use slim_core::time::Instant;
 use state::State;
 use statelet::Statelet;
 use tables::Host;
+use totals::Totals;
 use types::{Endpoint, Protocol, Side};
 
 /// One of the NAT's own interfaces.
@@ -73,18 +75,6 @@ struct Interface {
     network: InterfaceAddress,
     /// The longest IPv4 packet that leaves there, in bytes.
     mtu: u16,
-}
-
-/// Totals of this instance. Not state: they begin at zero at each.
-#[derive(Debug, Clone, Copy, Default)]
-struct Totals {
-    arp_requests_sent: u64,
-    arp_learning_refused: u64,
-    icmp_errors_sent: u64,
-    echo_replies_sent: u64,
-    held_fragments_lost: u64,
-    exempt_packets: u64,
-    packets_fragmented: u64,
 }
 
 /// A network address translator, one shard of it.
@@ -219,7 +209,7 @@ impl Nat {
 
 impl NetworkFunction for Nat {
     const KIND: &'static str = "nat";
-    const SCHEMA: u64 = 7;
+    const SCHEMA: u64 = 8;
     const PORTS: &'static [&'static str] = &["in", "out"];
     const DROP_REASONS: &'static [&'static str] = Drop::NAMES;
     const SUBSCRIBER_COUNTERS: &'static [&'static str] = gauges::SUBSCRIBER_COUNTERS;
@@ -283,10 +273,17 @@ impl NetworkFunction for Nat {
         self.look_after_gateway(env);
     }
 
+    fn conclude<E: Environment>(&self, env: &mut E) {
+        if env.upd_enable() && self.totals != Totals::default() {
+            env.announce(Statelet::TOTALS, &self.totals.encode_value());
+        }
+    }
+
     fn install(&mut self, statelet_type: u16, value: &[u8]) -> Result<(), InstallError> {
         match statelet_type {
             Statelet::HOLD => self.state.install_held(value),
             Statelet::SYN => self.state.install_syn(value),
+            Statelet::TOTALS => self.totals.install(value),
             _ => self.state.install(&Statelet::decode(statelet_type, value)?),
         }
     }

@@ -25,6 +25,7 @@
 //! 0x0051  syn gone        server addr, exterior addr, server port, exterior port                 12
 //! 0x0060  block gone      exterior addr, number u16                                               6
 //! 0x0070  idents          batch u16                                                               2
+//! 0x0080  totals          u64 each, of what is counted and no state; at the end of a migration   56
 //! 0x0020  arp interior    addr, MAC                                                              10
 //! 0x0021  arp exterior    addr, MAC                                                              10
 //! 0x0022  arp interior gone  addr                                                                 4
@@ -192,11 +193,15 @@ mod types {
     pub(super) const SYN_GONE: u16 = 0x0051;
     pub(super) const BLOCK_GONE: u16 = 0x0060;
     pub(super) const IDENTS: u16 = 0x0070;
+    pub(super) const TOTALS: u16 = 0x0080;
 }
 
 impl Statelet {
     /// A fragment is held, from now on.
     pub const HOLD: u16 = types::HOLD;
+
+    /// What is counted and no state.
+    pub const TOTALS: u16 = types::TOTALS;
 
     /// An unsolicited SYN has come, at the present time.
     pub const SYN: u16 = types::SYN;

@@ -23,6 +23,7 @@ fn moved(mut lab: Lab, meanwhile: impl FnOnce(&mut Lab)) -> Lab {
     // Another host's clock.
     other.bench.now += Duration::from_secs(123_456);
     adopt(&mut other.nat, &snapshot);
+    lab.nat.conclude(&mut lab.bench);
     for (statelet_type, value) in lab.statelets() {
         other.nat.install(statelet_type, &value).unwrap();
     }
@@ -40,6 +41,20 @@ fn a_ping_goes_on() {
     let reply = other.inbound(&echo(OUT, server(10), EXTERIOR, 0, ident)).sent_to(IN);
     assert_eq!((read_icmp(&reply).ident, read_icmp(&reply).to), (77, host(10)));
     assert_eq!(read_icmp(&other.outbound(&echo(IN, host(10), server(10), 8, 77)).sent_to(OUT)).ident, ident);
+}
+
+#[test]
+fn totals_go_on() {
+    let mut lab = Lab::resolved(&open());
+    let ping = echo(IN, host(10), INTERIOR, 8, 1);
+    lab.outbound(&ping);
+    let asked = lab.gauge("arp_requests_sent");
+    let mut other = moved(lab, |lab| {
+        lab.outbound(&ping);
+    });
+    assert_eq!((other.gauge("echo_replies_sent"), other.gauge("arp_requests_sent")), (2, asked));
+    other.outbound(&ping);
+    assert_eq!(other.gauge("echo_replies_sent"), 3);
 }
 
 /// A segment: whether it goes out, and its flags.

@@ -31,7 +31,7 @@ use crate::mutant::{self, Mutant};
 use crate::nf::{NetworkFunction, PortId, Shard};
 use crate::protocol::MigrationId;
 use crate::protocol::control::{PktQTotals, QueueStatus};
-use crate::statelet::{Align, DropTotals, TYPE_DROPS};
+use crate::statelet::{Align, DropTotals};
 use crate::table::ScanCursor;
 use crate::time::{Duration, Instant};
 use alloc::boxed::Box;
@@ -328,14 +328,6 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     fn frozen(&mut self, frozen: Frozen) {
         self.reports.push_back(Report::Snapshot(frozen));
         self.event(LcoreEvent::Frozen);
-    }
-
-    /// Tells what the network function has dropped, for the destination to go on from there.
-    fn announce_drops(&mut self) {
-        let drops = DropTotals::new(F::DROP_REASONS.len(), |reason| self.io.refused_total(reason));
-        if !drops.are_zero() {
-            self.announce.announce(TYPE_DROPS, &drops.encode_value());
-        }
     }
 
     /// The counters of drops belong to the network function and move with it.

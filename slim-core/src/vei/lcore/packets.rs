@@ -7,6 +7,7 @@ use crate::nf::{Environment, LogEvent, NetworkFunction, PortId, Verdict};
 use crate::packet::PacketBuf;
 use crate::protocol::MigrationId;
 use crate::protocol::inband::is_inband;
+use crate::statelet::{DropTotals, TYPE_DROPS};
 use crate::time::Instant;
 use crate::vei::LcoreEvent;
 
@@ -151,7 +152,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             Mode::Process(then) => {
                 self.process_pkt_q(now);
                 if self.pkt_q.is_empty() {
-                    self.caught_up(then, empty);
+                    self.caught_up(now, then, empty);
                 }
                 true
             }
@@ -189,7 +190,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     }
 
     #[cold]
-    fn caught_up(&mut self, then: Then, empty: bool) {
+    fn caught_up(&mut self, now: Instant, then: Then, empty: bool) {
         match then {
             Then::GoOn => {}
             Then::Resumed => {
@@ -203,7 +204,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             }
             Then::Stop if empty || mutant::is_active(Mutant::StopEarly) => {
                 self.io.flush();
-                self.announce_drops();
+                self.conclude(now);
                 // What does not fit now is lost with what it was about.
                 self.announce.flush();
                 if self.announce.overflowed() {
@@ -218,6 +219,17 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.reports.extend(frozen.map(Report::Digest));
             }
             Then::Stop => {}
+        }
+    }
+
+    /// Tells what has been counted and is no state, for the destination to go on from there.
+    fn conclude(&mut self, now: Instant) {
+        if let Some(nf) = &self.nf {
+            nf.conclude(&mut Env { now, announce: &mut self.announce, io: &mut self.io, said: false });
+        }
+        let drops = DropTotals::new(F::DROP_REASONS.len(), |reason| self.io.refused_total(reason));
+        if !drops.are_zero() {
+            self.announce.announce(TYPE_DROPS, &drops.encode_value());
         }
     }
 
