@@ -134,7 +134,7 @@ pub struct Config {
     /// The most ARP entries of both sides together, per shard. Default 4096.
     #[serde(default = "default::arp_entries_max")]
     pub arp_entries_max: u32,
-    /// The most packets in fragments that are under way at a time, per shard. Default 1024.
+    /// The most packets in fragments that are under way at a time, per shard. Default 4096.
     #[serde(default = "default::fragment_trains_max")]
     pub fragment_trains_max: u32,
     /// The most fragments that wait for the first of their packet, per shard, 1 to 256. Default 64.
@@ -217,7 +217,7 @@ mod default {
         240
     }
     pub(super) fn fragment_trains_max() -> u32 {
-        1024
+        4096
     }
     pub(super) fn fragments_held_max() -> u32 {
         64

@@ -23,6 +23,9 @@ const SLOTS_PER_CALL: (usize, usize) = (256, 4096);
 /// A sweep over all tables takes so many calls, which is less than a tick's length, up to some 2 million entries.
 const CALLS_PER_SWEEP: usize = 800;
 
+/// How long a train is remembered after its last fragment, for fragments that this one has overtaken.
+const ENDED_TRAIN_S: u32 = 2;
+
 /// The most entries removed in one call.
 const REMOVALS_PER_CALL: usize = 32;
 
@@ -64,6 +67,10 @@ impl Timeouts {
             Some(TcpState::Established | TcpState::FinOutbound | TcpState::FinInbound) => self.tcp_established,
             Some(TcpState::Closing | TcpState::Reset) => self.tcp_closing,
         }
+    }
+
+    fn of_train(&self, train: &Train) -> u32 {
+        if train.ended == 0 { self.fragment } else { ENDED_TRAIN_S }
     }
 
     /// The age from which a neighbour that is still in use is asked again, before it expires.
@@ -203,7 +210,7 @@ impl Sweep {
                     .map(|(key, _)| Expired::Neighbour(key)),
                 Stage::Trains => state
                     .trains
-                    .scan(cursor, slots, |_, train: &Train| state.age(train.began) > timeouts.fragment)
+                    .scan(cursor, slots, |_, train: &Train| state.age(train.began) > timeouts.of_train(train))
                     .map(|(key, _)| Expired::Train(key)),
                 // Few enough to be looked through at once.
                 Stage::Held => state

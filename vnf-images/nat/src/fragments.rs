@@ -55,8 +55,10 @@ slim_core::pod! {
         pub ident: u16,
         /// The logical port it leaves through.
         pub egress: u8,
-        /// When its first fragment came.
+        /// When its first fragment came, or its last one if that has come.
         pub began: u32,
+        /// 1 if its last fragment has come, else 0.
+        pub ended: u8,
     }
 }
 
@@ -88,6 +90,8 @@ struct Fragment {
     offset: u16,
     /// The length of its IPv4 packet.
     len: u16,
+    /// None of its train has a greater offset.
+    is_last: bool,
 }
 
 impl HeldKey {
@@ -130,7 +134,7 @@ impl Fragment {
             protocol: ip.protocol(),
             port: port.0,
         };
-        Ok(Self { key, offset: (offset / 8) as u16, len: ip.total_len() })
+        Ok(Self { key, offset: (offset / 8) as u16, len: ip.total_len(), is_last: !ip.more_fragments() })
     }
 }
 
@@ -156,7 +160,11 @@ impl Nat {
             return self.process_first(env, side, packet, fragment.key);
         }
         if let Some(train) = self.state.trains.get(&fragment.key).copied() {
-            return self.follow(env, packet.bytes_mut(), &train).map(|egress| Verdict::Transmit(egress.port()));
+            let egress = self.follow(env, packet.bytes_mut(), &train)?;
+            if fragment.is_last {
+                self.end_train(env, &fragment.key);
+            }
+            return Ok(Verdict::Transmit(egress.port()));
         }
         self.hold(env, side, arrived, &fragment)
     }
@@ -190,6 +198,7 @@ impl Nat {
             ident: ip.ident(),
             egress: egress.0,
             began: self.state.clock.get(),
+            ended: 0,
         };
         if self.state.begin_train(key, train).is_ok() {
             announce(env, &Statelet::Train(key, train));
@@ -216,6 +225,16 @@ impl Nat {
             }
             self.state.forget_held(&held_key);
             announce(env, &Statelet::HeldGone(held_key));
+            if Ipv4::parse(held.packet()).is_ok_and(|(ip, _)| !ip.more_fragments()) {
+                self.end_train(env, key);
+            }
+        }
+    }
+
+    /// Nothing will follow but what has been overtaken: the train need not be remembered for as long as others.
+    fn end_train<E: Environment>(&mut self, env: &mut E, key: &TrainKey) {
+        if self.state.end_train(key) {
+            announce(env, &Statelet::TrainEnded(*key));
         }
     }
 

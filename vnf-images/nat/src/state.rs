@@ -235,6 +235,7 @@ impl State {
                 let expected = batch == self.batches.after(self.idents.get());
                 expected.then(|| self.take_next_idents()).map(|_| ()).ok_or(Refusal::Inconsistent)
             }
+            Statelet::TrainEnded(key) => self.end_train(&key).then_some(()).ok_or(Refusal::Inconsistent),
             Statelet::TrainGone(key) => self.forget_train(&key).then_some(()).ok_or(Refusal::Inconsistent),
         };
         outcome.map_err(|refusal| match refusal {
@@ -278,6 +279,13 @@ impl State {
             host.trains = host.trains.saturating_add(1);
         }
         Ok(())
+    }
+
+    /// The train's last fragment has come. Returns whether that is news.
+    pub(crate) fn end_train(&mut self, key: &TrainKey) -> bool {
+        let now = self.clock.get();
+        let train = self.trains.get_mut(key).filter(|train| train.ended == 0);
+        train.map(|train| (train.began, train.ended) = (now, 1)).is_some()
     }
 
     /// Whether there was such a train.

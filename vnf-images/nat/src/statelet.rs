@@ -21,6 +21,7 @@
 //! 0x0041  hold            port u8, the IPv4 packet                                     22 to 1501
 //! 0x0042  held gone       as it arrives, offset u16                                              14
 //! 0x0043  train gone      as it arrives                                                          12
+//! 0x0044  train ended     as it arrives                                                          12
 //! 0x0050  syn             MAC, begin of the IPv4 packet                                    34 to 74
 //! 0x0051  syn gone        server addr, exterior addr, server port, exterior port                 12
 //! 0x0060  block gone      exterior addr, number u16                                               6
@@ -111,6 +112,8 @@ pub enum Statelet {
     HeldGone(HeldKey),
     /// No fragment of that packet is expected any more.
     TrainGone(TrainKey),
+    /// The last fragment of a train has come.
+    TrainEnded(TrainKey),
     /// An unsolicited SYN has been answered, or need not be.
     SynGone(SynKey),
     /// A block of ports is not lent any more.
@@ -189,6 +192,7 @@ mod types {
     pub(super) const HOLD: u16 = 0x0041;
     pub(super) const HELD_GONE: u16 = 0x0042;
     pub(super) const TRAIN_GONE: u16 = 0x0043;
+    pub(super) const TRAIN_ENDED: u16 = 0x0044;
     pub(super) const SYN: u16 = 0x0050;
     pub(super) const SYN_GONE: u16 = 0x0051;
     pub(super) const BLOCK_GONE: u16 = 0x0060;
@@ -230,6 +234,7 @@ impl Statelet {
             Self::Train(..) => types::TRAIN,
             Self::HeldGone(_) => types::HELD_GONE,
             Self::TrainGone(_) => types::TRAIN_GONE,
+            Self::TrainEnded(_) => types::TRAIN_ENDED,
             Self::SynGone(_) => types::SYN_GONE,
             Self::BlockGone(_) => types::BLOCK_GONE,
             Self::Idents(_) => types::IDENTS,
@@ -267,7 +272,7 @@ impl Statelet {
                 .put([train.egress])
                 .put(train.ident.to_be_bytes()),
             Self::HeldGone(key) => encoded.put_train_key(&key.train).put(key.offset.to_be_bytes()),
-            Self::TrainGone(key) => encoded.put_train_key(key),
+            Self::TrainGone(key) | Self::TrainEnded(key) => encoded.put_train_key(key),
             Self::BlockGone(key) => encoded.put(key.address.to_be_bytes()).put(key.number.to_be_bytes()),
             Self::Idents(batch) => encoded.put(batch.to_be_bytes()),
             Self::SynGone(key) => encoded
@@ -312,6 +317,7 @@ impl Statelet {
             BLOCK_GONE => reader.block_gone(),
             IDENTS => reader.u16().map(Self::Idents),
             TRAIN_GONE => reader.train_key().map(Self::TrainGone),
+            TRAIN_ENDED => reader.train_key().map(Self::TrainEnded),
             unknown => return Err(InstallError::UnknownType(unknown)),
         };
         statelet.filter(|_| reader.0.is_empty()).ok_or(malformed)
@@ -326,7 +332,7 @@ pub fn coalescing(statelet_type: u16) -> Coalescing {
         // They leave the counters of hosts alone and do not end hosts.
         types::SESSION_UDP..=types::CLOSE_ICMP
         | types::ARP_INTERIOR..=types::ARP_EXTERIOR_GONE
-        | types::TRAIN..=types::TRAIN_GONE
+        | types::TRAIN..=types::TRAIN_ENDED
         | types::SYN..=types::SYN_GONE
         | types::BLOCK_GONE
         | types::IDENTS => Coalescing::Pass,
@@ -405,7 +411,7 @@ impl Reader<'_> {
         let (host_outbound, host_inbound) = (self.u32()?, self.u32()?);
         let [egress] = self.bytes()?;
         let ident = self.u16()?;
-        let train = Train { source, destination, host_outbound, host_inbound, ident, egress, began: 0 };
+        let train = Train { source, destination, host_outbound, host_inbound, ident, egress, began: 0, ended: 0 };
         Some(Statelet::Train(key, train))
     }
 

@@ -123,6 +123,35 @@ fn trains_are_bounded_and_expire() {
     lab.outbound(&first(13, 1)).sent_to(OUT);
 }
 
+/// A host that sends packets in fragments all the time, five a second as `ping -s 4000` does.
+#[test]
+fn a_train_makes_room_soon_after_its_last_fragment() {
+    let mut lab = Lab::resolved(&Config { fragment_trains_max: 80, ..config() });
+    for second in 0..100u16 {
+        for number in 0..5 {
+            let fragments = cut(&request(socket(host(10), 5000)), 48, 5 * second + number);
+            assert_eq!(fragments.len(), 3);
+            // In order, and the last one first.
+            let order = if number % 2 == 0 { [0, 1, 2] } else { [2, 0, 1] };
+            assert_eq!(through(&mut lab, IN, OUT, &order.map(|index| fragments[index].clone())).len(), 3);
+        }
+        lab.pass(1);
+        lab.arp_reply(OUT, server(10));
+    }
+    assert!(lab.gauge("fragment_trains") <= 20);
+    lab.pass(4);
+    assert_eq!(lab.gauge("fragment_trains"), 0);
+}
+
+#[test]
+fn what_the_last_fragment_has_overtaken_still_passes() {
+    let mut lab = Lab::resolved(&config());
+    let fragments = cut(&request(socket(host(10), 5000)), 48, 7);
+    assert_eq!(through(&mut lab, IN, OUT, &[fragments[0].clone(), fragments[2].clone()]).len(), 2);
+    lab.pass(1);
+    assert_eq!(through(&mut lab, IN, OUT, &[fragments[1].clone()]).len(), 1);
+}
+
 #[test]
 fn rfc6888_r5_a_fourth_of_the_trains_may_be_one_subscribers() {
     let mut lab = Lab::resolved(&Config { fragment_trains_max: 8, ..config() });

@@ -280,7 +280,7 @@ impl Coverage {
         let types = (0x10..=0x19)
             .chain(0x20..=0x23)
             .chain(0x30..=0x32)
-            .chain(0x40..=0x43)
+            .chain(0x40..=0x44)
             .chain(0x50..=0x51)
             .chain([0x01, 0x60, 0x70])
             .filter(|statelet_type| !self.statelets.contains_key(statelet_type));
