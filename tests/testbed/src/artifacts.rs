@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// The environment variable that names an [`Artifacts`] file, for tests started by `cargo xtask test`.
+/// The environment variable that names an [`Artifacts`] file, for tests and evaluations that `cargo xtask` starts.
 pub const ARTIFACTS_ENV: &str = "SLIM_ARTIFACTS";
 
 /// Where the built programs and images are. Written by `cargo xtask`, read by the testbed.
@@ -40,7 +40,7 @@ impl Artifacts {
     /// Reads the file that [`ARTIFACTS_ENV`] names.
     pub fn from_env() -> Result<Self> {
         let path = std::env::var_os(ARTIFACTS_ENV)
-            .with_context(|| format!("{ARTIFACTS_ENV} is not set: run `cargo xtask test`, which builds and sets it"))?;
+            .with_context(|| format!("{ARTIFACTS_ENV} is not set: run this through `cargo xtask test` or `cargo xtask eval`, which build and set it"))?;
         Self::read(Path::new(&path))
     }
 

@@ -18,6 +18,37 @@ const INSIDE_ENV: &str = "SLIM_SANDBOX";
 /// # Errors
 /// The sandbox cannot be made, or the command fails; it has said why by then.
 pub fn run<S: Serialize, O: DeserializeOwned>(what: &str, spec: &S, artifacts: &Artifacts, folder: &Path) -> Result<O> {
+    run_with(what, spec, artifacts, folder, Stdio::inherit())
+}
+
+/// As [`run`], but progress goes to the file `progress.log` in `folder`.
+///
+/// # Errors
+/// As for [`run`]; what the command said is in the error.
+pub fn run_quietly<S: Serialize, O: DeserializeOwned>(
+    what: &str,
+    spec: &S,
+    artifacts: &Artifacts,
+    folder: &Path,
+) -> Result<O> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let log = folder.join("progress.log");
+    let file = std::fs::File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+    run_with(what, spec, artifacts, folder, file.into()).with_context(|| {
+        let said = std::fs::read(&log).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let last = said.lines().skip_while(|line| !line.starts_with("error:"));
+        last.collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn run_with<S: Serialize, O: DeserializeOwned>(
+    what: &str,
+    spec: &S,
+    artifacts: &Artifacts,
+    folder: &Path,
+    progress: Stdio,
+) -> Result<O> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let list = folder.join("artifacts.json");
     artifacts.write(&list)?;
@@ -26,7 +57,7 @@ pub fn run<S: Serialize, O: DeserializeOwned>(what: &str, spec: &S, artifacts: &
         .arg(&list)
         .arg("--folder")
         .arg(folder)
-        .stderr(Stdio::inherit())
+        .stderr(progress)
         .output()
         .context("cannot run `unshare`: install util-linux")?;
     if !output.status.success() {

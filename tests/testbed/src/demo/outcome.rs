@@ -7,8 +7,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 use slim_controller::api::{InstanceInfo, MigrationOutcome, Runs, Step};
+use slim_controller::plan::MigrationPlan;
 use slim_controller::units::grouped;
 use slim_core::protocol::control::MigrationReport;
+use std::collections::BTreeMap;
 
 /// The recorder's phase from the migration's start to its end.
 pub const DURING: &str = "during";
@@ -26,15 +28,21 @@ pub struct Outcome {
     pub load: Report,
     /// What controller and instances saw.
     pub migration: MigrationOutcome,
+    /// What the controller said beforehand, if it was asked.
+    #[serde(default)]
+    pub plan: Option<MigrationPlan>,
+    /// Frames that the switch dropped in the whole run, by cause. Those of state streams are among them.
+    #[serde(default)]
+    pub switch_drops: BTreeMap<String, u64>,
     /// Why the migration was not seamless; empty if it was.
     pub complaints: Vec<String>,
 }
 
 impl Outcome {
     /// Judges a run.
-    pub fn new(spec: DemoSpec, instances: Vec<InstanceInfo>, load: Report, migration: MigrationOutcome) -> Self {
-        let complaints = complaints(&load, &migration);
-        Self { spec, instances, load, migration, complaints }
+    pub(super) fn new(spec: DemoSpec, instances: Vec<InstanceInfo>, load: Report, migration: MigrationOutcome) -> Self {
+        let complaints = complaints(&spec, &load, &migration);
+        Self { spec, instances, load, migration, plan: None, switch_drops: BTreeMap::new(), complaints }
     }
 
     /// Whether nothing was lost, duplicated or reordered and the state arrived whole.
@@ -43,7 +51,7 @@ impl Outcome {
     }
 }
 
-fn complaints(load: &Report, migration: &MigrationOutcome) -> Vec<String> {
+fn complaints(spec: &DemoSpec, load: &Report, migration: &MigrationOutcome) -> Vec<String> {
     let mut complaints = Vec::new();
     if let Some(failure) = migration.failure() {
         complaints.push(format!("the migration ended as {:?}: {failure}", migration.result()));
@@ -56,7 +64,7 @@ fn complaints(load: &Report, migration: &MigrationOutcome) -> Vec<String> {
     if load.phase(AFTER).is_none() {
         complaints.push("the migration took longer than the traffic: nothing is known of the time after it".into());
     }
-    if !load.complete {
+    if !load.complete && spec.moving.stop_after.is_none() {
         complaints.push("the load generator ended early".into());
     }
     for (direction, counts) in [("outbound", &load.total.outbound), ("inbound", &load.total.inbound)] {

@@ -6,9 +6,11 @@ use crate::generator::Generator;
 use crate::load::report::Stage;
 use crate::topology::{Ends, FIRST, SECOND, Topology};
 use anyhow::Result;
-use slim_controller::api::{ApiEvent, InstanceInfo, MigrateOptions, MigrationOutcome, Runs};
+use slim_controller::api::{ApiEvent, InstanceInfo, MigrationOutcome, Runs};
+use slim_controller::plan::MigrationPlan;
 use slim_core::protocol::Name;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Runs the demo in the present network namespace; progress goes to standard error. Call it inside a sandbox.
@@ -38,6 +40,7 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
     std::thread::sleep(Duration::from_secs_f64(spec.migrate_at));
     topology.check()?;
 
+    let plan = spec.moving.plan.then(|| plan(&topology, spec)).transpose()?;
     say(format!("migrating from {FIRST} to {SECOND}"));
     load.mark(DURING)?;
     let migration = migrate(&topology, spec, &say)?;
@@ -50,21 +53,47 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
         Some(failure) => format!("the migration failed: {failure}"),
     });
 
+    if let Some(more) = spec.moving.stop_after() {
+        std::thread::sleep(more);
+        if load.stage()? == Stage::Measuring {
+            load.stop()?;
+        }
+    }
     let report = load.finish()?;
     topology.check()?;
     say("comparing what was sent with what came back".into());
-    Ok(Outcome::new(spec.clone(), instances, report, migration))
+    let switch_drops = topology.switch_drops()?;
+    Ok(Outcome { plan, switch_drops, ..Outcome::new(spec.clone(), instances, report, migration) })
+}
+
+/// What the controller says of the migration beforehand.
+fn plan(topology: &Topology, spec: &DemoSpec) -> Result<MigrationPlan> {
+    let (from, to) = (Name::try_from(FIRST)?, Name::try_from(SECOND)?);
+    Ok(topology.client()?.plan(&from, &to, spec.moving.options())?)
 }
 
 fn migrate(topology: &Topology, spec: &DemoSpec, say: &impl Fn(String)) -> Result<MigrationOutcome> {
-    let options = MigrateOptions { filler_bytes: spec.snapshot_filler, ..MigrateOptions::default() };
     let (from, to) = (Name::try_from(FIRST)?, Name::try_from(SECOND)?);
-    let outcome = topology.client()?.migrate(&from, &to, options, |event| {
-        if let ApiEvent::MigrationStep { entry } = event {
-            say(format!("  {}", super::outcome::step(&entry.step)));
+    let (mut client, mut impatient) = (topology.client()?, topology.client()?);
+    let (over, is_over) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        if let Some(patience) = spec.moving.patience() {
+            scope.spawn(move || {
+                if is_over.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                    // One that has just ended, or cannot be undone any more, is over without that.
+                    let _ = impatient.abort(None);
+                }
+            });
         }
-    })?;
-    Ok(outcome)
+        // Dropped when the migration is over, however that ended.
+        let _over = over;
+        let outcome = client.migrate(&from, &to, spec.moving.options(), |event| {
+            if let ApiEvent::MigrationStep { entry } = event {
+                say(format!("  {}", super::outcome::step(&entry.step)));
+            }
+        })?;
+        Ok(outcome)
+    })
 }
 
 fn booted(instance: &InstanceInfo) -> String {

@@ -1,5 +1,6 @@
 //! What a demo run does: its options, which the command line, the tests and the sandboxed process share.
 
+use super::MoveArguments;
 use crate::load::LoadSpec;
 use crate::topology::Settings;
 use clap::Args;
@@ -17,9 +18,9 @@ pub struct DemoSpec {
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     pub migrate_at: f64,
 
-    /// Incompressible bytes added to the snapshot, to stand for a larger state; takes suffixes such as 20MB
-    #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
-    pub snapshot_filler: u64,
+    /// How the migration is done.
+    #[command(flatten)]
+    pub moving: MoveArguments,
 
     /// How the instances run and what link each hangs on.
     #[command(flatten)]
@@ -60,6 +61,15 @@ pub struct InstanceArguments {
     /// Delay of each instance's link per direction, in microseconds
     #[arg(long, default_value_t = 2500, value_name = "US", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub link_delay: u64,
+
+    /// The size of each instance's pkt_q, where packets wait [default: the image's own]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[serde(default)]
+    pub pkt_q_bytes: Option<u64>,
+}
+
+fn integer(value: u64) -> toml::Value {
+    toml::Value::Integer(value.try_into().unwrap_or(i64::MAX))
 }
 
 impl InstanceArguments {
@@ -75,6 +85,7 @@ impl InstanceArguments {
             link_burst_ms: self.link_burst,
             link_delay_us: self.link_delay,
             keep: false,
+            limits: self.pkt_q_bytes.map(|bytes| ("pkt_q_bytes".to_owned(), integer(bytes))).into_iter().collect(),
             nat: toml::Table::new(),
         }
     }
@@ -91,6 +102,7 @@ impl Default for InstanceArguments {
             link_rate: 1000,
             link_burst: 20,
             link_delay: 2500,
+            pkt_q_bytes: None,
         }
     }
 }
@@ -102,6 +114,7 @@ impl DemoSpec {
     /// Says in words what does not fit.
     pub fn check(&self) -> Result<(), String> {
         self.load.check().map_err(|error| error.to_string())?;
+        self.moving.check()?;
         if !(0.0..self.load.duration_s - 0.5).contains(&self.migrate_at) {
             return Err(format!(
                 "--migrate-at {} leaves no time for the migration: the traffic ends after --duration {} seconds",
@@ -114,7 +127,12 @@ impl DemoSpec {
 
 impl Default for DemoSpec {
     fn default() -> Self {
-        Self { load: LoadSpec::default(), migrate_at: 5.0, snapshot_filler: 0, instances: InstanceArguments::default() }
+        Self {
+            load: LoadSpec::default(),
+            migrate_at: 5.0,
+            moving: MoveArguments::default(),
+            instances: InstanceArguments::default(),
+        }
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Settings {
     pub link_delay_us: u64,
     /// Whether instances go on when the daemon ends.
     pub keep: bool,
+    /// Entries of the instances' `[limits]` section.
+    pub limits: Table,
     /// Further entries of the NAT's section.
     pub nat: Table,
 }
@@ -78,6 +80,7 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
     let port = |name: &str, external: &str| table(&[("name", text(name)), ("external", text(external))]);
     let mut nat = vec![
         ("port", Value::Array(vec![port("in", "inside"), port("out", "outside")])),
+        ("limits", Value::Table(settings.limits.clone())),
         ("config", Value::Table(nat_section(&settings.nat))),
     ];
     if settings.process {

@@ -28,6 +28,7 @@ use slim_controller::api::InstanceInfo;
 use slim_controller::client::Client;
 use slim_core::protocol::Name;
 use slim_trust::Authority;
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -117,6 +118,13 @@ impl Topology {
     pub fn boot(&mut self, name: &str, active: bool) -> Result<InstanceInfo> {
         let (name, vnf) = (Name::try_from(name)?, Name::try_from(NAT)?);
         self.client()?.boot(&name, Some(&vnf), active).with_context(|| format!("cannot boot {}", name.as_str()))
+    }
+
+    /// How many frames the switch has dropped, by cause; only causes that occurred.
+    pub fn switch_drops(&self) -> Result<BTreeMap<String, u64>> {
+        let status = self.client()?.status()?.switch_status.context("the switch does not tell its counters")?;
+        let drops = status.counters.iter().filter(|(_, frames)| **frames > 0);
+        Ok(drops.filter_map(|(name, frames)| Some((name.strip_prefix("dropped_")?.to_owned(), *frames))).collect())
     }
 
     /// Fails if the switch agent or the daemon has ended.
