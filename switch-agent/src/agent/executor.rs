@@ -85,6 +85,9 @@ impl Executor {
                     dataplane.switch.remove_instance(now, &name)
                 })
             }
+            SwitchRequest::HostPortSet { instance, port } => {
+                self.change(move |dataplane| dataplane.switch.set_host_port(&instance, port.as_ref()))
+            }
             SwitchRequest::PathsSet { instance, externals } => {
                 let bind = |external| Binding { external, flow_space: FlowSpace::ANY };
                 let bindings: Vec<Binding> = externals.into_iter().map(bind).collect();

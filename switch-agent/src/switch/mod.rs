@@ -233,16 +233,16 @@ impl<B: Buffers> Switch<B> {
             port.drops.add(DropCause::HandBackLooped);
             return;
         }
-        self.enter_instance(now, rule.instance, Some(rule.number), packet, handed_back_by);
+        self.enter_instance(now, rule.instance, Towards::Path(rule.number), packet, handed_back_by);
     }
 
-    /// A packet enters the link towards an instance: to one of its dataplane ports or, without number, its management.
+    /// A packet enters the link towards an instance.
     #[inline]
     fn enter_instance(
         &mut self,
         now: Instant,
         instance: InstanceIndex,
-        number: Option<PortNumber>,
+        towards: Towards,
         packet: B::Packet,
         handed_back_by: Option<InstanceIndex>,
     ) {
@@ -251,20 +251,20 @@ impl<B: Buffers> Switch<B> {
             self.gone.add(DropCause::Removed);
             return;
         };
-        let port = match number {
-            Some(number) => {
+        let port = match towards {
+            Towards::Path(number) => {
                 if let Some(path) = entry.paths.get_mut(usize::from(number)) {
                     path.ingress.add(len);
                 }
                 entry.ports.get(usize::from(number)).copied()
             }
-            None => entry.mgmt,
+            Towards::Management(port) => Some(port),
         };
         let Some((port, index)) = port.and_then(|index| Some((slot(&mut self.ports, index.0)?, index))) else {
             self.gone.add(DropCause::Removed);
             return;
         };
-        if number.is_none() && is_lower_effort(packet.bytes()) {
+        if matches!(towards, Towards::Management(_)) && is_lower_effort(packet.bytes()) {
             if entry.to.lower_effort.push(now, Hop { port: index, drain: false }, packet).is_err() {
                 port.drops.add(DropCause::LowerEffortFull);
             }
@@ -277,8 +277,8 @@ impl<B: Buffers> Switch<B> {
         entry.to.passed.add(len);
         // What the holder's counterpart hands back is what everything else waits for.
         let hold = entry.hold.as_mut().filter(|hold| handed_back_by != Some(hold.from));
-        match (hold, number) {
-            (Some(hold), Some(number)) if hold.holds(number) => {
+        match (hold, towards) {
+            (Some(hold), Towards::Path(number)) if hold.holds(number) => {
                 if hold.push(number, packet).is_err() {
                     port.drops.add(DropCause::HoldFull);
                 }
@@ -361,7 +361,9 @@ impl<B: Buffers> Switch<B> {
             return;
         };
         match port.role {
-            Role::InstanceManagement(instance) => self.enter_instance(now, instance, None, packet, None),
+            Role::InstanceManagement(instance) => {
+                self.enter_instance(now, instance, Towards::Management(to), packet, None);
+            }
             Role::Management => port.enqueue(packet, false),
             Role::External | Role::Instance(..) => port.drops.add(DropCause::NoPath),
         }
@@ -373,6 +375,15 @@ impl<B: Buffers> Switch<B> {
             None => self.gone.add(cause),
         }
     }
+}
+
+/// Where a packet that enters an instance's link is to leave it.
+#[derive(Debug, Clone, Copy)]
+enum Towards {
+    /// At a dataplane port.
+    Path(PortNumber),
+    /// At this port of the management segment.
+    Management(PortIndex),
 }
 
 /// What is in slot `index`, if anything is.

@@ -29,7 +29,7 @@ pub(super) enum Role {
     Management,
     /// A dataplane port of an instance.
     Instance(InstanceIndex, PortNumber),
-    /// The management port of an instance.
+    /// The management port of an instance, or of the machine that it runs on.
     InstanceManagement(InstanceIndex),
 }
 
@@ -77,6 +77,8 @@ pub(super) struct Instance<P> {
     pub name: Name,
     pub ports: Vec<PortIndex>,
     pub mgmt: Option<PortIndex>,
+    /// The port of the machine that it runs on.
+    pub host: Option<PortIndex>,
     pub settings: LinkSettings,
     pub to: Link<Hop, P>,
     pub from: Link<PortIndex, P>,
@@ -181,6 +183,7 @@ impl<P: PacketBuf> Instance<P> {
             paths: vec![InstancePath::default(); ports.len()],
             ports,
             mgmt,
+            host: None,
             settings,
             to: Link::new(now, &settings, limits),
             from: Link::new(now, &settings, limits),

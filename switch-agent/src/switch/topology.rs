@@ -128,6 +128,31 @@ impl<B: Buffers> Switch<B> {
         Ok(())
     }
 
+    /// Gives an instance's machine a port in the management segment, behind the instance's link, or takes it away.
+    pub fn set_host_port(&mut self, instance: &Name, port: Option<&Name>) -> Result<(), TopologyError> {
+        let index = self.instance_named(instance)?;
+        let wanted = port.map(|port| self.port_named(port)).transpose()?;
+        let present = self.instance(index).and_then(|instance| instance.host);
+        if wanted == present {
+            return Ok(());
+        }
+        if let Some((wanted, name)) = wanted.zip(port)
+            && let Some(by) = self.use_of(wanted)
+        {
+            return Err(TopologyError::PortInUse { port: name.clone(), by });
+        }
+        for (port, role) in [(present, Role::External), (wanted, Role::InstanceManagement(index))] {
+            if let Some((index, port)) = port.and_then(|index| Some((index, slot(&mut self.ports, index.0)?))) {
+                port.role = role;
+                self.bridge.forget(index);
+            }
+        }
+        if let Some(instance) = slot(&mut self.instances, index.0) {
+            instance.host = wanted;
+        }
+        Ok(())
+    }
+
     /// Forgets an instance that no path leads to; its ports stay. What is on its link is dropped and counted.
     pub fn remove_instance(&mut self, now: Instant, name: &Name) -> Result<(), TopologyError> {
         let index = self.instance_named(name)?;
@@ -137,7 +162,7 @@ impl<B: Buffers> Switch<B> {
         let Some(mut instance) = self.instances[usize::from(index.0)].take() else { return Ok(()) };
         let dropped = instance.to.clear() + instance.from.clear();
         self.gone.add_many(DropCause::Removed, dropped);
-        for &port in instance.ports.iter().chain(&instance.mgmt) {
+        for &port in instance.ports.iter().chain(&instance.mgmt).chain(&instance.host) {
             if let Some(port) = slot(&mut self.ports, port.0) {
                 port.role = Role::External;
             }
@@ -268,7 +293,9 @@ impl<B: Buffers> Switch<B> {
             Role::Management => Some("it belongs to the management segment".into()),
             Role::Instance(instance, _) => Some(format!("it is a dataplane port of {}", instance_name(instance))),
             Role::InstanceManagement(instance) => {
-                Some(format!("it is the management port of {}", instance_name(instance)))
+                let host = self.instance(instance).is_some_and(|instance| instance.host == Some(index));
+                let what = if host { "host" } else { "management" };
+                Some(format!("it is the {what} port of {}", instance_name(instance)))
             }
         }
     }

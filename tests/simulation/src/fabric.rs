@@ -198,6 +198,7 @@ impl Fabric {
             SwitchRequest::PortRemove { .. }
             | SwitchRequest::PortList {}
             | SwitchRequest::InstanceRemove { .. }
+            | SwitchRequest::HostPortSet { .. }
             | SwitchRequest::Shutdown {} => {
                 return Err(ControlError::new(ErrorCode::Unsupported, "nobody asks for this here"));
             }

@@ -168,7 +168,7 @@ impl State {
                 };
                 Ok(SwitchReply::Status { status: Box::new(status) })
             }
-            SwitchRequest::LinkSet { .. } | SwitchRequest::Shutdown {} => {
+            SwitchRequest::HostPortSet { .. } | SwitchRequest::LinkSet { .. } | SwitchRequest::Shutdown {} => {
                 Err(ControlError::new(ErrorCode::Unsupported, "not here"))
             }
         }

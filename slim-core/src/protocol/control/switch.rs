@@ -49,6 +49,15 @@ pub enum SwitchRequest {
         /// The instance.
         name: Name,
     },
+    /// Gives an instance's machine a port of its own in the management segment, behind the instance's link: what a
+    /// hypervisor sends when it moves a guest then shares the link with the guest's traffic.
+    HostPortSet {
+        /// The instance.
+        instance: Name,
+        /// The port; none takes it away again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<Name>,
+    },
     /// Binds an instance's dataplane ports to external ports in both directions, in one step.
     PathsSet {
         /// The instance.

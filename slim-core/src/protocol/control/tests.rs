@@ -145,6 +145,7 @@ fn every_switch_request_survives_the_wire() {
             link: LinkSettings::default(),
         },
         SwitchRequest::InstanceRemove { name: name("nat-a") },
+        SwitchRequest::HostPortSet { instance: name("nat-a"), port: Some(name("nat-a.host")) },
         SwitchRequest::PathsSet { instance: name("nat-a"), externals: vec![name("inside"), name("outside")] },
         SwitchRequest::PathList {},
         SwitchRequest::Redirect {

@@ -90,3 +90,40 @@ fn a_port_that_leaves_the_segment_gets_no_more_of_it() {
     assert_eq!(rig.dropped(DropCause::NoPath), 1);
     rig.check();
 }
+
+/// A hypervisor that moves a guest: its stream takes what the guest's traffic leaves, on both links.
+#[test]
+fn the_machine_an_instance_runs_on_shares_its_link() {
+    let link = LinkSettings { rate_bps: 8_000_000, burst_bytes: 2_000, delay_us: 2_500 };
+    let mut rig = Rig::new(link);
+    for (port, instance) in [("a.host", "nat-a"), ("b.host", "nat-b")] {
+        rig.add_port(port);
+        rig.switch.set_host_port(&name(instance), Some(&name(port))).unwrap();
+        rig.switch.set_host_port(&name(instance), Some(&name(port))).unwrap();
+    }
+    let (host_a, host_b) = ([2, 0, 0, 0, 0, 0x1a], [2, 0, 0, 0, 0, 0x1b]);
+    rig.receive("b.host", addressed([0xff; 6], host_b, 0));
+    rig.pass(2 * DELAY);
+    for port in ["a.host", "mgmt", "nat-a.mgmt", "nat-b.mgmt"] {
+        rig.sent(port);
+    }
+    rig.pass(Duration::from_millis(10));
+    rig.switch.advance(rig.now);
+    // 2,000 bytes of burst are 31 frames of 64: the guest's and its host's together.
+    for number in 0..20 {
+        rig.receive("nat-a.in", frame(number));
+        rig.receive("a.host", addressed(host_b, host_a, number));
+    }
+    rig.pass(2 * DELAY);
+    assert_eq!((rig.sent("inside").len(), rig.sent("b.host").len()), (16, 15));
+    assert!(rig.sent("nat-b.mgmt").is_empty());
+
+    let in_use = rig.switch.remove_port(&name("a.host")).unwrap_err().to_string();
+    assert!(in_use.contains("it is the host port of nat-a"), "{in_use}");
+    rig.switch.set_host_port(&name("nat-a"), None).unwrap();
+    rig.switch.remove_port(&name("a.host")).unwrap();
+    assert!(rig.switch.set_host_port(&name("nat-b"), Some(&name("nat-b.in"))).is_err(), "a dataplane port");
+    rig.switch.remove_instance(rig.now, &name("nat-b")).unwrap();
+    rig.switch.remove_port(&name("b.host")).unwrap();
+    rig.check();
+}
