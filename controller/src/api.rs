@@ -5,6 +5,7 @@
 
 use crate::peer::Endpoint;
 use crate::plan::MigrationPlan;
+use crate::precopy::{PrecopyOptions, PrecopyOutcome, PrecopyProgress};
 use crate::timeouts::TimeoutChanges;
 use serde::{Deserialize, Serialize};
 use slim_core::migration::{CoordinatorPhase, CoordinatorPhaseDuration, Outcome};
@@ -97,6 +98,17 @@ pub enum ApiRequest {
         /// As for `migrate`.
         #[serde(default)]
         options: MigrateOptions,
+    },
+    /// Moves the whole guest of a live network function with its hypervisor's own live migration, for comparison; answered
+    /// by [`ApiReply::Precopy`] when it is over, well or not.
+    Precopy {
+        /// What the instance is called now.
+        source: Name,
+        /// What it is to be called on its new ports.
+        destination: Name,
+        /// What may be left at its default.
+        #[serde(default)]
+        options: PrecopyOptions,
     },
     /// Gives up the migration in which `instance` takes part. The one who asked for the migration gets its reply.
     Abort {
@@ -221,6 +233,11 @@ pub enum ApiReply {
         /// What will be.
         plan: Box<MigrationPlan>,
     },
+    /// Answer to `precopy`.
+    Precopy {
+        /// What it came to.
+        outcome: Box<PrecopyOutcome>,
+    },
     /// Answer to `migrate`.
     Migration {
         /// What it came to.
@@ -241,6 +258,11 @@ pub enum ApiEvent {
     MigrationStep {
         /// Which, and when.
         entry: TimelineEntry,
+    },
+    /// How far a precopy is, now and then.
+    Precopy {
+        /// So far.
+        progress: PrecopyProgress,
     },
 }
 

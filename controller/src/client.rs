@@ -5,6 +5,7 @@ use crate::api::{
 };
 use crate::peer::Endpoint;
 use crate::plan::MigrationPlan;
+use crate::precopy::{PrecopyOptions, PrecopyOutcome};
 use slim_core::protocol::Name;
 use slim_core::protocol::control::{
     ControlError, DecodeError, InstancePaths, LineBuffer, LineTooLong, Reply, Request, ResolveOutcome, ServerMessage,
@@ -233,6 +234,21 @@ impl Client {
         let (source, destination) = (source.clone(), destination.clone());
         match self.call(ApiRequest::Migrate { source, destination, options }, on_event)? {
             ApiReply::Migration { outcome } => Ok(*outcome),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Moves the whole guest of a live network function and waits until that is over, well or not.
+    pub fn precopy(
+        &mut self,
+        source: &Name,
+        destination: &Name,
+        options: PrecopyOptions,
+        on_event: impl FnMut(ApiEvent),
+    ) -> Result<PrecopyOutcome, ClientError> {
+        let (source, destination) = (source.clone(), destination.clone());
+        match self.call(ApiRequest::Precopy { source, destination, options }, on_event)? {
+            ApiReply::Precopy { outcome } => Ok(*outcome),
             _ => Err(unexpected()),
         }
     }

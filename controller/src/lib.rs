@@ -17,6 +17,7 @@ pub mod hypervisor;
 pub mod net;
 pub mod peer;
 pub mod plan;
+pub mod precopy;
 pub mod process;
 pub mod timeouts;
 pub mod units;

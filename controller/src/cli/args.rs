@@ -6,6 +6,7 @@ use slim_controller::peer::Endpoint;
 use slim_controller::timeouts::parse_change;
 use slim_controller::units::parse_bytes;
 use slim_core::protocol::{Mode, Name, Scheduling};
+use std::fmt;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -254,9 +255,14 @@ pub struct MigrateArgs {
     /// How the destination's state is kept up to date while the snapshot is on its way
     ///
     /// statelet: what changes state is announced. The others are for comparison: duplicate sends every packet whole and
-    /// processes it twice; buffer redirects first and lets packets wait; stop-and-copy drops them meanwhile.
+    /// processes it twice; buffer redirects first and lets packets wait; stop-and-copy drops them meanwhile. precopy moves
+    /// the whole guest with the hypervisor's own live migration, to a DST that does not exist yet.
     #[arg(long, default_value_t, value_name = "MODE", value_parser = modes())]
-    pub mode: Mode,
+    pub mode: Way,
+
+    /// With precopy: stop the guest after so many rounds, whatever that takes
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
 
     /// What goes first on the instances' links
     ///
@@ -302,9 +308,39 @@ pub struct MigrateArgs {
     pub timeouts: Vec<(String, u32)>,
 }
 
+/// How a network function is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Its state alone, in one of the modes of the instances' own protocol.
+    State(Mode),
+    /// Its whole guest.
+    Precopy,
+}
+
+const PRECOPY: &str = "precopy";
+
+impl Default for Way {
+    fn default() -> Self {
+        Self::State(Mode::default())
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(mode) => mode.fmt(f),
+            Self::Precopy => f.pad(PRECOPY),
+        }
+    }
+}
+
 /// The modes by their names.
-fn modes() -> impl TypedValueParser<Value = Mode> {
-    PossibleValuesParser::new(Mode::ALL.map(Mode::name)).try_map(|name| name.parse::<Mode>())
+fn modes() -> impl TypedValueParser<Value = Way> {
+    let names = Mode::ALL.map(Mode::name).into_iter().chain([PRECOPY]);
+    PossibleValuesParser::new(names).try_map(|name| match name.as_str() {
+        PRECOPY => Ok(Way::Precopy),
+        name => name.parse().map(Way::State),
+    })
 }
 
 /// The schedulings by their names.
@@ -334,8 +370,12 @@ mod tests {
     fn every_mode_is_taken_by_its_name() {
         for mode in Mode::ALL {
             let cli = Cli::parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--mode", mode.name()]);
-            assert!(matches!(cli.command, Command::Migrate(migrate) if migrate.mode == mode));
+            assert!(matches!(cli.command, Command::Migrate(migrate) if migrate.mode == Way::State(mode)));
         }
+        let cli = Cli::parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--mode", "precopy", "--rounds", "3"]);
+        assert!(
+            matches!(cli.command, Command::Migrate(migrate) if migrate.mode == Way::Precopy && migrate.rounds == 3)
+        );
         let error = Cli::try_parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--mode", "statelets"]).unwrap_err();
         assert!(error.to_string().contains("stop-and-copy"), "{error}");
     }

@@ -2,6 +2,7 @@
 
 use slim_controller::api::{MigrationOutcome, MigrationResult};
 use slim_controller::client::ClientError;
+use slim_controller::precopy::PrecopyOutcome;
 use slim_core::protocol::control::ErrorCode;
 use std::process::ExitCode;
 
@@ -48,6 +49,11 @@ impl Exit {
             },
             Some(ClientError::Lost(_) | ClientError::Malformed(_)) | None => Self::Failed,
         }
+    }
+
+    /// For a guest that was to be moved.
+    pub fn of_precopy(outcome: &PrecopyOutcome) -> Self {
+        if outcome.failure.is_some() { Self::RolledBack } else { Self::Done }
     }
 
     /// For a migration that is over.

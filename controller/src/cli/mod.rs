@@ -12,13 +12,14 @@ mod words;
 pub use args::Cli;
 pub use exit::Exit;
 
-use anyhow::{Context, Result};
-use args::{Command, InstanceCommand, MigrateArgs, PathCommand, Resolution};
+use anyhow::{Context, Result, bail};
+use args::{Command, InstanceCommand, MigrateArgs, PathCommand, Resolution, Way};
 use serde::Serialize;
 use slim_controller::api::{InstanceInfo, MigrateOptions, Subscribers};
 use slim_controller::client::{Client, ClientError};
 use slim_controller::daemon::{Daemon, StopFlag};
 use slim_controller::deployment::{Deployment, default_socket};
+use slim_controller::precopy::PrecopyOptions;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::ResolveOutcome;
 use slim_trust::files::create_secret;
@@ -187,8 +188,12 @@ fn daemon(config: &Path, socket: Option<PathBuf>, check: bool, plaintext: bool) 
 }
 
 fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Exit> {
+    let mode = match arguments.mode {
+        Way::State(mode) => mode,
+        Way::Precopy => return precopy(client, &arguments, json),
+    };
     let options = MigrateOptions {
-        mode: arguments.mode,
+        mode,
         scheduling: arguments.scheduling,
         filler_bytes: arguments.snapshot_filler,
         snapshot_rate_mbit: arguments.snapshot_rate,
@@ -209,6 +214,20 @@ fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Ex
     let outcome = outcome?;
     show(json, &outcome, || report::report(&outcome));
     Ok(Exit::of_migration(&outcome))
+}
+
+fn precopy(client: &mut Client, arguments: &MigrateArgs, json: bool) -> Result<Exit> {
+    if arguments.plan {
+        bail!("--plan measures statelets, of which precopy knows nothing");
+    }
+    let options =
+        PrecopyOptions { scheduling: arguments.scheduling, rounds: arguments.rounds, ..PrecopyOptions::default() };
+    let watch = Watch::new(json);
+    let outcome = client.precopy(&arguments.source, &arguments.destination, options, |event| watch.show(event));
+    drop(watch);
+    let outcome = outcome?;
+    show(json, &outcome, || report::precopy(&outcome));
+    Ok(Exit::of_precopy(&outcome))
 }
 
 /// Asks how a migration will go. Says what to end with if that is all that was wanted, or if it will not end.

@@ -3,6 +3,7 @@
 use super::{layout, words};
 use comfy_table::Table;
 use slim_controller::api::MigrationOutcome;
+use slim_controller::precopy::PrecopyOutcome;
 use slim_controller::units::{bytes, duration, grouped, word};
 use slim_core::migration::Outcome;
 use slim_core::protocol::control::{MigrationReport, PhaseDuration};
@@ -23,6 +24,32 @@ pub fn report(outcome: &MigrationOutcome) -> String {
         text += &format!("warning: {warning}\n");
     }
     text
+}
+
+/// What came of moving a whole guest.
+pub fn precopy(outcome: &PrecopyOutcome) -> String {
+    let PrecopyOutcome { source, destination, failure, total_us, downtime_us, redirected_after_us, .. } = outcome;
+    let took = |us: u64| duration(Duration::from_micros(us));
+    let mut table = layout::table(&[]);
+    let mut fact = |name: &str, value: String| _ = table.add_row([name.to_owned(), value]);
+    if let Some(us) = downtime_us {
+        fact("the guest stood still for", took(*us));
+    }
+    if let Some(us) = redirected_after_us {
+        fact("  the switch redirected after another", took(*us));
+    }
+    fact("rounds", grouped(outcome.progress.round));
+    fact("memory", bytes(outcome.memory_bytes));
+    fact("  sent", bytes(outcome.progress.sent_bytes));
+    fact("carried over the links", bytes(outcome.stream_bytes));
+    layout::right(&mut table, 1);
+    let headline = match failure {
+        None => format!("The guest of {source} has moved and is {destination} now, after {}.", took(*total_us)),
+        Some(failure) => {
+            format!("The guest of {source} was not moved to {destination}, after {}: {failure}", took(*total_us))
+        }
+    };
+    format!("{headline}\n{table}\n")
 }
 
 fn headline(outcome: &MigrationOutcome) -> String {

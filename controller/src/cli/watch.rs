@@ -2,6 +2,7 @@
 
 use super::words;
 use slim_controller::api::{ApiEvent, TimelineEntry};
+use slim_controller::precopy::PrecopyProgress;
 use slim_controller::units::duration;
 use slim_core::protocol::MigrationId;
 use std::io::{IsTerminal, Write};
@@ -70,6 +71,15 @@ impl Screen {
                 self.since = Instant::now();
                 eprintln!("migration {migration}");
                 self.latest = Some((migration, "beginning".into()));
+            }
+            ApiEvent::Precopy { progress } => {
+                let PrecopyProgress { at_us, round, sent_bytes, remaining_bytes } = progress;
+                let (sent, remaining) = (sent_bytes as f64 / 1e6, remaining_bytes as f64 / 1e6);
+                eprintln!(
+                    "{:>9.3} s  {:<14} round {round}: {sent:.1} MB sent, {remaining:.1} MB to go",
+                    at_us as f64 / 1e6,
+                    "memory"
+                );
             }
             ApiEvent::MigrationStep { entry: TimelineEntry { at_us, step } } => {
                 let (party, phase) = words::step(&step);

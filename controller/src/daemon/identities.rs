@@ -88,7 +88,9 @@ impl Daemon {
                 return;
             }
         }
-        let renewed = match self.identities.issue(&entry.name) {
+        // The name that it goes by itself: another than ours, if it was moved by precopy.
+        let own = entry.state().description.as_ref().map(|description| description.name.clone());
+        let renewed = match self.identities.issue(&own.unwrap_or_else(|| entry.name.clone())) {
             Ok(Some(identity)) => {
                 entry.order(InstanceRequest::RenewIdentity { identity }, CALL_LIMIT).map_err(|error| error.to_string())
             }

@@ -343,7 +343,7 @@ impl Daemon {
     }
 
     /// Ends what there is of an instance, and forgets it. Goes on whatever fails: nothing may be left behind.
-    fn take_down(&self, entry: &Arc<Entry>, peer: Option<Arc<InstancePeer>>) {
+    pub(super) fn take_down(&self, entry: &Arc<Entry>, peer: Option<Arc<InstancePeer>>) {
         let name = entry.name.as_str();
         let machine = entry.state().machine.take();
         if let Some(mut machine) = machine {
@@ -376,7 +376,7 @@ fn retired(name: &Name) -> ControlError {
 }
 
 /// A failure to boot, for whoever asked us.
-fn from_launch(error: LaunchError) -> ControlError {
+pub(super) fn from_launch(error: LaunchError) -> ControlError {
     let code = match &error {
         LaunchError::MissingImage { .. } => ErrorCode::NotFound,
         LaunchError::Accel(_) | LaunchError::MissingProgram(_) => ErrorCode::Unsupported,

@@ -29,6 +29,9 @@ impl Daemon {
         let timeouts = timeouts.map_err(|error| ControlError::with(ErrorCode::Malformed, error.to_string()))?;
         let (migration, nonce) = identifiers()?;
         let pair = Pair { source: self.registry.get(source)?, destination: self.registry.get(destination)? };
+        for entry in [&pair.source, &pair.destination] {
+            check_name(entry)?;
+        }
         let claim = Claim::new(migration, &pair)?;
         reset_if_used(&pair.destination)?;
         let parameters = CoordinatorParameters {
@@ -55,6 +58,20 @@ impl Daemon {
         }
         self.write_kept();
         Ok(outcome)
+    }
+}
+
+/// A guest that was moved by precopy still goes by its old name, which others would not take it for.
+fn check_name(entry: &Entry) -> Result<(), ControlError> {
+    match entry.state().description.as_ref().map(|description| &description.name) {
+        Some(own) if *own != entry.name => {
+            let text = format!(
+                "{} was moved by precopy and goes by the name of {own}: it can be moved so again, or retired",
+                entry.name
+            );
+            Err(ControlError::with(ErrorCode::Unsupported, text))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -109,7 +126,7 @@ fn reset_if_used(entry: &Entry) -> Result<(), ControlError> {
 }
 
 /// A migration's identifier and nonce, which nobody has used before and nobody can guess.
-fn identifiers() -> Result<(MigrationId, Nonce), ControlError> {
+pub(super) fn identifiers() -> Result<(MigrationId, Nonce), ControlError> {
     use std::io::Read;
     let mut bytes = [0; 12];
     std::fs::File::open("/dev/urandom")

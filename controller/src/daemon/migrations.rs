@@ -86,15 +86,18 @@ impl Migrations {
             Outcome::RolledBack { failure, .. } => failure.to_string(),
             Outcome::Unresolved { failure, what_to_do } => format!("{failure}; {what_to_do}"),
         };
-        let summary = MigrationSummary {
+        self.end_as(MigrationSummary {
             migration: outcome.migration,
             source: outcome.source.clone(),
             destination: outcome.destination.clone(),
             result: outcome.result(),
             duration_us: outcome.total_us,
             detail,
-        };
-        self.with(|inner| inner.running.retain(|running| running.summary.migration != outcome.migration));
+        });
+    }
+
+    pub(super) fn end_as(&self, summary: MigrationSummary) {
+        self.with(|inner| inner.running.retain(|running| running.summary.migration != summary.migration));
         self.note_past(summary);
     }
 

@@ -9,10 +9,12 @@
 //! - `registry`, `blueprint`, `lifecycle`: instances, from a section of the deployment to their end;
 //! - `identities`: who everybody is;
 //! - `migrate`, `drive`, `migrations`: who migrates where, the coordinator's driver, and how it went;
+//! - `precopy`, `host_link`: moving a whole guest instead, and the stream that its memory takes;
 //! - `keep`, `search`, `recover`: what one run of the daemon leaves for the next, and what that makes of it.
 
 mod blueprint;
 mod drive;
+mod host_link;
 mod identities;
 mod keep;
 mod lifecycle;
@@ -20,6 +22,7 @@ mod migrate;
 mod migrations;
 mod network;
 mod plan;
+mod precopy;
 mod recover;
 mod registry;
 mod requests;

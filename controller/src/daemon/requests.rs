@@ -51,6 +51,9 @@ impl Daemon {
             ApiRequest::Migrate { source, destination, options } => self
                 .migrate(&source, &destination, &options, on_event)
                 .map(|outcome| ApiReply::Migration { outcome: Box::new(outcome) }),
+            ApiRequest::Precopy { source, destination, options } => self
+                .precopy(&source, &destination, &options, on_event)
+                .map(|outcome| ApiReply::Precopy { outcome: Box::new(outcome) }),
             ApiRequest::Abort { instance } => self.abort(instance.as_ref()).map(done),
             ApiRequest::InstanceReset { name } => {
                 self.registry.get(&name)?.order(InstanceRequest::Reset {}, CALL_LIMIT).map(done)

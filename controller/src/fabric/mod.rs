@@ -53,6 +53,12 @@ pub trait Fabric: Send + Sync {
     /// The fabric refuses or cannot be reached; so for all methods here.
     fn add_external(&self, name: &Name, kind: &PortKind) -> Result<(), FabricError>;
 
+    /// Closes such a port, or one that nothing uses any more. Nothing to do if there is none.
+    fn remove_external(&self, name: &Name) -> Result<(), FabricError>;
+
+    /// Puts a port behind an instance's link, for the machine that it runs on; `None` takes it away again.
+    fn set_host_port(&self, instance: &Name, port: Option<&Name>) -> Result<(), FabricError>;
+
     /// Says which external ports belong to the management segment.
     fn set_management(&self, ports: &[Name]) -> Result<(), FabricError>;
 

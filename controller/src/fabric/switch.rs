@@ -99,6 +99,15 @@ impl Fabric for SwitchAgent {
         self.add_port(name, kind)
     }
 
+    fn remove_external(&self, name: &Name) -> Result<(), FabricError> {
+        self.remove_port(name)
+    }
+
+    fn set_host_port(&self, instance: &Name, port: Option<&Name>) -> Result<(), FabricError> {
+        let request = SwitchRequest::HostPortSet { instance: instance.clone(), port: port.cloned() };
+        self.done(|| format!("cannot set the host port of {instance}"), request).or_else(absent)
+    }
+
     fn set_management(&self, ports: &[Name]) -> Result<(), FabricError> {
         let request = SwitchRequest::ManagementSet { ports: ports.to_vec() };
         self.done(|| "cannot set up the management segment".to_owned(), request)

@@ -127,6 +127,8 @@ pub struct Launch {
     pub extra_cmdline: String,
     /// Whether the guest goes on when the process that booted it ends.
     pub outlives_us: bool,
+    /// Whether, instead of booting, it waits for a guest to move in from elsewhere.
+    pub incoming: bool,
 }
 
 impl Launch {
@@ -145,6 +147,7 @@ impl Launch {
             qmp_socket: run_dir.join(format!("{name}.qmp")),
             extra_cmdline: String::new(),
             outlives_us: false,
+            incoming: false,
         }
     }
 }
@@ -309,6 +312,11 @@ pub trait Machine: Send {
 
     /// The file with everything it wrote on its console.
     fn console_log(&self) -> &Path;
+
+    /// The hypervisor's control socket, where it can be told to move the guest.
+    fn monitor(&self) -> Option<&Path> {
+        None
+    }
 
     /// The last lines of its console, for error messages.
     fn console_tail(&self) -> String;

@@ -164,3 +164,19 @@ fn what_cannot_be_migrated_is_said_in_words() {
     assert_eq!(typed.code(), 6, "{typed:?}");
     assert!(typed.out.contains("nat-b is idle, not live"), "{typed:?}");
 }
+
+#[test]
+fn only_guests_move_by_precopy() {
+    let world = World::new();
+    let _a = world.instance("nat-a", true, Faults::default());
+    let typed = world.slimctl(&["migrate", "nat-a", "nat-b", "--mode", "precopy"]);
+    assert_eq!(typed.code(), 1, "{typed:?}");
+    assert!(typed.err.contains("nat-a is no guest of ours, so no hypervisor can move it"), "{typed:?}");
+    assert_eq!(world.switch.leads_to(), ["nat-a"]);
+    assert_eq!(world.role("nat-a"), "live");
+    let typed = world.slimctl(&["migrate", "nat-a", "nat-b", "--mode", "precopy", "--plan"]);
+    assert!(typed.code() == 1 && typed.err.contains("--plan measures statelets"), "{typed:?}");
+    // Nothing is left of it.
+    let status = world.done(&["status"]);
+    assert_eq!(status["instances"].as_array().map(Vec::len), Some(1), "{status}");
+}

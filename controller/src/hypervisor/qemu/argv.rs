@@ -46,6 +46,10 @@ pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Optio
     args.path("-chardev", "socket,id=qmp,server=on,wait=off,path=", &launch.qmp_socket);
     args.pair("-mon", "chardev=qmp,mode=control");
 
+    if launch.incoming {
+        args.pair("-incoming", "defer");
+    }
+
     for (index, nic) in launch.nics.iter().enumerate() {
         match nic {
             Nic::Dataplane { link, mac } => {
@@ -192,6 +196,16 @@ mod tests {
             ]
         );
         assert_eq!(values(&args, "-netdev"), ["vhost-user,id=net0,chardev=link0", "vhost-user,id=net1,chardev=link1"]);
+    }
+
+    #[test]
+    fn what_waits_for_a_guest_differs_from_one_that_boots_in_nothing_else() {
+        let of = |incoming| argv(&Launch { incoming, ..launch() }, false, Path::new("c"), None);
+        let (boots, mut waits) = (of(false), of(true));
+        assert_eq!(values(&waits, "-incoming"), ["defer"]);
+        let at = waits.iter().position(|word| word == "-incoming").unwrap();
+        waits.drain(at..at + 2);
+        assert_eq!(boots, waits);
     }
 
     #[test]

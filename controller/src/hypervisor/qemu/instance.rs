@@ -140,6 +140,10 @@ impl Machine for Instance {
         self.child.is_alive()
     }
 
+    fn monitor(&self) -> Option<&Path> {
+        Some(&self.files.qmp_socket)
+    }
+
     fn poll_ready(&mut self) -> Result<Option<Ready>, LaunchError> {
         let (qemu_log, console_log) = (&self.files.qemu_log, self.child.console_log.clone());
         let ready = self.child.poll_ready(|| tail(qemu_log) + &tail(&console_log))?;

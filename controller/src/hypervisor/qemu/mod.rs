@@ -1,15 +1,18 @@
 //! QEMU, on KVM or in emulation.
 //!
 //! * [`argv`]: the command line for a [`Launch`], a pure function;
-//! * [`Instance`]: the running QEMU, from its start to its orderly end.
+//! * [`Instance`]: the running QEMU, from its start to its orderly end;
+//! * [`LiveMigration`]: moving a guest from one QEMU to another.
 
 mod argv;
 mod instance;
+mod live;
 mod probe;
 mod qmp;
 
 pub use argv::argv;
 pub use instance::Instance;
+pub use live::{LiveMigration, Progress as LiveProgress, Stage as LiveStage};
 
 use super::accel::{self, ProbeCache};
 use super::{Accel, AccelChoice, AccelError, Hypervisor, Image, Launch, LaunchError, Link, Machine, Nic};

@@ -209,6 +209,7 @@ fn ask(mut client: Client, pair: &(Name, Name)) -> Receiver<Told> {
             let news = match event {
                 ApiEvent::MigrationBegun { migration } => Told::Begun(migration),
                 ApiEvent::MigrationStep { entry } => Told::Step(entry.step),
+                ApiEvent::Precopy { .. } => return,
             };
             // Whoever asked may have given up.
             let _ = tell.send(news);
