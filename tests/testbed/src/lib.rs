@@ -9,6 +9,7 @@
 //! - [`generator`]: `slim-load`, running;
 //! - [`topology`]: switch agent, daemon and two NAT instances, standing;
 //! - [`demo`]: the run behind `cargo xtask demo`;
+//! - [`precopy`]: a guest that its hypervisor moves as a whole, for comparison;
 //! - [`chaos`]: faults at every phase of a migration, behind `cargo xtask chaos`.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ mod end;
 pub mod generator;
 pub mod impair;
 pub mod load;
+pub mod precopy;
 pub mod process;
 pub mod programs;
 pub mod sandbox;

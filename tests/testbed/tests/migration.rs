@@ -4,9 +4,12 @@
 
 use slim_testbed::artifacts::Artifacts;
 use slim_testbed::chaos::{Blow, ChaosSpec, Matrix, Party, Phase};
-use slim_testbed::demo::{DemoSpec, InstanceArguments, Outcome};
+use slim_testbed::demo::{AFTER, DURING, DemoSpec, InstanceArguments, MoveArguments, Outcome};
 use slim_testbed::download::{DownloadOutcome, DownloadSpec};
 use slim_testbed::impair::Impairment;
+use slim_testbed::load::LoadSpec;
+use slim_testbed::load::report::{BEFORE, PhaseReport};
+use slim_testbed::precopy::{PrecopyRun, PrecopySpec};
 use slim_testbed::programs::{self, ProgramsSpec};
 use slim_testbed::sandbox;
 
@@ -34,6 +37,35 @@ fn booted_nat_moves_under_load_without_loss() {
 fn nat_process_moves_under_load_without_loss() {
     let instances = InstanceArguments { process: true, ..InstanceArguments::default() };
     demo("nat_process_moves", &DemoSpec { instances, ..DemoSpec::default() });
+}
+
+#[test]
+#[ignore = "boots images; run by `cargo xtask test`"]
+fn a_whole_guest_moves_over_its_own_link_and_packets_are_lost_while_it_stands_still_only() {
+    let (link_rate, load) = (200, LoadSpec { rate_mbit: 5.0, duration_s: 120.0, ..LoadSpec::default() });
+    let demo = DemoSpec {
+        load,
+        migrate_at: 0.5,
+        moving: MoveArguments { patience: Some(90.0), stop_after: Some(1.0), ..MoveArguments::default() },
+        instances: InstanceArguments { link_rate, ..InstanceArguments::default() },
+    };
+    let run: PrecopyRun = run("precopy", "precopy", &PrecopySpec { demo, rounds: 3 });
+    let outcome = &run.outcome;
+    println!("{outcome:#?}");
+    assert_eq!(outcome.failure, None);
+    assert!(outcome.downtime_us > Some(0) && outcome.stream_bytes > 10_000_000);
+    // What the meter lets through: its burst, and its rate.
+    let most = link_rate as f64 * 1e6 / 8.0 * (outcome.total_us as f64 / 1e6 + 0.02);
+    assert!(outcome.stream_bytes as f64 <= most, "{} bytes are more than the link carries", outcome.stream_bytes);
+    for phase in &run.load.phases {
+        let (out, back) = (&phase.outbound, &phase.inbound);
+        let damaged = [out, back].map(|one| one.corrupt + one.mistranslated + one.duplicated);
+        assert_eq!(damaged, [0, 0], "{}", phase.name);
+        assert!(out.received > 0, "{}", phase.name);
+    }
+    let lost = |phase: &str| run.load.phase(phase).map(PhaseReport::lost);
+    assert_eq!((lost(BEFORE), lost(AFTER)), (Some(0), Some(0)));
+    assert!(lost(DURING) > Some(0), "it stood still");
 }
 
 #[test]

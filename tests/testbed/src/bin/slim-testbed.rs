@@ -6,7 +6,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use slim_testbed::artifacts::Artifacts;
-use slim_testbed::{chaos, demo, download, programs, sandbox, standing};
+use slim_testbed::{chaos, demo, download, precopy, programs, sandbox, standing};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +24,8 @@ struct Arguments {
 enum Inside {
     /// Run the demo and print its outcome as JSON.
     Demo(RunArguments),
+    /// Have the hypervisor move a whole guest under load and print the outcome as JSON.
+    Precopy(RunArguments),
     /// Migrate to and fro under a TCP download and print the outcome as JSON.
     Download(RunArguments),
     /// Send real programs through a NAT that moves, and print what became of them as JSON.
@@ -78,6 +80,11 @@ fn run(command: Inside) -> Result<()> {
             sandbox::enter()?;
             let spec = serde_json::from_str(&run.spec)?;
             print(&demo::run(&Artifacts::read(&run.artifacts)?, &spec, &run.folder)?)
+        }
+        Inside::Precopy(run) => {
+            sandbox::enter()?;
+            let spec = serde_json::from_str(&run.spec)?;
+            print(&precopy::run(&Artifacts::read(&run.artifacts)?, &spec, &run.folder)?)
         }
         Inside::Download(run) => {
             sandbox::enter()?;
