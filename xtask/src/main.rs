@@ -108,10 +108,11 @@ enum Task {
     /// and what goes wrong when. A seed that fails is printed with the line that repeats it. See `cargo xtask sim --help`
     /// and docs/simulation.md.
     Sim(task_sim::Arguments),
-    /// Run the paper's evaluation in virtual time.
+    /// Run the paper's evaluation, in virtual time and with booted images.
     ///
-    /// The real network functions, machines and switch, and a TCP that competes for the link, at the paper's full scale.
-    /// An interrupted evaluation goes on where it was. See `cargo xtask eval --help`.
+    /// In virtual time: the real network functions, machines and switch, and a TCP that competes for the link, at the
+    /// paper's full scale. With booted images: everything real, rates and sizes divided by ten. An interrupted evaluation
+    /// goes on where it was. See `cargo xtask eval --help`.
     Eval(task_eval::Arguments),
     /// Feed streams, messages, packets and machines with inputs that a fuzzer makes up, and print what it found.
     ///
@@ -136,7 +137,7 @@ fn main() -> ExitCode {
         Task::Chaos(arguments) => task_chaos::run(&arguments, policy),
         Task::Testbed(action) => task_testbed::run(&action, policy),
         Task::Sim(arguments) => task_sim::run(&arguments),
-        Task::Eval(arguments) => task_eval::run(&arguments),
+        Task::Eval(arguments) => task_eval::run(&arguments, policy),
         Task::Fuzz(arguments) => task_fuzz::run(&arguments, policy),
         Task::Test(arguments) => task_test::run(&arguments, policy),
     };

@@ -12,8 +12,12 @@ use std::path::PathBuf;
 #[command(name = "cargo xtask eval", after_help = EXAMPLES)]
 pub struct Arguments {
     /// Which testbed
-    #[arg(long, default_value = "sim")]
+    #[arg(long, default_value = "both")]
     pub backend: Which,
+
+    /// Divide the rates and sizes of booted images by this, so that all ratios stay; a divisor of 1000
+    #[arg(long, default_value_t = 10, value_name = "K", value_parser = parse_scale)]
+    pub scale: u32,
 
     /// What the claims need, twice, instead of everything 13 times
     #[arg(long)]
@@ -55,14 +59,19 @@ pub struct Arguments {
 const EXAMPLES: &str = "Examples:
   cargo xtask eval --quick                                a first answer
   cargo xtask eval                                        everything, for hours
+  cargo xtask eval --backend vm --scale 4                 booted images only, on links of 250 Mbit/s
   cargo xtask eval --only \"nat 1400 B 400\"                one point of every line
   cargo xtask eval --report-only --keep docs/evaluation   the kept report from the runs there are";
 
-/// A testbed.
+/// Which testbeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Which {
     /// Virtual time, full scale
     Sim,
+    /// Booted images in real time
+    Vm,
+    /// One after the other
+    Both,
 }
 
 impl Arguments {
@@ -78,6 +87,32 @@ impl Arguments {
     }
 }
 
+fn parse_scale(text: &str) -> Result<u32, String> {
+    let scale: u32 = text.parse().map_err(|error| format!("{error}"))?;
+    // The link's rate is given in whole Mbit/s.
+    if scale == 0 || 1000 % scale != 0 { Err("it has to be a divisor of 1000".into()) } else { Ok(scale) }
+}
+
 fn parse_variation(text: &str) -> Result<Variation, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn only_scales_that_leave_a_whole_rate_are_taken() {
+        let parse = |scale: &str| Arguments::try_parse_from(["eval", "--scale", scale]);
+        assert_eq!(parse("8").map(|arguments| arguments.scale).ok(), Some(8));
+        for scale in ["0", "3", "2000", "ten"] {
+            assert!(parse(scale).is_err(), "{scale}");
+        }
+    }
 }

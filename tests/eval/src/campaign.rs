@@ -27,9 +27,10 @@ pub fn run(backend: &dyn Backend, cells: &[Cell], store: &mut Store) -> Result<F
     let mut failures = Failures::new();
     std::thread::scope(|scope| {
         for _ in 0..backend.jobs().min(open.len()) {
-            let (sender, next, open) = (sender.clone(), &next, &open);
+            let (sender, next, open, bar) = (sender.clone(), &next, &open, &bar);
             scope.spawn(move || {
                 while let Some(cell) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    bar.set_message(cell.setup.to_string());
                     // Nobody listens any more if a run could not be kept.
                     if sender.send((*cell, backend.run(cell))).is_err() {
                         return;
@@ -39,7 +40,6 @@ pub fn run(backend: &dyn Backend, cells: &[Cell], store: &mut Store) -> Result<F
         }
         drop(sender);
         for (cell, result) in receiver {
-            bar.set_message(cell.setup.to_string());
             match result {
                 Ok(run) => store.add(run)?,
                 Err(error) => {

@@ -217,6 +217,59 @@ pub const ECONOMIES: [(&str, Variation); 4] = [
     ("merged and compressed", Variation { coalesce: true, compress: true, ..TESTBED }),
 ];
 
+/// Loads of the quick plan for booted images, and how often each is run.
+const IMAGES_RATES_MBIT: [u32; 3] = [100, 500, 950];
+const IMAGES_REPETITIONS: u32 = 2;
+
+/// What booted images run: the NAT, in real time, repetition by repetition.
+pub fn vm_plan(extent: Extent) -> Vec<Cell> {
+    let setup = |packet_size_bytes, rate_mbit, mode, scheduling| Setup {
+        vnf: Vnf::Nat,
+        packet_size_bytes,
+        rate_mbit,
+        mode,
+        scheduling,
+        variation: TESTBED,
+    };
+    let cells = |setups: Vec<Setup>, repetitions: u32| {
+        (0..repetitions)
+            .flat_map(move |repetition| setups.clone().into_iter().map(move |setup| Cell { setup, repetition }))
+            .collect::<Vec<_>>()
+    };
+    let promised = |size, rate| setup(size, rate, Mode::Statelet, Scheduling::DataplaneFirst);
+    let compared = |mode, rate| setup(1400, rate, mode, Scheduling::BestEffort);
+    let whole = |rate| setup(1400, rate, Mode::Precopy, Scheduling::DataplaneFirst);
+    match extent {
+        Extent::Quick => {
+            let mut plan = cells(IMAGES_RATES_MBIT.map(|rate| promised(512, rate)).into(), IMAGES_REPETITIONS);
+            let others = [
+                compared(Mode::Statelet, 300),
+                compared(Mode::Duplicate, 300),
+                compared(Mode::Duplicate, 600),
+                compared(Mode::Buffer, 300),
+                compared(Mode::StopAndCopy, 300),
+            ];
+            plan.extend(cells(others.into(), 1));
+            plan.extend(cells([100, 500].map(whole).into(), 1));
+            plan
+        }
+        Extent::Full => {
+            let mut setups = Vec::new();
+            for (mode, scheduling) in LINES {
+                for size in PACKET_SIZES_BYTES {
+                    setups.extend(RATES_MBIT.map(|rate| setup(size, rate, mode, scheduling)));
+                }
+            }
+            for mode in [Mode::Buffer, Mode::StopAndCopy] {
+                setups.extend(FEW_RATES_MBIT.map(|rate| compared(mode, rate)));
+            }
+            setups.extend(FEW_RATES_MBIT.map(whole));
+            setups.sort_unstable();
+            cells(setups, REPETITIONS)
+        }
+    }
+}
+
 /// What the simulation runs, repetition by repetition: whatever is done when it is interrupted covers all figures.
 pub fn sim_plan(extent: Extent) -> Vec<Cell> {
     let repetitions = match extent {
@@ -275,11 +328,13 @@ mod tests {
 
     #[test]
     fn the_quick_plan_is_part_of_the_full_one_and_no_cell_is_run_twice() {
-        let [full, quick] = [Extent::Full, Extent::Quick].map(sim_plan);
-        let unique: BTreeSet<Cell> = full.iter().copied().collect();
-        assert_eq!(unique.len(), full.len());
-        assert!(quick.iter().all(|cell| unique.contains(cell)));
-        assert_eq!(full.iter().map(|cell| cell.repetition).max(), Some(12));
+        for plan in [sim_plan, vm_plan] {
+            let [full, quick] = [Extent::Full, Extent::Quick].map(plan);
+            let unique: BTreeSet<Cell> = full.iter().copied().collect();
+            assert_eq!(unique.len(), full.len());
+            assert!(quick.iter().all(|cell| unique.contains(cell)));
+            assert_eq!(full.iter().map(|cell| cell.repetition).max(), Some(12));
+        }
     }
 
     #[test]

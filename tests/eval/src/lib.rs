@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - [`grid`]: what is run, in the full and in the quick plan;
-//! - [`backend`]: what carries out one cell of the grid, and [`sim`], which does it in virtual time;
+//! - [`backend`]: what carries out one cell of the grid; [`sim`] does it in virtual time, [`vm`] with booted images;
 //! - [`record`]: what one run came to;
 //! - [`store`]: runs that are done, so that an evaluation can be resumed;
 //! - [`campaign`]: cells that are not done yet, on all processors, with progress;
@@ -34,3 +34,4 @@ pub mod sim;
 pub mod stats;
 pub mod store;
 pub mod table_2;
+pub mod vm;

@@ -7,15 +7,16 @@ mod args;
 use anyhow::{Context, Result, bail};
 use args::{Arguments, Which};
 use clap::Parser;
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use sha2::{Digest, Sha256};
 use slim_eval::backend::Backend;
-use slim_eval::campaign;
 use slim_eval::grid::{Cell, Extent};
-use slim_eval::report::{Origin, Report};
-use slim_eval::results::Results;
+use slim_eval::report::{Evaluated, Report};
 use slim_eval::sim::Sim;
 use slim_eval::store::Store;
+use slim_eval::vm::Vm;
+use slim_eval::{campaign, grid};
+use slim_testbed::artifacts::Artifacts;
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
@@ -29,27 +30,33 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let backend: Box<dyn Backend> = match arguments.backend {
-        Which::Sim => Box::new(Sim::new(arguments.jobs(), own_fingerprint()?)),
+    let of = |which| arguments.backend == which || arguments.backend == Which::Both;
+    let mut failures = 0;
+    let mut evaluate = |name: &str, plan: fn(Extent) -> Vec<Cell>, backend: &dyn Fn() -> Result<Box<dyn Backend>>| {
+        let cells = cells(arguments, plan);
+        let folder = arguments.out.join(name);
+        if arguments.report_only {
+            return Ok(Evaluated::new(name, &Store::open(&folder, None)?, &cells));
+        }
+        let backend = backend()?;
+        let mut store = Store::open(&folder, Some(&backend.fingerprint()))?;
+        failures += campaign::run(backend.as_ref(), &cells, &mut store)?.len();
+        anyhow::Ok(Evaluated::new(name, &store, &cells))
     };
-    evaluate(arguments, backend.as_ref())
-}
+    let sim = || anyhow::Ok(Box::new(Sim::new(arguments.jobs(), own_fingerprint()?)) as Box<dyn Backend>);
+    let vm = || {
+        let logs = arguments.out.join("vm").join("logs");
+        anyhow::Ok(Box::new(Vm::new(Artifacts::from_env()?, arguments.scale, logs)?) as Box<dyn Backend>)
+    };
+    let sim = of(Which::Sim).then(|| evaluate("sim", grid::sim_plan, &sim)).transpose()?;
+    let vm = of(Which::Vm).then(|| evaluate("vm", grid::vm_plan, &vm)).transpose()?;
 
-/// Runs what has not been run, writes the report and prints the claims.
-fn evaluate(arguments: &Arguments, backend: &dyn Backend) -> Result<()> {
-    let cells = cells(arguments, backend);
-    let folder = arguments.out.join(backend.name());
-    let fingerprint = (!arguments.report_only).then(|| backend.fingerprint());
-    let mut store = Store::open(&folder, fingerprint.as_deref())?;
-    let failures = if arguments.report_only { Vec::new() } else { campaign::run(backend, &cells, &mut store)? };
-
-    let results = Results::new(store.runs(), &cells);
     let plan = match arguments.extent() {
         Extent::Full => "full",
         Extent::Quick => "quick",
     };
-    let report = Report::new(&results, Origin::new(backend.name(), plan, &commit(), cells.len()))?;
-    report.write(&folder)?;
+    let report = Report::new(sim.as_ref(), vm.as_ref(), plan, &commit())?;
+    report.write(&arguments.out)?;
     if let Some(kept) = &arguments.keep {
         report.keep(kept)?;
     }
@@ -57,18 +64,20 @@ fn evaluate(arguments: &Arguments, backend: &dyn Backend) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print(&report);
-        println!("{}", report.summary());
-        println!("Report: {}", folder.join("report.html").display());
+        for line in report.summaries() {
+            println!("{line}");
+        }
+        println!("Report: {}", arguments.out.join("report.html").display());
     }
-    if !failures.is_empty() {
-        bail!("{} cells gave no result, see above; the command run again tries them again", failures.len());
+    if failures > 0 {
+        bail!("{failures} cells gave no result, see above; the command run again tries them again");
     }
     Ok(())
 }
 
 /// The cells of the plan that are wanted.
-fn cells(arguments: &Arguments, backend: &dyn Backend) -> Vec<Cell> {
-    let mut cells = backend.plan(arguments.extent());
+fn cells(arguments: &Arguments, plan: fn(Extent) -> Vec<Cell>) -> Vec<Cell> {
+    let mut cells = plan(arguments.extent());
     if let Some(text) = &arguments.only {
         cells.retain(|cell| cell.setup.to_string().contains(text));
     }
@@ -84,13 +93,22 @@ fn cells(arguments: &Arguments, backend: &dyn Backend) -> Vec<Cell> {
 }
 
 fn print(report: &Report) {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    table.set_header(["claim", "paper", "model", "measured", "verdict"]);
-    for claim in &report.claims {
-        table.add_row([&claim.claim, &claim.paper, &claim.model, &claim.measured, claim.verdict.name()]);
+    let table = |header: &[&str]| {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(header);
+        table
+    };
+    for experiment in &report.booted {
+        let mut rows = table(&experiment.header.iter().map(String::as_str).collect::<Vec<_>>());
+        rows.add_rows(&experiment.rows);
+        println!("{}\n{rows}\n{}\n", experiment.question, experiment.answer);
     }
-    println!("{table}");
+    let mut claims = table(&["claim", "paper", "model", "measured", "verdict"]);
+    for claim in &report.claims {
+        claims.add_row([&claim.claim, &claim.paper, &claim.model, &claim.measured, claim.verdict.name()]);
+    }
+    println!("{claims}");
 }
 
 /// What the simulation's results depend on: this program.

@@ -2,11 +2,12 @@
 
 use crate::grid::Cell;
 use serde::{Deserialize, Serialize};
+use slim_core::migration::Outcome;
 use slim_core::protocol::control::MigrationReport;
 use slim_core::protocol::{DestinationPhase, MigrationPhase};
 use slim_testbed::demo::{AFTER, DURING};
 use slim_testbed::load::Report;
-use slim_testbed::load::report::{BEFORE, DirectionReport};
+use slim_testbed::load::report::{BEFORE, DirectionReport, PhaseReport};
 use std::collections::BTreeMap;
 
 /// One run of one cell.
@@ -36,6 +37,15 @@ pub struct Run {
     pub digests_equal: Option<bool>,
     /// Frames dropped by switch and lcores, by cause; state streams' with `management_` before.
     pub drops: BTreeMap<String, u64>,
+    /// What the controller said beforehand, where it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<Planned>,
+    /// What precopy took, where it was that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precopy: Option<Precopy>,
+    /// `kvm` or `tcg`, where there were guests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accel: Option<String>,
     /// How long the run took in real time, in seconds.
     pub took_s: f64,
 }
@@ -61,6 +71,9 @@ pub struct Traffic {
     pub sent: u64,
     /// Packets that never arrived.
     pub lost: u64,
+    /// Of these, those sent before the migration began: the testbed's own doing.
+    #[serde(default)]
+    pub lost_before: u64,
     /// Packets that came to a wrong cell, other than right after a hand-over. They count as lost (§VII).
     pub wrong_cell: u64,
     /// Round trips longer than 15 ms.
@@ -130,36 +143,87 @@ impl Transfer {
     }
 }
 
+/// What the controller said of a migration beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Whether it would be over.
+    pub converges: bool,
+    /// After how many seconds.
+    pub duration_s: Option<f64>,
+}
+
+/// What a hypervisor's own live migration took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Precopy {
+    /// How long the guest stood still, in seconds.
+    pub downtime_s: Option<f64>,
+    /// Rounds begun.
+    pub rounds: u64,
+    /// The guest's memory.
+    pub memory_bytes: u64,
+    /// What passed the instances' links.
+    pub stream_bytes: u64,
+}
+
 /// What the controller and the instances say of a migration.
-#[derive(Debug, Clone, Copy)]
-pub struct Account<'a> {
-    /// The source's report.
-    pub source: Option<&'a MigrationReport>,
-    /// The destination's report.
-    pub destination: Option<&'a MigrationReport>,
-    /// Whether the state arrived as it left.
-    pub digests_equal: Option<bool>,
+struct Account<'a> {
+    source: Option<&'a MigrationReport>,
+    destination: Option<&'a MigrationReport>,
+    digests_equal: Option<bool>,
 }
 
 impl Run {
     /// A run as recorder, controller and instances saw it, apart from how long it took and what was dropped.
-    pub fn new(cell: Cell, scale: f64, ended: Ended, asked_s: f64, load: &Report, account: &Account<'_>) -> Self {
+    pub fn new(cell: Cell, scale: f64, outcome: &Outcome, asked_s: f64, load: &Report) -> Self {
+        let (ended, account) = account(outcome);
         let pkt_q = account.destination.map(|report| report.pkt_q).unwrap_or_default();
         let done = ended == Ended::Completed;
+        Self {
+            duration_s: account.destination.filter(|_| done).map(duration_s),
+            pkt_q_packets: pkt_q.longest_packets,
+            pkt_q_dropped: pkt_q.dropped_packets,
+            transfer: transfer(&account),
+            digests_equal: account.digests_equal,
+            ..Self::seen(cell, scale, ended, asked_s, load)
+        }
+    }
+
+    /// A run of which only recorder and controller tell.
+    pub fn seen(cell: Cell, scale: f64, ended: Ended, asked_s: f64, load: &Report) -> Self {
         Self {
             cell,
             scale,
             ended,
-            duration_s: account.destination.filter(|_| done).map(duration_s),
+            duration_s: None,
             asked_s,
             traffic: traffic(load),
             rtt: rtt(load),
-            pkt_q_packets: pkt_q.longest_packets,
-            pkt_q_dropped: pkt_q.dropped_packets,
-            transfer: transfer(account),
-            digests_equal: account.digests_equal,
+            pkt_q_packets: 0,
+            pkt_q_dropped: 0,
+            transfer: Transfer::default(),
+            digests_equal: None,
             drops: BTreeMap::new(),
+            planned: None,
+            precopy: None,
+            accel: None,
             took_s: 0.0,
+        }
+    }
+}
+
+fn account(outcome: &Outcome) -> (Ended, Account<'_>) {
+    match outcome {
+        Outcome::Completed { source, destination, digests_equal, remark: _ } => {
+            let [source, destination] = [source, destination].map(Option::as_deref);
+            (Ended::Completed, Account { source, destination, digests_equal: *digests_equal })
+        }
+        Outcome::RolledBack { failure, source, destination, remark: _ } => {
+            let [source, destination] = [source, destination].map(Option::as_deref);
+            (Ended::RolledBack(failure.to_string()), Account { source, destination, digests_equal: None })
+        }
+        Outcome::Unresolved { failure, what_to_do: _ } => {
+            let account = Account { source: None, destination: None, digests_equal: None };
+            (Ended::Unresolved(failure.to_string()), account)
         }
     }
 }
@@ -179,6 +243,7 @@ fn traffic(load: &Report) -> Traffic {
         packets_per_second: load.packets_per_second,
         sent: both(|one| one.sent),
         lost: both(|one| one.lost),
+        lost_before: load.phase(BEFORE).map_or(0, PhaseReport::lost),
         wrong_cell: both(|one| one.misdirected),
         late: total.late,
         duplicated: both(|one| one.duplicated),
@@ -243,6 +308,9 @@ pub(crate) mod tests {
             transfer: Transfer::default(),
             digests_equal: Some(true),
             drops: BTreeMap::new(),
+            planned: None,
+            precopy: None,
+            accel: None,
             took_s: 1.0,
         }
     }

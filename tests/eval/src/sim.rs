@@ -2,9 +2,8 @@
 
 use crate::backend::Backend;
 use crate::grid::{Cell, Congestion, Extent, Mode, Scheduling, Setup, Vnf};
-use crate::record::{Account, Ended, Run};
+use crate::record::Run;
 use anyhow::{Result, anyhow, bail};
-use slim_core::migration::Outcome;
 use slim_core::protocol;
 use slim_core::protocol::control::{LinkSettings, StartOptions};
 use slim_core::time::Duration;
@@ -19,12 +18,14 @@ const LINK_DELAY_US: u32 = 2_500;
 /// The paper's 20 MB of filler: 5120 pages of 4096 bytes.
 pub const FILLER_BYTES: u64 = 5120 * 4096;
 
-/// The paper's UDP sockets through the NAT, and subscribers of the gateway.
-const NAT_SOCKETS: u16 = 128;
+/// The paper's UDP sockets through the NAT.
+pub const NAT_SOCKETS: u16 = 128;
+
+/// The paper's subscribers of the gateway.
 const SUBSCRIBERS: u16 = 256;
 
 /// The paper's limit of `pkt_q`.
-const PKT_Q_PACKETS: usize = 65_536;
+pub const PKT_Q_PACKETS: usize = 65_536;
 
 /// Traffic before and after a migration. What a migration does to packets has been done when `pkt_q` is empty.
 const BEFORE: Duration = Duration::from_millis(300);
@@ -125,19 +126,5 @@ fn trial(cell: &Cell) -> Result<Trial> {
 
 fn record(cell: Cell, measured: Measured) -> Run {
     let Measured { load, outcome, duration, drops } = measured;
-    let (ended, account) = match &outcome {
-        Outcome::Completed { source, destination, digests_equal, remark: _ } => {
-            let [source, destination] = [source, destination].map(Option::as_deref);
-            (Ended::Completed, Account { source, destination, digests_equal: *digests_equal })
-        }
-        Outcome::RolledBack { failure, source, destination, remark: _ } => {
-            let [source, destination] = [source, destination].map(Option::as_deref);
-            (Ended::RolledBack(failure.to_string()), Account { source, destination, digests_equal: None })
-        }
-        Outcome::Unresolved { failure, what_to_do: _ } => {
-            let account = Account { source: None, destination: None, digests_equal: None };
-            (Ended::Unresolved(failure.to_string()), account)
-        }
-    };
-    Run { drops, ..Run::new(cell, 1.0, ended, duration.as_secs_f64(), &load, &account) }
+    Run { drops, ..Run::new(cell, 1.0, &outcome, duration.as_secs_f64(), &load) }
 }

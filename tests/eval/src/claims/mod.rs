@@ -73,6 +73,15 @@ pub fn all(results: &Results, table_2: &[Row]) -> Vec<Claim> {
     claims
 }
 
+/// Claims that booted images can speak to: those of ours that are about one load each.
+pub fn of_images(results: &Results) -> Vec<Claim> {
+    let mut claims = beyond::of_images(results);
+    for claim in &mut claims {
+        claim.claim = format!("Booted images: {}", claim.claim);
+    }
+    claims
+}
+
 /// What a figure can show: a hundredth of a second of loss.
 pub const LOSS_VISIBLE_S: f64 = 0.01;
 

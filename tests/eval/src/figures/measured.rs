@@ -40,11 +40,11 @@ fn duration(run: &Run) -> Option<f64> {
 }
 
 fn pkt_q(run: &Run) -> Option<f64> {
-    (run.ended == Ended::Completed || run.pkt_q_packets > 0).then_some(run.pkt_q_packets as f64)
+    (run.ended == Ended::Completed || run.pkt_q_packets > 0).then_some(run.pkt_q_packets as f64 * run.scale)
 }
 
 fn volume(run: &Run) -> Option<f64> {
-    (run.transfer.snapshot_bytes > 0).then(|| run.transfer.total_bytes() as f64 / 1e6)
+    (run.transfer.snapshot_bytes > 0).then(|| run.transfer.total_bytes() as f64 * run.scale / 1e6)
 }
 
 /// Equation 3 in the testbed, with the σ that was measured.
@@ -142,13 +142,18 @@ const STYLES: [(Mode, Scheduling, &str, usize, [Marker; 2]); 3] = [
     (Mode::Statelet, Scheduling::DataplaneFirst, "SliM, dataplane first", 2, [Marker::OpenTriangle, Marker::Triangle]),
 ];
 
-/// Figures 11 to 18 from `results`, those for which there is something.
-pub fn figures(results: &Results) -> Vec<Figure> {
-    PLANS.iter().map(|plan| figure(plan, results)).filter(|figure| !figure.is_empty()).collect()
+/// How the lines of booted images look, in the order of `STYLES`. Their sizes are multiplied by the scale again.
+const IMAGES_COLOURS: [usize; 3] = [4, 5, 3];
+const IMAGES: &str = "Images: ";
+
+/// Figures 11 to 18 from the simulation's results, and those of booted images beside them; only those for which there is
+/// something.
+pub fn figures(simulated: &Results, booted: &Results) -> Vec<Figure> {
+    PLANS.iter().map(|plan| figure(plan, simulated, booted)).filter(|figure| !figure.is_empty()).collect()
 }
 
 /// All modes beside each other, which the paper does not show: NAT, 1400 B, best-effort.
-pub fn modes(results: &Results) -> Vec<Figure> {
+pub fn modes(simulated: &Results, booted: &Results) -> Vec<Figure> {
     const MODES: [(Mode, &str, usize, Marker); 4] = [
         (Mode::Statelet, "Statelets (SliM)", 0, Marker::Disc),
         (Mode::Duplicate, "Duplication", 1, Marker::Square),
@@ -156,7 +161,7 @@ pub fn modes(results: &Results) -> Vec<Figure> {
         (Mode::StopAndCopy, "Stop and copy", 5, Marker::OpenSquare),
     ];
     let figure = |id: &str, title: &str, y_label: &str, metric: Metric| {
-        let series = MODES.map(|(mode, name, colour, marker)| {
+        let series = |results: &Results, of: &str, mode, name: &str, colour, marker| {
             let setup = |rate_mbit| Setup {
                 vnf: Vnf::Nat,
                 packet_size_bytes: 1400,
@@ -166,8 +171,11 @@ pub fn modes(results: &Results) -> Vec<Figure> {
                 variation: Variation::default(),
             };
             let look = Look { colour, marker, dashed: false };
-            Series { name: name.into(), look, points: line(results, setup, metric) }
-        });
+            Series { name: format!("{of}{name}"), look, points: line(results, setup, metric) }
+        };
+        let simulated = MODES.map(|(mode, name, colour, marker)| series(simulated, "", mode, name, colour, marker));
+        let booted =
+            MODES.map(|(mode, name, colour, _)| series(booted, IMAGES, mode, name, colour, Marker::OpenTriangle));
         Figure {
             id: id.into(),
             title: title.into(),
@@ -175,7 +183,7 @@ pub fn modes(results: &Results) -> Vec<Figure> {
             y_label: y_label.into(),
             x_range: (0.0, 1000.0),
             y_max: None,
-            series: series.into(),
+            series: simulated.into_iter().chain(booted).filter(|series| !series.points.is_empty()).collect(),
         }
     };
     let figures = [
@@ -201,9 +209,28 @@ fn line(results: &Results, of_rate: impl Fn(u32) -> Setup, metric: Metric) -> Ve
     RATES_MBIT.into_iter().filter_map(point).collect()
 }
 
-fn figure(plan: &Plan, results: &Results) -> Figure {
+/// Loads of booted images are shown as they would be at full scale.
+fn figure(plan: &Plan, simulated: &Results, booted: &Results) -> Figure {
+    let mut series = lines(plan, simulated, "", STYLES.map(|(.., colour, _)| colour));
+    series.extend(lines(plan, booted, IMAGES, IMAGES_COLOURS));
+    if !series.is_empty() {
+        series.extend(plan.model.into_iter().flat_map(|model| model_lines(plan.vnf, simulated, model)));
+    }
+    Figure {
+        id: plan.id.into(),
+        title: plan.title.into(),
+        x_label: X_LABEL.into(),
+        y_label: plan.y_label.into(),
+        x_range: (0.0, 1000.0),
+        y_max: plan.y_max,
+        series,
+    }
+}
+
+/// What was measured: a line for each mode and packet size that was run.
+fn lines(plan: &Plan, results: &Results, of: &str, colours: [usize; 3]) -> Vec<Series> {
     let mut series = Vec::new();
-    for (mode, scheduling, name, colour, markers) in STYLES {
+    for ((mode, scheduling, name, _, markers), colour) in STYLES.into_iter().zip(colours) {
         for (packet_size_bytes, marker) in PACKET_SIZES_BYTES.into_iter().zip(markers) {
             let setup = |rate_mbit| Setup {
                 vnf: plan.vnf,
@@ -216,22 +243,11 @@ fn figure(plan: &Plan, results: &Results) -> Figure {
             let points = line(results, setup, plan.metric);
             if !points.is_empty() {
                 let look = Look { colour, marker, dashed: false };
-                series.push(Series { name: format!("{name}, {packet_size_bytes} B"), look, points });
+                series.push(Series { name: format!("{of}{name}, {packet_size_bytes} B"), look, points });
             }
         }
     }
-    if !series.is_empty() {
-        series.extend(plan.model.into_iter().flat_map(|model| model_lines(plan.vnf, results, model)));
-    }
-    Figure {
-        id: plan.id.into(),
-        title: plan.title.into(),
-        x_label: X_LABEL.into(),
-        y_label: plan.y_label.into(),
-        x_range: (0.0, 1000.0),
-        y_max: plan.y_max,
-        series,
-    }
+    series
 }
 
 /// What the model says for statelets, with σ as measured, and for duplication.

@@ -2,6 +2,7 @@
 
 use super::{Report, sigma, statement};
 use crate::claims::{Claim, Verdict};
+use crate::experiments::Experiment;
 use std::fmt::Write as _;
 
 const STYLE: &str = "
@@ -21,8 +22,8 @@ pub(super) fn page(report: &Report, drawn: &[String]) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>SliM: the evaluation</title><style>{STYLE}</style></head><body>\n<h1>The paper's evaluation, run again</h1>\n\
-         <p>{}</p>\n<h2>Claims</h2>\n",
-        escaped(&report.summary())
+         {}<h2>Claims</h2>\n",
+        report.summaries().map(|line| format!("<p>{}</p>\n", escaped(&line))).collect::<String>()
     );
     table(&mut page, &["claim", "paper", "model", "measured", ""], report.claims.iter().map(claim_row));
     page += "<h2>Figures</h2>\n<p>Error bars are 95 % confidence intervals of the mean (Student's t). Dashed lines are the \
@@ -37,12 +38,8 @@ pub(super) fn page(report: &Report, drawn: &[String]) -> String {
         let _ = writeln!(page, "<details><summary>Data</summary><pre>{}</pre></details>", escaped(&figure.csv()));
         page += "</figcaption></figure>\n";
     }
-    page += "<h2>Why it differs from the paper</h2>\n";
-    for experiment in &report.experiments {
-        let _ = writeln!(page, "<h3>{}</h3><p>{}</p>", escaped(&experiment.question), escaped(&experiment.answer));
-        let header: Vec<&str> = experiment.header.iter().map(String::as_str).collect();
-        table(&mut page, &header, experiment.rows.iter().map(|row| row.iter().map(|cell| escaped(cell)).collect()));
-    }
+    experiments(&mut page, "Booted images", &report.booted);
+    experiments(&mut page, "Why it differs from the paper", &report.experiments);
     page += "<h2>Table II: statelet factor σ</h2>\n";
     let header =
         ["workload", "paper", "computed", "measured", "on the wire", "merged and compressed, on the wire", "remark"];
@@ -65,6 +62,18 @@ pub(super) fn page(report: &Report, drawn: &[String]) -> String {
     );
     page += "</body></html>\n";
     page
+}
+
+fn experiments(page: &mut String, title: &str, experiments: &[Experiment]) {
+    if experiments.is_empty() {
+        return;
+    }
+    let _ = writeln!(page, "<h2>{title}</h2>");
+    for experiment in experiments {
+        let _ = writeln!(page, "<h3>{}</h3><p>{}</p>", escaped(&experiment.question), escaped(&experiment.answer));
+        let header: Vec<&str> = experiment.header.iter().map(String::as_str).collect();
+        table(page, &header, experiment.rows.iter().map(|row| row.iter().map(|cell| escaped(cell)).collect()));
+    }
 }
 
 fn claim_row(claim: &Claim) -> Vec<String> {

@@ -1,14 +1,17 @@
 //! The report as Markdown, for people who read the repository.
 
 use super::{Report, sigma, statement};
+use crate::experiments::Experiment;
 use std::fmt::Write as _;
 
 /// The page.
 pub(super) fn page(report: &Report) -> String {
     let mut page = String::from("# What the evaluation found\n\n");
     // Writing to a string cannot fail.
-    let _ = writeln!(page, "{}", report.summary());
-    page += "\n`cargo xtask eval --keep docs/evaluation` makes this page; [how](../evaluation.md).\n\n## Claims\n\n";
+    for line in report.summaries() {
+        let _ = writeln!(page, "{line}\n");
+    }
+    page += "`cargo xtask eval --keep docs/evaluation` makes this page; [how](../evaluation.md).\n\n## Claims\n\n";
     page += "| claim | paper | model | measured | |\n| --- | --- | --- | --- | --- |\n";
     for claim in &report.claims {
         let _ = writeln!(
@@ -17,16 +20,9 @@ pub(super) fn page(report: &Report) -> String {
             claim.claim, claim.source, claim.paper, claim.model, claim.measured, claim.verdict
         );
     }
-    page += "\n## Why it differs from the paper\n\n";
-    for experiment in &report.experiments {
-        let _ = writeln!(page, "### {}\n\n{}\n", experiment.question, experiment.answer);
-        let _ = writeln!(page, "| {} |", experiment.header.join(" | "));
-        let _ = writeln!(page, "|{}", " --- |".repeat(experiment.header.len()));
-        for row in &experiment.rows {
-            let _ = writeln!(page, "| {} |", row.join(" | "));
-        }
-        page.push('\n');
-    }
+    page.push('\n');
+    experiments(&mut page, "Booted images", &report.booted);
+    experiments(&mut page, "Why it differs from the paper", &report.experiments);
     page += "## Table II: statelet factor σ\n\n";
     page += "| workload | paper | computed | measured | on the wire | merged and compressed, on the wire | |\n";
     page += "| --- | --- | --- | --- | --- | --- | --- |\n";
@@ -47,4 +43,20 @@ pub(super) fn page(report: &Report) -> String {
         let _ = writeln!(page, "\n![{}]({}.svg) ([data]({}.csv))", figure.title, figure.id, figure.id);
     }
     page
+}
+
+fn experiments(page: &mut String, title: &str, experiments: &[Experiment]) {
+    if experiments.is_empty() {
+        return;
+    }
+    let _ = writeln!(page, "## {title}\n");
+    for experiment in experiments {
+        let _ = writeln!(page, "### {}\n\n{}\n", experiment.question, experiment.answer);
+        let _ = writeln!(page, "| {} |", experiment.header.join(" | "));
+        let _ = writeln!(page, "|{}", " --- |".repeat(experiment.header.len()));
+        for row in &experiment.rows {
+            let _ = writeln!(page, "| {} |", row.join(" | "));
+        }
+        page.push('\n');
+    }
 }

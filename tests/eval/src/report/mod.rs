@@ -1,4 +1,4 @@
-//! The report: figures, tables and claims of one back-end, as one HTML page and as files to be kept.
+//! The report: figures, tables and claims of all back-ends, as one HTML page and as files to be kept.
 
 mod html;
 mod markdown;
@@ -7,27 +7,46 @@ use crate::claims::{self, Claim};
 use crate::cost;
 use crate::experiments::{self, Experiment};
 use crate::figures::{Figure, draw, measured, model};
+use crate::grid::Cell;
 use crate::results::Results;
+use crate::store::Store;
 use crate::table_2::{self, Row};
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
 
-/// Everything that can be said about the runs of one back-end.
+/// Everything that can be said about what was run.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Where the runs are from.
-    pub origin: Origin,
+    pub origins: Vec<Origin>,
     /// Claims and verdicts.
     pub claims: Vec<Claim>,
     /// Table II.
     pub table_2: Vec<Row>,
+    /// What booted images did, and what was foretold.
+    pub booted: Vec<Experiment>,
     /// Experiments that explain.
     pub experiments: Vec<Experiment>,
     /// The figures.
     #[serde(skip)]
     pub figures: Vec<Figure>,
+}
+
+/// The runs of one back-end that belong to a plan.
+#[derive(Debug, Clone)]
+pub struct Evaluated {
+    backend: String,
+    cells: usize,
+    results: Results,
+}
+
+impl Evaluated {
+    /// Of the runs in `store`, those of `cells`.
+    pub fn new(backend: &str, store: &Store, cells: &[Cell]) -> Self {
+        Self { backend: backend.to_owned(), cells: cells.len(), results: Results::new(store.runs(), cells) }
+    }
 }
 
 /// Where runs are from.
@@ -39,6 +58,8 @@ pub struct Origin {
     pub plan: String,
     /// The commit, with a mark if there were changes.
     pub commit: String,
+    /// By how much rates and sizes were divided.
+    pub scale: f64,
     /// Runs there are, of how many cells of the plan.
     pub runs: usize,
     /// Cells of the plan.
@@ -50,32 +71,65 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Runs of a plan with `cells` cells; how many there are is filled in by the report.
-    pub fn new(backend: &str, plan: &str, commit: &str, cells: usize) -> Self {
-        let (backend, plan, commit) = (backend.into(), plan.into(), commit.into());
-        Self { backend, plan, commit, runs: 0, cells, completed: 0, repetitions: (0, 0) }
+    fn new(evaluated: &Evaluated, plan: &str, commit: &str) -> Self {
+        let Evaluated { backend, cells, results } = evaluated;
+        let (runs, completed) = results.success(|_| true);
+        let repetitions = || results.iter().map(|(_, runs)| runs.len());
+        Self {
+            backend: backend.clone(),
+            plan: plan.into(),
+            commit: commit.into(),
+            scale: results.runs().map(|run| run.scale).fold(1.0, f64::max),
+            runs,
+            cells: *cells,
+            completed,
+            repetitions: (repetitions().min().unwrap_or(0), repetitions().max().unwrap_or(0)),
+        }
+    }
+
+    /// The same in a sentence.
+    fn summary(&self) -> String {
+        let Self { backend, plan, commit, scale, runs, cells, completed, repetitions: (least, most) } = self;
+        let repetitions = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+        let scale = if *scale > 1.0 { format!(", at a scale of 1 to {scale}") } else { String::new() };
+        format!(
+            "Back-end {backend}{scale}, plan {plan}, commit {commit}: {runs} runs of {cells} planned, {repetitions} of each \
+             cell, {completed} migrations completed. Every run counts, failed ones too."
+        )
     }
 }
 
 impl Report {
-    /// Judges `results`.
+    /// Judges what was run in the simulation and with booted images, as far as there is any.
     ///
     /// # Errors
     /// If Table II's workload cannot be run.
-    pub fn new(results: &Results, mut origin: Origin) -> Result<Self> {
+    pub fn new(sim: Option<&Evaluated>, vm: Option<&Evaluated>, plan: &str, commit: &str) -> Result<Self> {
         let table_2 = table_2::rows().map_err(|what| anyhow!("Table II: {what}"))?;
-        let (runs, completed) = results.success(|_| true);
-        let repetitions = || results.iter().map(|(_, runs)| runs.len());
-        origin.runs = runs;
-        origin.completed = completed;
-        origin.repetitions = (repetitions().min().unwrap_or(0), repetitions().max().unwrap_or(0));
-        let mut experiments = experiments::all(results);
-        experiments.push(cost::measure().map_err(|what| anyhow!("the cost of statelets: {what}"))?);
+        let none = Results::default();
+        let results = |evaluated: Option<&'_ Evaluated>| evaluated.map_or(none.clone(), |some| some.results.clone());
+        let (simulated, booted) = (results(sim), results(vm));
+        let mut claims = Vec::new();
+        let mut experiments = experiments::all(&simulated);
+        if sim.is_some() {
+            claims.extend(claims::all(&simulated, &table_2));
+            experiments.push(cost::measure().map_err(|what| anyhow!("the cost of statelets: {what}"))?);
+        }
+        if vm.is_some() {
+            claims.extend(claims::of_images(&booted));
+        }
         let mut figures = vec![model::figure_6()];
-        figures.extend(model::figure_7());
-        figures.extend(measured::figures(results));
-        figures.extend(measured::modes(results));
-        Ok(Self { origin, claims: claims::all(results, &table_2), table_2, experiments, figures })
+        figures.extend(model::figure_7(&booted));
+        figures.extend(measured::figures(&simulated, &booted));
+        figures.extend(measured::modes(&simulated, &booted));
+        Ok(Self {
+            origins: sim.into_iter().chain(vm).map(|evaluated| Origin::new(evaluated, plan, commit)).collect(),
+            claims,
+            table_2,
+            booted: experiments::of_images(&booted),
+            experiments,
+            figures,
+        })
     }
 
     /// Writes the page, every figure as SVG and CSV, and everything else as JSON into `folder`.
@@ -119,14 +173,9 @@ impl Report {
         self.claims.iter().filter(|claim| claim.figure == Some(figure.id.as_str()))
     }
 
-    /// Where the runs are from and how many there are, in a sentence.
-    pub fn summary(&self) -> String {
-        let Origin { backend, plan, commit, runs, cells, completed, repetitions: (least, most) } = &self.origin;
-        let repetitions = if least == most { format!("{least}") } else { format!("{least} to {most}") };
-        format!(
-            "Back-end {backend}, plan {plan}, commit {commit}: {runs} runs of {cells} planned, {repetitions} of each cell, \
-             {completed} migrations completed. Every run counts, failed ones too."
-        )
+    /// Where the runs are from and how many there are, a sentence for each back-end.
+    pub fn summaries(&self) -> impl Iterator<Item = String> {
+        self.origins.iter().map(Origin::summary)
     }
 }
 
