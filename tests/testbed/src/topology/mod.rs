@@ -120,11 +120,19 @@ impl Topology {
         self.client()?.boot(&name, Some(&vnf), active).with_context(|| format!("cannot boot {}", name.as_str()))
     }
 
-    /// How many frames the switch has dropped, by cause; only causes that occurred.
+    /// How many frames the switch has dropped, by cause, and by cause and port for ports that are still there; only
+    /// causes that occurred.
     pub fn switch_drops(&self) -> Result<BTreeMap<String, u64>> {
         let status = self.client()?.status()?.switch_status.context("the switch does not tell its counters")?;
-        let drops = status.counters.iter().filter(|(_, frames)| **frames > 0);
-        Ok(drops.filter_map(|(name, frames)| Some((name.strip_prefix("dropped_")?.to_owned(), *frames))).collect())
+        let ports = status.ports.iter().map(|port| (format!(" at {}", port.name), &port.counters));
+        let all = std::iter::once((String::new(), &status.counters)).chain(ports);
+        let drops = all.flat_map(|(place, counters)| {
+            counters
+                .iter()
+                .filter(|(_, frames)| **frames > 0)
+                .filter_map(move |(name, frames)| Some((format!("{}{place}", name.strip_prefix("dropped_")?), *frames)))
+        });
+        Ok(drops.collect())
     }
 
     /// Fails if the switch agent or the daemon has ended.
