@@ -39,19 +39,35 @@ fn nat_process_moves_under_load_without_loss() {
     demo("nat_process_moves", &DemoSpec { instances, ..DemoSpec::default() });
 }
 
+fn precopy(name: &str, rounds: u32, link_rate: u64, patience_s: f64) -> PrecopyRun {
+    let demo = DemoSpec {
+        load: LoadSpec { rate_mbit: 5.0, duration_s: 120.0, ..LoadSpec::default() },
+        migrate_at: 0.5,
+        moving: MoveArguments { patience: Some(patience_s), stop_after: Some(1.0), ..MoveArguments::default() },
+        instances: InstanceArguments { link_rate, ..InstanceArguments::default() },
+    };
+    let run: PrecopyRun = run(name, "precopy", &PrecopySpec { demo, rounds });
+    println!("{:#?}", run.outcome);
+    run
+}
+
+#[test]
+#[ignore = "boots images; run by `cargo xtask test`"]
+fn a_guest_whose_move_is_given_up_goes_on_where_it_is() {
+    // Not even its kernel's pages pass the link in that time.
+    let run = precopy("precopy_given_up", 10, 20, 2.0);
+    assert_eq!(run.outcome.failure.as_deref(), Some("it was not over after 2 s"));
+    for phase in [BEFORE, DURING, AFTER] {
+        assert_eq!(run.load.phase(phase).map(PhaseReport::lost), Some(0), "{phase}");
+    }
+}
+
 #[test]
 #[ignore = "boots images; run by `cargo xtask test`"]
 fn a_whole_guest_moves_over_its_own_link_and_packets_are_lost_while_it_stands_still_only() {
-    let (link_rate, load) = (200, LoadSpec { rate_mbit: 5.0, duration_s: 120.0, ..LoadSpec::default() });
-    let demo = DemoSpec {
-        load,
-        migrate_at: 0.5,
-        moving: MoveArguments { patience: Some(90.0), stop_after: Some(1.0), ..MoveArguments::default() },
-        instances: InstanceArguments { link_rate, ..InstanceArguments::default() },
-    };
-    let run: PrecopyRun = run("precopy", "precopy", &PrecopySpec { demo, rounds: 3 });
+    let link_rate = 200;
+    let run = precopy("precopy", 3, link_rate, 90.0);
     let outcome = &run.outcome;
-    println!("{outcome:#?}");
     assert_eq!(outcome.failure, None);
     assert!(outcome.downtime_us > Some(0) && outcome.stream_bytes > 10_000_000);
     // What the meter lets through: its burst, and its rate.
