@@ -7,9 +7,11 @@
 //! * [`qemu`]: the one implementation, QEMU with KVM or in emulation;
 //! * [`native`]: the same network functions as ordinary processes, without a guest around them;
 //! * [`accel`]: whether KVM will work here, really;
-//! * [`passthrough`]: whether a PCI function can be given to a guest, and if not, what to do.
+//! * [`passthrough`]: whether a PCI function can be given to a guest, and if not, what to do;
+//! * [`borrowed`]: making it so, and giving the function back as it was.
 
 pub mod accel;
+pub mod borrowed;
 mod child;
 mod console;
 mod handover;
@@ -93,7 +95,7 @@ pub enum Nic {
         /// The MAC address, which the instance's configuration repeats.
         mac: MacAddress,
     },
-    /// A PCI function of the host, given to the guest whole. Check it with [`passthrough::check`] first.
+    /// A PCI function of the host, given to the guest whole. [Borrow](borrowed::Lender) it first.
     Passthrough {
         /// The function.
         address: PciAddress,

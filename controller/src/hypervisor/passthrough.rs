@@ -1,6 +1,7 @@
 //! Whether a PCI function of the host can be given to a guest. Whatever is in the way is named, with what to do.
 
 use super::PciAddress;
+use crate::net::MacAddress;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -58,7 +59,8 @@ pub enum PassthroughError {
     },
     /// Other devices of the group are in use by the host.
     #[error(
-        "{address} shares IOMMU group {group} with {others}, in use by the host; bind all of the group to vfio-pci:\n{commands}"
+        "{address} shares IOMMU group {group} with {others}, in use by the host; use a function with a group of its own \
+         (another slot may give it one), or bind all of the group to vfio-pci:\n{commands}"
     )]
     GroupInUse {
         /// The function.
@@ -111,30 +113,84 @@ pub struct Host {
 
 impl Host {
     /// The host this process runs on.
+    ///
+    /// Raises this process's limit of locked memory as far as it may: what it starts inherits that.
     pub fn this() -> Self {
-        use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-        let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _)| soft);
+        use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, hard)| {
+            match soft < hard && setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard).is_ok() {
+                true => hard,
+                false => soft,
+            }
+        });
         let unlimited = limit == RLIM_INFINITY || nix::unistd::geteuid().is_root();
         Self { root: "/".into(), lockable_bytes: (!unlimited).then_some(limit) }
     }
 
-    fn pci(&self, address: PciAddress) -> PathBuf {
+    /// The folder of a function in sysfs.
+    pub(super) fn pci(&self, address: PciAddress) -> PathBuf {
         self.root.join("sys/bus/pci/devices").join(address.to_string())
     }
 
-    fn group(&self, address: PciAddress) -> Option<u32> {
+    /// What the file `name` of a function says; `None` if there is no such file.
+    pub(super) fn text(&self, address: PciAddress, name: &str) -> Option<String> {
+        fs::read_to_string(self.pci(address).join(name)).ok().map(|text| text.trim().to_owned())
+    }
+
+    pub(super) fn group(&self, address: PciAddress) -> Option<u32> {
         link_name(&self.pci(address).join("iommu_group"))?.parse().ok()
     }
 
-    fn driver(&self, address: PciAddress) -> Option<String> {
+    /// The driver that has the function.
+    pub(super) fn driver(&self, address: PciAddress) -> Option<String> {
         link_name(&self.pci(address).join("driver"))
+    }
+
+    /// The physical function of a virtual one.
+    pub(super) fn parent(&self, address: PciAddress) -> Option<PciAddress> {
+        link_name(&self.pci(address).join("physfn"))?.parse().ok()
+    }
+
+    /// The virtual function of `parent` with the number `index`.
+    pub(super) fn virtual_function(&self, parent: PciAddress, index: u32) -> Option<PciAddress> {
+        link_name(&self.pci(parent).join(format!("virtfn{index}")))?.parse().ok()
+    }
+
+    /// The interface of a virtual function's physical one, and which of its virtual functions it is.
+    pub(super) fn physical(&self, address: PciAddress) -> Option<(String, u32)> {
+        let parent = self.parent(address)?;
+        let count = self.text(parent, "sriov_numvfs")?.parse().ok()?;
+        let index = (0..count).find(|&index| self.virtual_function(parent, index) == Some(address))?;
+        Some((self.interfaces(parent).into_iter().next()?, index))
+    }
+
+    /// Whether `interface` of the function at `address` is up.
+    pub(super) fn is_up(&self, address: PciAddress, interface: &str) -> bool {
+        let flags = self.text(address, &format!("net/{interface}/flags"));
+        let flags = flags.and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
+        flags.is_some_and(|flags| flags & 1 != 0)
+    }
+
+    /// The MAC address of the function's interface.
+    pub(super) fn mac(&self, address: PciAddress) -> Option<MacAddress> {
+        let interface = self.interfaces(address).into_iter().next()?;
+        self.text(address, &format!("net/{interface}/address"))?.parse().ok()
+    }
+
+    /// Whether a guest, or another program, has the function open through VFIO.
+    pub(super) fn is_open(&self, address: PciAddress) -> bool {
+        let Some(group) = self.group(address) else { return false };
+        // A group opens once at a time.
+        let file = self.root.join(format!("dev/vfio/{group}"));
+        let error = fs::File::options().read(true).write(true).open(file).err();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy)
     }
 
     fn is_bridge(&self, address: PciAddress) -> bool {
         fs::read_to_string(self.pci(address).join("class")).is_ok_and(|class| class.starts_with("0x0604"))
     }
 
-    fn addresses_in(&self, folder: &str) -> Vec<PciAddress> {
+    pub(super) fn addresses_in(&self, folder: &str) -> Vec<PciAddress> {
         let Ok(entries) = fs::read_dir(self.root.join(folder)) else { return Vec::new() };
         let mut addresses: Vec<PciAddress> =
             entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -142,14 +198,18 @@ impl Host {
         addresses
     }
 
+    /// The addresses of all network functions.
+    pub(super) fn network_addresses(&self) -> Vec<PciAddress> {
+        let mut addresses = self.addresses_in("sys/bus/pci/devices");
+        addresses.retain(|&address| self.text(address, "class").is_some_and(|class| class.starts_with("0x02")));
+        addresses
+    }
+
     /// The network functions there are, for an error message.
-    fn network_functions(&self) -> String {
+    pub(super) fn network_functions(&self) -> String {
         let functions: Vec<String> = self
-            .addresses_in("sys/bus/pci/devices")
+            .network_addresses()
             .into_iter()
-            .filter(|&address| {
-                fs::read_to_string(self.pci(address).join("class")).is_ok_and(|class| class.starts_with("0x02"))
-            })
             .map(|address| format!("{address} ({})", self.driver(address).as_deref().unwrap_or("no driver")))
             .collect();
         match functions.is_empty() {
@@ -159,7 +219,7 @@ impl Host {
     }
 
     /// The network interfaces the host would lose with `address`.
-    fn interfaces(&self, address: PciAddress) -> Vec<String> {
+    pub(super) fn interfaces(&self, address: PciAddress) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.pci(address).join("net")) else { return Vec::new() };
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
@@ -187,15 +247,10 @@ pub fn check(host: &Host, address: PciAddress, kind: FunctionKind, memory_mb: u3
         let hint = if device.join("sriov_numvfs").exists() { "" } else { " (which this device does not offer)" };
         return Err(PassthroughError::NotVirtual { address, hint });
     }
-    let Some(group) = host.group(address) else {
-        let any =
-            fs::read_dir(host.root.join("sys/kernel/iommu_groups")).is_ok_and(|mut groups| groups.next().is_some());
-        return Err(if any { PassthroughError::NoGroup(address) } else { PassthroughError::NoIommu });
-    };
-    check_drivers(host, address, group)?;
-    if !device.join("reset").exists() {
-        return Err(PassthroughError::NoReset(address));
-    }
+    let group = group(host, address)?;
+    check_driver(host, address)?;
+    check_group(host, address, group, &[address])?;
+    check_reset(host, address)?;
     for file in ["dev/vfio/vfio".to_owned(), format!("dev/vfio/{group}")] {
         let file = host.root.join(file);
         if let Err(error) = fs::File::options().read(true).write(true).open(&file) {
@@ -206,34 +261,75 @@ pub fn check(host: &Host, address: PciAddress, kind: FunctionKind, memory_mb: u3
             });
         }
     }
+    check_memory(host, memory_mb)?;
+    Ok(Usable { address, group })
+}
+
+/// Checks that an IOMMU is active at all.
+pub(super) fn check_iommu(host: &Host) -> Result<(), PassthroughError> {
+    let any = fs::read_dir(host.root.join("sys/kernel/iommu_groups")).is_ok_and(|mut groups| groups.next().is_some());
+    if any { Ok(()) } else { Err(PassthroughError::NoIommu) }
+}
+
+/// The IOMMU group of `address`.
+pub(super) fn group(host: &Host, address: PciAddress) -> Result<u32, PassthroughError> {
+    match host.group(address) {
+        Some(group) => Ok(group),
+        None => check_iommu(host).and(Err(PassthroughError::NoGroup(address))),
+    }
+}
+
+/// Checks that the function can be reset between two guests.
+pub(super) fn check_reset(host: &Host, address: PciAddress) -> Result<(), PassthroughError> {
+    if host.pci(address).join("reset").exists() { Ok(()) } else { Err(PassthroughError::NoReset(address)) }
+}
+
+/// Checks that VFIO is loaded.
+pub(super) fn check_vfio(host: &Host) -> Result<(), PassthroughError> {
+    let driver = host.root.join("sys/bus/pci/drivers/vfio-pci");
+    if driver.is_dir() { Ok(()) } else { Err(PassthroughError::NoVfio(driver)) }
+}
+
+/// Checks that the memory of a guest with `memory_mb` MiB may be locked.
+pub(super) fn check_memory(host: &Host, memory_mb: u32) -> Result<(), PassthroughError> {
     // QEMU locks the guest's memory and a little of its own.
     let need_mb = u64::from(memory_mb) + 16;
     match host.lockable_bytes {
         Some(bytes) if bytes >> 20 < need_mb => Err(PassthroughError::LockedMemory { need_mb, have_mb: bytes >> 20 }),
-        _ => Ok(Usable { address, group }),
+        _ => Ok(()),
     }
 }
 
-fn check_drivers(host: &Host, address: PciAddress, group: u32) -> Result<(), PassthroughError> {
+fn check_driver(host: &Host, address: PciAddress) -> Result<(), PassthroughError> {
     let driver = host.driver(address);
-    if driver.as_deref() != Some("vfio-pci") {
-        let interfaces = host.interfaces(address);
-        let warning = match interfaces.is_empty() {
-            true => String::new(),
-            false => format!("\nThe host then loses its network interface {}.", interfaces.join(", ")),
-        };
-        return Err(PassthroughError::Driver {
-            address,
-            driver: driver.clone().unwrap_or_else(|| "no driver".into()),
-            commands: bind_commands(address, driver.is_some()),
-            warning,
-        });
+    if driver.as_deref() == Some("vfio-pci") {
+        return Ok(());
     }
+    let interfaces = host.interfaces(address);
+    let warning = match interfaces.is_empty() {
+        true => String::new(),
+        false => format!("\nThe host then loses its network interface {}.", interfaces.join(", ")),
+    };
+    Err(PassthroughError::Driver {
+        address,
+        driver: driver.clone().unwrap_or_else(|| "no driver".into()),
+        commands: bind_commands(address, driver.is_some()),
+        warning,
+    })
+}
+
+/// Checks that the host uses nothing of IOMMU group `group` but `ours`.
+pub(super) fn check_group(
+    host: &Host,
+    address: PciAddress,
+    group: u32,
+    ours: &[PciAddress],
+) -> Result<(), PassthroughError> {
     // A device nobody drives, or a bridge, does not get in the way: the kernel's own rule for a viable group.
     let others: Vec<(PciAddress, String)> = host
         .addresses_in(&format!("sys/kernel/iommu_groups/{group}/devices"))
         .into_iter()
-        .filter(|&other| other != address && !host.is_bridge(other))
+        .filter(|&other| !ours.contains(&other) && !host.is_bridge(other))
         .filter_map(|other| Some((other, host.driver(other).filter(|driver| driver != "vfio-pci")?)))
         .collect();
     if others.is_empty() {
@@ -257,7 +353,7 @@ fn bind_commands(address: PciAddress, bound: bool) -> String {
 }
 
 /// The last part of what a symbolic link points to.
-fn link_name(link: &Path) -> Option<String> {
+pub(super) fn link_name(link: &Path) -> Option<String> {
     Some(fs::read_link(link).ok()?.file_name()?.to_str()?.to_owned())
 }
 
