@@ -120,6 +120,9 @@ pub enum Command {
     /// Look at the switch's paths
     #[command(subcommand)]
     Path(PathCommand),
+    /// Look after this machine's devices, KVM and IOMMU; needs no daemon
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Move a live network function from one instance to another
     ///
     /// Shows each phase as it goes and ends with a report. Interrupting slimctl does not interrupt the migration: use
@@ -130,6 +133,19 @@ pub enum Command {
         /// Either instance of it; not needed if only one migration is under way
         instance: Option<Name>,
     },
+}
+
+/// What to do with this machine.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum HostCommand {
+    /// Say what hinders guests with KVM and passed-through functions, each with the command that mends it
+    ///
+    /// Changes nothing. Exits with 1 if something is in the way.
+    Check,
+    /// Give back the PCI functions that launches which have ended did not give back
+    ///
+    /// Their drivers, settings and the number of virtual functions become what they were.
+    Clean,
 }
 
 /// What to do with instances.

@@ -13,12 +13,15 @@ pub use args::Cli;
 pub use exit::Exit;
 
 use anyhow::{Context, Result, bail};
-use args::{Command, InstanceCommand, MigrateArgs, PathCommand, Resolution, Way};
+use args::{Command, HostCommand, InstanceCommand, MigrateArgs, PathCommand, Resolution, Way};
 use serde::Serialize;
 use slim_controller::api::{InstanceInfo, MigrateOptions, Subscribers};
 use slim_controller::client::{Client, ClientError};
 use slim_controller::daemon::{Daemon, StopFlag};
 use slim_controller::deployment::{Deployment, default_socket};
+use slim_controller::hypervisor::borrowed::Lender;
+use slim_controller::hypervisor::inspect::{Verdict, inspect};
+use slim_controller::hypervisor::passthrough::Host;
 use slim_controller::precopy::PrecopyOptions;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::ResolveOutcome;
@@ -67,6 +70,15 @@ fn execute(cli: Cli) -> Result<Exit> {
             create_secret(&file, &Authority::read(&dir)?.issue(Role::Instance, &name, life)?)?;
             told(json, &file, &format!("is the identity of instance {name}"))
         }
+        Command::Host(HostCommand::Check) => Ok(host_check(json)),
+        Command::Host(HostCommand::Clean) => {
+            let told = Lender::this().clean()?;
+            show(json, &serde_json::json!({ "given_back": told }), || match told.is_empty() {
+                true => "nothing was left behind\n".into(),
+                false => told.iter().map(|line| format!("{line}\n")).collect(),
+            });
+            Ok(Exit::Done)
+        }
         command => ask(command, cli.socket.unwrap_or_else(default_socket), json),
     }
 }
@@ -93,6 +105,16 @@ fn show_instance(client: &mut Client, name: &Name, most: usize, json: bool) -> R
     Ok(())
 }
 
+/// Says what hinders guests on this machine.
+fn host_check(json: bool) -> Exit {
+    let findings = inspect(&Host::this(), &Lender::this());
+    show(json, &findings, || findings.iter().map(|finding| format!("{finding}\n")).collect());
+    match findings.iter().any(|finding| finding.verdict == Verdict::Bad) {
+        true => Exit::Failed,
+        false => Exit::Done,
+    }
+}
+
 /// Tells of a file or folder that has been made.
 fn told(json: bool, made: &Path, what: &str) -> Result<Exit> {
     show(json, &serde_json::json!({ "made": made }), || format!("{} {what}\n", made.display()));
@@ -103,7 +125,7 @@ fn told(json: bool, made: &Path, what: &str) -> Result<Exit> {
 fn ask(command: Command, socket: PathBuf, json: bool) -> Result<Exit> {
     let mut client = Client::connect(&socket)?;
     match command {
-        Command::Daemon { .. } | Command::Init { .. } | Command::Identity { .. } => {}
+        Command::Daemon { .. } | Command::Init { .. } | Command::Identity { .. } | Command::Host(_) => {}
         Command::Shutdown { retire } => {
             if retire {
                 client.shutdown_all()?

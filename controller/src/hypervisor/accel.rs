@@ -99,7 +99,9 @@ pub fn choose(
     if wanted == Accel::Tcg {
         return Ok(AccelChoice { kvm: false, reason: "asked for".into() });
     }
-    let verdict = hardware(root).and_then(|backend| Ok(format!("{backend}, and {}", probe()?)));
+    let verdict = hardware(root)
+        .map_err(|hindrance| hindrance.to_string())
+        .and_then(|backend| Ok(format!("{backend}, and {}", probe()?)));
     match (verdict, wanted) {
         (Ok(reason), _) => Ok(AccelChoice { kvm: true, reason }),
         (Err(reason), Accel::Kvm) => Err(AccelError { reason }),
@@ -107,19 +109,24 @@ pub fn choose(
     }
 }
 
-/// Names the hardware backend of KVM, or says what is missing.
-fn hardware(root: &Path) -> Result<String, String> {
-    let device = root.join("dev/kvm");
-    if let Err(error) = fs::File::options().read(true).write(true).open(&device) {
-        return Err(match error.kind() {
-            std::io::ErrorKind::NotFound => "/dev/kvm does not exist (modprobe kvm_intel or kvm_amd)".into(),
-            std::io::ErrorKind::PermissionDenied => {
-                "/dev/kvm may not be opened: add yourself to its group, `sudo adduser $USER kvm`, and log in again"
-                    .into()
-            }
-            _ => format!("/dev/kvm does not open: {error}"),
-        });
+/// What hinders KVM, and the command that mends it if there is one.
+#[derive(Debug)]
+pub(super) struct Hindrance {
+    pub(super) reason: String,
+    pub(super) mend: Option<String>,
+}
+
+impl fmt::Display for Hindrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.mend {
+            Some(mend) => write!(f, "{} ({mend})", self.reason),
+            None => f.write_str(&self.reason),
+        }
     }
+}
+
+/// Names the hardware backend of KVM, or says what is missing.
+pub(super) fn hardware(root: &Path) -> Result<String, Hindrance> {
     let cpuinfo = fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
     let has = |flag: &str| {
         cpuinfo
@@ -127,19 +134,39 @@ fn hardware(root: &Path) -> Result<String, String> {
             .filter(|line| line.starts_with("flags"))
             .any(|line| line.split_whitespace().any(|word| word == flag))
     };
-    let (extension, module) = if has("vmx") {
-        ("VT-x", "kvm_intel")
-    } else if has("svm") {
-        ("AMD-V", "kvm_amd")
-    } else {
-        return Err(
-            "/dev/kvm opens, but the CPU shows no virtualisation extension (neither vmx nor svm in /proc/cpuinfo): \
-                    the backend behind it cannot run a stock kernel"
-                .into(),
-        );
+    let backend = match (has("vmx"), has("svm")) {
+        (true, _) => Some(("VT-x", "kvm_intel")),
+        (_, true) => Some(("AMD-V", "kvm_amd")),
+        _ => None,
+    };
+    let load = backend.map(|(_, module)| format!("sudo modprobe {module}"));
+    let device = root.join("dev/kvm");
+    if let Err(error) = fs::File::options().read(true).write(true).open(&device) {
+        return Err(match error.kind() {
+            std::io::ErrorKind::NotFound => Hindrance {
+                reason: match backend {
+                    Some(_) => "/dev/kvm does not exist".into(),
+                    None => "/dev/kvm does not exist, and the CPU shows no virtualisation extension (neither vmx nor \
+                             svm in /proc/cpuinfo): is it switched off in the firmware?"
+                        .into(),
+                },
+                mend: load,
+            },
+            std::io::ErrorKind::PermissionDenied => Hindrance {
+                reason: "/dev/kvm may not be opened: add yourself to its group and log in again".into(),
+                mend: Some("sudo adduser $USER kvm".into()),
+            },
+            _ => Hindrance { reason: format!("/dev/kvm does not open: {error}"), mend: None },
+        });
+    }
+    let Some((extension, module)) = backend else {
+        let reason = "/dev/kvm opens, but the CPU shows no virtualisation extension (neither vmx nor svm in \
+                      /proc/cpuinfo): the backend behind it cannot run a stock kernel";
+        return Err(Hindrance { reason: reason.into(), mend: None });
     };
     if !root.join("sys/module").join(module).is_dir() {
-        return Err(format!("the CPU has {extension}, but its backend is not loaded (modprobe {module})"));
+        let reason = format!("the CPU has {extension}, but its backend is not loaded");
+        return Err(Hindrance { reason, mend: load });
     }
     Ok(format!("/dev/kvm opens with {module} on {extension}"))
 }

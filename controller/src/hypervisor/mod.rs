@@ -8,13 +8,15 @@
 //! * [`native`]: the same network functions as ordinary processes, without a guest around them;
 //! * [`accel`]: whether KVM will work here, really;
 //! * [`passthrough`]: whether a PCI function can be given to a guest, and if not, what to do;
-//! * [`borrowed`]: making it so, and giving the function back as it was.
+//! * [`borrowed`]: making it so, and giving the function back as it was;
+//! * [`inspect`]: what of a host hinders all that, and the commands that mend it.
 
 pub mod accel;
 pub mod borrowed;
 mod child;
 mod console;
 mod handover;
+pub mod inspect;
 pub mod native;
 pub mod passthrough;
 mod pci;
