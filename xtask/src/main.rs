@@ -25,6 +25,7 @@ mod task_chaos;
 mod task_demo;
 mod task_eval;
 mod task_fuzz;
+mod task_host;
 mod task_image;
 mod task_kernel;
 mod task_run;
@@ -82,8 +83,15 @@ enum Task {
     /// Boot an image alone, its console on this terminal. Ctrl-C stops it.
     ///
     /// Its dataplane interfaces lead nowhere, unless --vf or --pci give it real ones; whatever is in the way of that is
-    /// named together with what to do. Without KVM the guest is emulated, and the reason is said.
+    /// named together with what to do, and the functions are given back in the end. Without KVM the guest is emulated,
+    /// and the reason is said.
     Run(task_run::Arguments),
+    /// Look at this machine as a host of guests with KVM and passed-through functions, or clean up after a crash.
+    ///
+    /// docs/hardware.md says what a host needs. Borrowed functions are given back when `run` ends; `clean` is for what a
+    /// killed one has left behind, and needs root as `run --vf` does.
+    #[command(subcommand)]
+    Host(task_host::Action),
     /// Move a live NAT from one booted image to another under load, and print the verdict.
     ///
     /// Runs in private namespaces: it needs no root, touches no interface of this machine and leaves nothing behind.
@@ -133,6 +141,7 @@ fn main() -> ExitCode {
         Task::Image(arguments) => task_image::run(&arguments, policy),
         Task::Run(arguments) => task_run::run(&arguments, policy),
         Task::Bench(arguments) => task_bench::run(&arguments, policy),
+        Task::Host(action) => task_host::run(action),
         Task::Demo(arguments) => task_demo::run(&arguments, policy),
         Task::Chaos(arguments) => task_chaos::run(&arguments, policy),
         Task::Testbed(action) => task_testbed::run(&action, policy),

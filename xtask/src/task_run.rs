@@ -1,17 +1,18 @@
 //! `cargo xtask run`: one instance alone, its console on our terminal.
 
-use crate::passthrough::{self, Function};
+use crate::passthrough::{self, Virtual, Whole};
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::{image, standalone, vnf};
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use slim_controller::hypervisor::passthrough::FunctionKind;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use slim_controller::hypervisor::borrowed::Lender;
 use slim_controller::hypervisor::qemu::Qemu;
 use slim_controller::hypervisor::{Accel, Machine};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -37,36 +38,53 @@ pub struct Arguments {
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     memory: u32,
 
-    /// Give the guest this virtual function of an SR-IOV NIC as its next dataplane interface; may be repeated.
+    /// Give the guest a virtual function of an SR-IOV NIC as its next dataplane interface; may be repeated.
     ///
-    /// Its MAC address is asked from the physical function, unless appended as in 0000:03:10.0=52:54:00:12:34:56.
-    #[arg(long, value_name = "ADDRESS[=MAC]")]
-    vf: Vec<Function>,
+    /// NIC is the physical function's network interface or PCI address, N which of its virtual functions, else one that
+    /// is free; they are made if there are none. The address of a virtual function will do, too. It is bound to vfio-pci,
+    /// gets the network function's own MAC address, or the one appended, and everything becomes as it was in the end.
+    /// Needs root.
+    #[arg(long, value_name = "NIC[:N][=MAC]")]
+    vf: Vec<Virtual>,
 
-    /// Give the guest this whole PCI function, after those of --vf; may be repeated
-    #[arg(long, value_name = "ADDRESS=MAC")]
-    pci: Vec<Function>,
+    /// Give the guest this whole PCI function, after those of --vf; may be repeated.
+    ///
+    /// Its MAC address is read while a driver of the host has it, else it has to be appended. Needs root.
+    #[arg(long, value_name = "ADDRESS[=MAC]")]
+    pci: Vec<Whole>,
+
+    /// Boot the image in this folder, as `cargo xtask image` has left it, instead of building one
+    #[arg(long, value_name = "FOLDER")]
+    image: Option<PathBuf>,
 }
 
 /// Boots the image and shows its console until it ends or Ctrl-C is pressed.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let vnf = vnf::find(&arguments.vnf)?;
-    setup::ensure(&[Need::Dpdk, Need::Kernel, Need::Qemu], policy)?;
-    let mut passed = Vec::new();
-    for (functions, kind) in [(&arguments.vf, FunctionKind::Virtual), (&arguments.pci, FunctionKind::Any)] {
-        for function in functions {
-            passed.push(passthrough::resolve(function, kind, arguments.memory)?);
+    let requests = passthrough::requests(vnf, &arguments.vf, &arguments.pci)?;
+    let folder = match &arguments.image {
+        Some(folder) => {
+            setup::ensure(&[Need::Qemu], policy)?;
+            folder.clone()
         }
-    }
-    let (folder, _) = image::ensure(vnf)?;
+        None => {
+            setup::ensure(&[Need::Dpdk, Need::Kernel, Need::Qemu], policy)?;
+            image::ensure(vnf)?.0
+        }
+    };
 
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch Ctrl-C")?;
+    }
+    // Declared before the guest, so given back after it, on every way out.
+    let loan = Lender::this().borrow(&requests, arguments.memory)?;
+    for function in loan.functions() {
+        eprintln!("==> borrowed {} as {}", function.address, function.mac);
     }
     let run_dir = tempfile::Builder::new().prefix("slim-run-").tempdir()?;
     let control_port = free_port()?;
-    let mut launch = standalone::launch(vnf, &folder, run_dir.path(), &passed, Some(control_port))?;
+    let mut launch = standalone::launch(vnf, &folder, run_dir.path(), loan.functions(), Some(control_port))?;
     launch.accel = arguments.accel;
     launch.vcpus = arguments.vcpus;
     launch.memory_mb = arguments.memory;
@@ -87,7 +105,7 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
         }
         if !alive {
             println!("{} has ended", launch.name);
-            return Ok(());
+            return Ok(loan.give_back()?);
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -95,7 +113,7 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let stopped = machine.stop(GRACE);
     show(&mut console)?;
     println!("{} {stopped}", launch.name);
-    Ok(())
+    Ok(loan.give_back()?)
 }
 
 /// Copies what is new on the console to our output.

@@ -1,6 +1,7 @@
 //! The network functions that images exist for.
 
 use anyhow::{Result, bail};
+use slim_controller::net::MacAddress;
 use slim_core::nf::NetworkFunction;
 use slim_gateway::Gateway;
 use slim_nat::Nat;
@@ -20,9 +21,15 @@ pub struct Vnf {
     pub schema: u64,
     /// Its dataplane interfaces in order.
     pub ports: &'static [&'static str],
+    /// The MAC addresses of its own on these interfaces, in the same order, in an instance that is run alone.
+    pub macs: &'static [MacAddress],
     /// Its section of an instance's configuration, for an instance that is run alone.
     pub section: &'static str,
 }
+
+/// What `interior_mac` and `exterior_mac` are below.
+const OWN_MACS: &[MacAddress] =
+    &[MacAddress([0x02, 0x51, 0x1a, 0x00, 0x00, 0x01]), MacAddress([0x02, 0x51, 0x1a, 0x00, 0x00, 0x02])];
 
 /// All of them.
 pub const VNFS: &[Vnf] = &[
@@ -33,6 +40,7 @@ pub const VNFS: &[Vnf] = &[
         program: "nat",
         schema: Nat::SCHEMA,
         ports: Nat::PORTS,
+        macs: OWN_MACS,
         section: r#"[nat]
 interior_address = "10.1.0.1/24"
 interior_mac = "02:51:1a:00:00:01"
@@ -47,6 +55,7 @@ exterior_mac = "02:51:1a:00:00:02"
         program: "gateway",
         schema: Gateway::SCHEMA,
         ports: Gateway::PORTS,
+        macs: OWN_MACS,
         section: r#"[gateway]
 interior_address = "10.1.0.1/24"
 interior_mac = "02:51:1a:00:00:01"
@@ -78,6 +87,10 @@ mod tests {
             let file: toml::Table = toml::from_str(vnf.section).expect("valid TOML");
             let config: N::Config = file[vnf.name].clone().try_into().expect("the section's own form");
             assert!(N::new(&config, slim_core::nf::Shard::ONLY, 1).is_ok());
+            let own =
+                ["interior_mac", "exterior_mac"].map(|key| file[vnf.name][key].as_str().expect("text").to_owned());
+            assert_eq!(vnf.macs.iter().map(MacAddress::to_string).collect::<Vec<_>>(), own);
+            assert_eq!(vnf.macs.len(), vnf.ports.len());
         }
         check::<Nat>();
         check::<Gateway>();
