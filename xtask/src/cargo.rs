@@ -46,6 +46,11 @@ pub fn build_image_program(package: &str, program: &str) -> Result<PathBuf> {
     build_optimised(&title, IMAGE_RUSTFLAGS, package, program, &["--features", "image"])
 }
 
+/// Builds the static program `program` of `package`, as images' are but without their feature, and returns where it is.
+pub fn build_static(title: &str, package: &str, program: &str) -> Result<PathBuf> {
+    build_optimised(title, IMAGE_RUSTFLAGS, package, program, &[])
+}
+
 /// Builds the benchmark `program` of `package` with the images' optimisation and returns where it is.
 pub fn build_benchmark(package: &str, program: &str) -> Result<PathBuf> {
     build_optimised(&format!("building {program}, optimised as images are"), "", package, program, &[])

@@ -5,7 +5,7 @@ use crate::progress::Step;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::tally::Tally;
-use crate::{artifacts, cargo, command, paths, task_fuzz, task_sim};
+use crate::{artifacts, cargo, command, hardware, paths, task_fuzz, task_sim};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use slim_testbed::artifacts::ARTIFACTS_ENV;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Which checks.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only these groups; may be given several times. The default is all of them.
+    /// Only these groups; may be given several times. The default is all of them but hardware.
     #[arg(long, value_enum, value_name = "GROUP")]
     only: Vec<Group>,
 }
@@ -34,6 +34,8 @@ enum Group {
     Fuzz,
     /// Booted images, and a migration between them under load.
     E2e,
+    /// An emulated host with KVM, an IOMMU and an SR-IOV NIC: the launcher gives the NAT image virtual functions in it.
+    Hardware,
 }
 
 impl Group {
@@ -44,6 +46,8 @@ impl Group {
             Self::Sim => &[],
             Self::Fuzz => &[Need::Fuzz],
             Self::E2e => &[Need::Dpdk, Need::Testbed, Need::Programs, Need::Kernel, Need::Qemu],
+            // The emulated host runs the programs of this machine.
+            Self::Hardware => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu],
         }
     }
 }
@@ -58,11 +62,12 @@ struct Outcome {
 
 /// Runs all selected checks, also after failures.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
-    let selected = |group| arguments.only.is_empty() || arguments.only.contains(&group);
+    let selected = |group| match arguments.only.is_empty() {
+        true => group != Group::Hardware,
+        false => arguments.only.contains(&group),
+    };
     let mut needs = Vec::new();
-    for group in
-        [Group::Lint, Group::Unit, Group::Sim, Group::Fuzz, Group::E2e].into_iter().filter(|group| selected(*group))
-    {
+    for group in Group::value_variants().iter().filter(|group| selected(**group)) {
         needs.extend_from_slice(group.needs());
     }
     setup::ensure(&needs, policy)?;
@@ -85,6 +90,11 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     }
     if selected(Group::E2e) {
         e2e(&mut outcomes, policy);
+    }
+    if selected(Group::Hardware) {
+        let started = Instant::now();
+        let error = hardware::check().err();
+        outcomes.push(Outcome { name: "hardware", error, tally: None, duration: started.elapsed() });
     }
     report(&outcomes)
 }

@@ -32,6 +32,11 @@ impl Archive {
         self.entry(name, REGULAR | 0o755, (0, 0), content)
     }
 
+    /// Adds a file to be read.
+    pub fn file(&mut self, name: &str, content: &[u8]) -> Result<()> {
+        self.entry(name, REGULAR | 0o644, (0, 0), content)
+    }
+
     /// Adds the node of a character device, which only root may use.
     pub fn character_device(&mut self, name: &str, major: u32, minor: u32) -> Result<()> {
         self.entry(name, CHARACTER_DEVICE | 0o600, (major, minor), &[])

@@ -1,6 +1,6 @@
 //! Images: a kernel, an initramfs with one static program, and a manifest, in a folder of their own.
 
-mod cpio;
+pub mod cpio;
 mod initramfs;
 mod manifest;
 mod vmlinux;

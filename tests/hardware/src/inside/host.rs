@@ -1,0 +1,74 @@
+//! Looking at the emulated host, and preparing it for a step.
+
+use anyhow::{Context, Result, ensure};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const DEVICES: &str = "/sys/bus/pci/devices";
+
+/// Everything that borrowing devices may change: drivers, virtual functions and their settings, interfaces.
+pub(super) fn state() -> Result<String> {
+    let mut state = String::new();
+    let mut addresses: Vec<_> =
+        fs::read_dir(DEVICES)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    addresses.sort();
+    for address in addresses {
+        let device = Path::new(DEVICES).join(&address);
+        let text = |file: &str| fs::read_to_string(device.join(file)).unwrap_or_default().trim().to_owned();
+        writeln!(
+            state,
+            "{address} driver {} override {} functions {} autoprobe {}",
+            driver(&address).as_deref().unwrap_or("none"),
+            text("driver_override"),
+            text("sriov_numvfs"),
+            text("sriov_drivers_autoprobe")
+        )?;
+        for interface in interfaces(&address) {
+            writeln!(state, "  {interface} flags {}", text(&format!("net/{interface}/flags")))?;
+        }
+    }
+    Ok(state)
+}
+
+/// The driver of a device.
+fn driver(address: &str) -> Option<String> {
+    let link = fs::read_link(Path::new(DEVICES).join(address).join("driver")).ok()?;
+    Some(link.file_name()?.to_string_lossy().into_owned())
+}
+
+/// The network interfaces of a device.
+pub(super) fn interfaces(address: &str) -> Vec<String> {
+    let entries = fs::read_dir(Path::new(DEVICES).join(address).join("net"));
+    entries.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+/// The devices that `name` drives, in order.
+pub(super) fn driven_by(name: &str) -> Result<Vec<String>> {
+    let mut addresses: Vec<_> =
+        fs::read_dir(DEVICES)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    addresses.retain(|address| driver(address).as_deref() == Some(name));
+    addresses.sort();
+    Ok(addresses)
+}
+
+/// Sets the number of a device's virtual functions; the host's driver takes them.
+pub(super) fn set_functions(address: &str, count: u32) -> Result<()> {
+    let file = Path::new(DEVICES).join(address).join("sriov_numvfs");
+    fs::write(&file, count.to_string()).with_context(|| format!("cannot write {count} to {}", file.display()))
+}
+
+/// The address of a device's first virtual function.
+pub(super) fn first_function(address: &str) -> Result<String> {
+    let link = fs::read_link(Path::new(DEVICES).join(address).join("virtfn0"))?;
+    Ok(link.file_name().context("virtfn0 leads nowhere")?.to_string_lossy().into_owned())
+}
+
+/// Runs `ip`.
+pub(super) fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("/bin/ip").args(arguments).output().context("cannot start ip")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ip {}: {}", arguments.join(" "), said.trim());
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Our launcher, as an operator would run it.
+
+use crate::words::Plan;
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Where the launcher may write.
+pub(super) const SCRATCH: &str = "/run/scratch";
+
+/// xtask with `arguments`.
+fn command(plan: &Plan, arguments: &[&str]) -> Command {
+    let mut command = Command::new(&plan.launcher);
+    command.arg("--no-install").args(arguments).env_clear();
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
+    command.env("HOME", SCRATCH).env("TMPDIR", SCRATCH).stdin(Stdio::null());
+    command
+}
+
+/// What a launcher said that has ended.
+pub(super) struct Said {
+    pub(super) success: bool,
+    pub(super) text: String,
+}
+
+/// Runs the launcher to its end.
+pub(super) fn run(plan: &Plan, arguments: &[&str]) -> Result<Said> {
+    let output = command(plan, arguments).output().with_context(|| format!("cannot start {}", plan.launcher))?;
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    println!("$ xtask {}\n{text}", arguments.join(" "));
+    Ok(Said { success: output.status.success(), text: text.into_owned() })
+}
+
+/// The arguments that boot the NAT with what `functions` names.
+pub(super) fn nat<'a>(plan: &'a Plan, functions: &[&'a str]) -> Vec<&'a str> {
+    [&["run", "nat", "--image", &plan.image, "--accel", "kvm"], functions].concat()
+}
+
+/// A launcher that runs.
+pub(super) struct Launcher {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Launcher {
+    /// Starts it. Its standard output, the guest's console, goes to ours.
+    pub(super) fn start(plan: &Plan, arguments: &[&str]) -> Result<Self> {
+        println!("$ xtask {} &", arguments.join(" "));
+        let mut child = command(plan, arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", plan.launcher))?;
+        let stderr = child.stderr.take().context("the launcher's messages are not piped")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                println!("{line}");
+                // Nobody listens any more when the step has ended.
+                let _ = sender.send(line);
+            }
+        });
+        Ok(Self { child, lines })
+    }
+
+    /// Waits until it prints a line that contains `text`.
+    pub(super) fn wait_for(&self, text: &str, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        let mut said = Vec::new();
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(text) => return Ok(()),
+                Ok(line) => said.push(line),
+                Err(RecvTimeoutError::Timeout) => bail!("the launcher did not print {text:?} in {limit:?}: {said:?}"),
+                Err(RecvTimeoutError::Disconnected) => bail!("the launcher ended without printing {text:?}: {said:?}"),
+            }
+        }
+    }
+
+    /// Sends it `signal` and waits for its end.
+    pub(super) fn end(mut self, signal: Signal, limit: Duration) -> Result<ExitStatus> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal)?;
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "the launcher did not end within {limit:?} after {signal}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

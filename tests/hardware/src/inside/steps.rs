@@ -1,0 +1,108 @@
+//! The steps: what the launcher must do, and must refuse, each leaving the host as it was.
+
+use super::Starter;
+use super::host;
+use super::launcher::{self, Launcher};
+use crate::words::{Plan, Scenario};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use std::time::Duration;
+
+/// How long the NAT may take from the launcher's start to its `ready`.
+const READY: Duration = Duration::from_secs(90);
+
+/// How long the launcher may take to start, or to end when asked.
+const PROMPT: Duration = Duration::from_secs(30);
+
+pub(super) fn run(plan: &Plan, starter: &mut Starter) -> Result<()> {
+    let nic = host::driven_by("igb")?.into_iter().next().context("there is no igb NIC")?;
+    match plan.scenario {
+        Scenario::NoIommu => {
+            starter
+                .step("without an IOMMU nothing is made", || refused(plan, &["--vf", &nic], "no IOMMU is active"))?;
+            starter.step("the check finds the missing IOMMU", || {
+                let said = launcher::run(plan, &["host", "check"])?;
+                ensure!(!said.success && said.text.contains("BAD   IOMMU"), "it said {}", said.text);
+                Ok(())
+            })
+        }
+        Scenario::Complete => {
+            starter.step("the check finds nothing in the way", || {
+                let said = launcher::run(plan, &["host", "check"])?;
+                ensure!(said.success, "it said {}", said.text);
+                Ok(())
+            })?;
+            refusals(plan, starter, &nic)?;
+            starter.step("what a killed launcher leaves is cleaned up", || crash(plan, &nic))?;
+            traffic(plan, starter, &nic)
+        }
+    }
+}
+
+/// The launcher must refuse `functions` with `words`, and change nothing.
+fn refused(plan: &Plan, functions: &[&str], words: &str) -> Result<()> {
+    let before = host::state()?;
+    let said = launcher::run(plan, &launcher::nat(plan, functions))?;
+    ensure!(!said.success, "the launcher accepted {}", functions.join(" "));
+    ensure!(said.text.contains(words), "expected {words:?}, got {:?}", said.text);
+    same(&before)
+}
+
+/// The host must be as it was `before`.
+fn same(before: &str) -> Result<()> {
+    let after = host::state()?;
+    ensure!(after == before, "the host is not as it was:\nbefore\n{before}after\n{after}");
+    Ok(())
+}
+
+fn refusals(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
+    let neighbours = host::driven_by("e1000")?;
+    let neighbour = neighbours.first().context("there is no e1000 NIC")?;
+    starter
+        .step("no such device", || refused(plan, &["--vf", "0000:ff:00.0"], "there is no PCI device 0000:ff:00.0"))?;
+    starter.step("a NIC without SR-IOV", || refused(plan, &["--vf", neighbour], "does not offer SR-IOV"))?;
+    starter
+        .step("a group shared with a device in use", || refused(plan, &["--pci", neighbour], "shares IOMMU group"))?;
+    starter.step("a function in use", || {
+        host::set_functions(nic, 1)?;
+        let function = host::first_function(nic)?;
+        let interface = host::interfaces(&function).into_iter().next().context("igbvf did not take the function")?;
+        host::ip(&["link", "set", "dev", &interface, "up"])?;
+        refused(plan, &["--vf", &format!("{nic}:0")], &format!("the host's interface {interface} is up"))?;
+        host::set_functions(nic, 0)
+    })
+}
+
+fn crash(plan: &Plan, nic: &str) -> Result<()> {
+    let before = host::state()?;
+    let launcher = Launcher::start(plan, &launcher::nat(plan, &["--vf", nic, "--vf", nic]))?;
+    launcher.wait_for("==> borrowed", PROMPT)?;
+    launcher.end(Signal::SIGKILL, PROMPT)?;
+    ensure!(host::state()? != before, "the launcher was killed too early to leave anything behind");
+    let said = launcher::run(plan, &["host", "clean"])?;
+    ensure!(said.success && said.text.contains("gave back what process"), "it said {}", said.text);
+    same(&before)
+}
+
+fn traffic(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
+    let before = host::state()?;
+    let mut running = None;
+    starter.step("the NAT boots with KVM and two virtual functions", || {
+        let launcher = Launcher::start(plan, &launcher::nat(plan, &["--vf", nic, "--vf", nic]))?;
+        launcher.wait_for("==> ready", READY)?;
+        running = Some(launcher);
+        Ok(())
+    })?;
+    let launcher = running.context("the launcher is gone")?;
+    starter.exchange().context("frames through the NAT")?;
+    starter.step("functions of a guest are not taken", || {
+        let refused = launcher::run(plan, &launcher::nat(plan, &["--vf", nic]))?;
+        ensure!(!refused.success && refused.text.contains("are in use"), "it said {}", refused.text);
+        Ok(())
+    })?;
+    starter.step("Ctrl-C ends it and gives everything back", || {
+        let status = launcher.end(Signal::SIGINT, PROMPT)?;
+        ensure!(status.success(), "the launcher ended with {status}");
+        same(&before)
+    })
+}
