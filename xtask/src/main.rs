@@ -30,6 +30,7 @@ mod task_fuzz;
 mod task_host;
 mod task_image;
 mod task_kernel;
+mod task_libvirt;
 mod task_run;
 mod task_setup;
 mod task_sim;
@@ -88,6 +89,11 @@ enum Task {
     /// named together with what to do, and the functions are given back in the end. Without KVM the guest is emulated,
     /// and the reason is said.
     Run(task_run::Arguments),
+    /// Print the domain with which libvirt boots an image, and write the instance's files that it names.
+    ///
+    /// `cargo xtask libvirt-xml nat > nat.xml && virsh create nat.xml`. libvirt then makes passed-through functions ready
+    /// and gives them back.
+    LibvirtXml(task_libvirt::Arguments),
     /// Look at this machine as a host of guests with KVM and passed-through functions, or clean up after a crash.
     ///
     /// docs/hardware.md says what a host needs. Borrowed functions are given back when `run` ends; `clean` is for what a
@@ -143,6 +149,7 @@ fn main() -> ExitCode {
         Task::Image(arguments) => task_image::run(&arguments, policy),
         Task::Run(arguments) => task_run::run(&arguments, policy),
         Task::Bench(arguments) => task_bench::run(&arguments, policy),
+        Task::LibvirtXml(arguments) => task_libvirt::run(&arguments, policy),
         Task::Host(action) => task_host::run(action),
         Task::Demo(arguments) => task_demo::run(&arguments, policy),
         Task::Chaos(arguments) => task_chaos::run(&arguments, policy),

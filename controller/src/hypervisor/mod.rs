@@ -5,6 +5,7 @@
 //! [adopt](Adoption) it.
 //!
 //! * [`qemu`]: the one implementation, QEMU with KVM or in emulation;
+//! * [`libvirt`]: the same guest as a domain of libvirt, for those who start guests with it;
 //! * [`native`]: the same network functions as ordinary processes, without a guest around them;
 //! * [`accel`]: whether KVM will work here, really;
 //! * [`passthrough`]: whether a PCI function can be given to a guest, and if not, what to do;
@@ -17,6 +18,7 @@ mod child;
 mod console;
 mod handover;
 pub mod inspect;
+pub mod libvirt;
 pub mod native;
 pub mod passthrough;
 mod pci;

@@ -13,6 +13,14 @@ pub struct PciAddress {
     function: u8,
 }
 
+impl PciAddress {
+    /// As libvirt's XML has it.
+    pub(super) fn libvirt(self) -> String {
+        let Self { domain, bus, device, function } = self;
+        format!("<address domain='{domain:#06x}' bus='{bus:#04x}' slot='{device:#04x}' function='{function:#x}'/>")
+    }
+}
+
 /// The text is not a PCI address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

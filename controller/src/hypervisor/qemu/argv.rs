@@ -69,7 +69,7 @@ pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Optio
 }
 
 /// The guest kernel's command line.
-fn cmdline(launch: &Launch, kvm: bool) -> String {
+pub(in crate::hypervisor) fn cmdline(launch: &Launch, kvm: bool) -> String {
     // A panic ends QEMU at once, by way of -no-reboot; emulated timers need neither check nor watchdog.
     let mut words = vec!["console=ttyS0", "quiet", "panic=-1", "reboot=t"];
     if !kvm {

@@ -11,6 +11,7 @@ mod probe;
 mod qmp;
 
 pub use argv::argv;
+pub(super) use argv::cmdline;
 pub use instance::Instance;
 pub use live::{LiveMigration, Progress as LiveProgress, Stage as LiveStage};
 
