@@ -60,10 +60,15 @@ impl Hypervisor for Qemu {
     fn choose_accel(&self, accel: Accel, image: &Image) -> Result<AccelChoice, AccelError> {
         accel::choose(accel, Path::new("/"), || {
             let cache = ProbeCache::new(&self.program, image);
-            if let Some(answer) = cache.as_ref().and_then(ProbeCache::get) {
+            // Who insists on KVM may know that it is slow here, as it is in an emulated host.
+            let (patience, insists) = match accel {
+                Accel::Kvm => (probe::PATIENT, true),
+                Accel::Auto | Accel::Tcg => (probe::PROMPT, false),
+            };
+            if let Some(answer) = cache.as_ref().and_then(ProbeCache::get).filter(|answer| answer.is_ok() || !insists) {
                 return answer;
             }
-            let answer = probe::boot(&self.program, image);
+            let answer = probe::boot(&self.program, image, patience);
             if let Some(cache) = cache {
                 cache.put(&answer);
             }
