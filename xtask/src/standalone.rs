@@ -5,10 +5,12 @@ use anyhow::{Context, Result};
 use slim_controller::hypervisor::borrowed::Borrowed;
 use slim_controller::hypervisor::{Image, Launch, Link, Nic};
 use slim_controller::net::MacAddress;
+use slim_controller::peer::{Endpoint, InstanceDialect, Peer, Trust};
 use slim_core::protocol::Name;
-use slim_core::protocol::control::Secret;
-use slim_trust::{Authority, AuthorityError, Role};
+use slim_core::protocol::control::{InstanceReply, InstanceRequest, Secret};
+use slim_trust::{Authority, AuthorityError, Expected, Keyring, Role, Security};
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +23,9 @@ pub const TRUST_FOLDER: &str = "trust";
 
 /// Longer than anybody looks at one instance.
 const IDENTITY_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long an instance may take to let us in, and to do what it is asked for: it may be emulated.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(20);
 
 const MANAGEMENT_MAC: MacAddress = MacAddress([0x52, 0x54, 0x00, 0x03, 0x00, 0x0b]);
 
@@ -67,6 +72,23 @@ fn identity(name: &str, folder: &Path) -> Result<Secret> {
     };
     let pem = authority.issue(Role::Instance, &Name::try_from(name)?, IDENTITY_LIFE)?;
     Ok(Secret::from(pem.to_string()))
+}
+
+/// Lets the instance that `launch` has described process packets, once it is ready.
+pub fn activate(launch: &Launch, run_dir: &Path, control_port: u16) -> Result<()> {
+    let keyring = Keyring::new(Authority::controller(&run_dir.join(TRUST_FOLDER))?);
+    let trust = Trust {
+        security: Security::Tls(keyring),
+        expected: Expected::one(Role::Instance, Name::try_from(launch.name.as_str())?),
+        late: Duration::ZERO,
+    };
+    let endpoint = Endpoint::Tcp((Ipv4Addr::LOCALHOST, control_port).into());
+    let instance: Peer<InstanceDialect> = Peer::new(endpoint, trust)?;
+    instance.wait_up(CONTROL_PATIENCE);
+    match instance.call(InstanceRequest::Activate {}, CONTROL_PATIENCE)? {
+        InstanceReply::Done => Ok(()),
+        _ => Err(instance.unexpected().into()),
+    }
 }
 
 #[cfg(test)]

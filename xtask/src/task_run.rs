@@ -53,6 +53,10 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS[=MAC]")]
     pci: Vec<Whole>,
 
+    /// Let it process packets at once; else it stays idle until its control connection says so
+    #[arg(long)]
+    active: bool,
+
     /// Boot the image in this folder, as `cargo xtask image` has left it, instead of building one
     #[arg(long, value_name = "FOLDER")]
     image: Option<PathBuf>,
@@ -102,6 +106,10 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
         if !ready && let Some(line) = machine.poll_ready()? {
             ready = true;
             eprintln!("==> ready {} ms after QEMU was started", line.after.as_millis());
+            if arguments.active {
+                standalone::activate(&launch, run_dir.path(), control_port)?;
+                eprintln!("==> live: it processes packets");
+            }
         }
         if !alive {
             println!("{} has ended", launch.name);

@@ -37,7 +37,7 @@ pub(super) fn run(plan: &Plan, arguments: &[&str]) -> Result<Said> {
 
 /// The arguments that boot the NAT with what `functions` names.
 pub(super) fn nat<'a>(plan: &'a Plan, functions: &[&'a str]) -> Vec<&'a str> {
-    [&["run", "nat", "--image", &plan.image, "--accel", "kvm"], functions].concat()
+    [&["run", "nat", "--active", "--image", &plan.image, "--accel", "kvm"], functions].concat()
 }
 
 /// A launcher that runs.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-/// How long the NAT may take from the launcher's start to its `ready`.
+/// How long it may take from the launcher's start until the NAT is live.
 const READY: Duration = Duration::from_secs(90);
 
 /// How long the launcher may take to start, or to end when asked.
@@ -89,7 +89,7 @@ fn traffic(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
     let mut running = None;
     starter.step("the NAT boots with KVM and two virtual functions", || {
         let launcher = Launcher::start(plan, &launcher::nat(plan, &["--vf", nic, "--vf", nic]))?;
-        launcher.wait_for("==> ready", READY)?;
+        launcher.wait_for("==> live", READY)?;
         running = Some(launcher);
         Ok(())
     })?;
