@@ -1,6 +1,7 @@
 //! What the emulated host of `cargo xtask test --only hardware` is made of, and running it.
 
 mod modules;
+mod vmlinuz;
 
 use crate::image::cpio::Archive;
 use crate::{cargo, debian_kernel, image, paths, vnf};
@@ -28,7 +29,7 @@ pub fn check() -> Result<()> {
     pack(&init, &host.modules, &initramfs)?;
     let parts = Parts {
         qemu: Qemu::find()?.program().to_owned(),
-        kernel: host.vmlinuz,
+        kernel: host.vmlinux,
         initramfs,
         launcher: std::env::current_exe().context("this program cannot be found again")?,
         image: std::path::absolute(image)?,
@@ -41,7 +42,7 @@ pub fn check() -> Result<()> {
 /// Debian's kernel in the cache.
 struct HostKernel {
     package: String,
-    vmlinuz: PathBuf,
+    vmlinux: PathBuf,
     /// In the order in which they are to be loaded.
     modules: Vec<PathBuf>,
 }
@@ -49,7 +50,7 @@ struct HostKernel {
 /// The kernel from the cache, or downloaded.
 fn kernel() -> Result<HostKernel> {
     let cache = paths::cache()?.join("debian-host");
-    let vmlinuz = cache.join("vmlinuz");
+    let vmlinux = cache.join("vmlinux");
     let record = cache.join("package");
     // Another list of modules makes another cache.
     let wanted = WANTED.join(" ");
@@ -60,7 +61,7 @@ fn kernel() -> Result<HostKernel> {
         let mut modules: Vec<PathBuf> =
             fs::read_dir(cache.join("modules"))?.filter_map(|entry| Some(entry.ok()?.path())).collect();
         modules.sort();
-        return Ok(HostKernel { package: package.to_owned(), vmlinuz, modules });
+        return Ok(HostKernel { package: package.to_owned(), vmlinux, modules });
     }
     let unpacked = debian_kernel::unpack(META, "amd64")?;
     let folder = cache.join("modules");
@@ -68,7 +69,7 @@ fn kernel() -> Result<HostKernel> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    fs::copy(unpacked.vmlinuz()?, &vmlinuz)?;
+    vmlinuz::extract(&unpacked.vmlinuz()?, &vmlinux)?;
     let mut modules = Vec::new();
     for (index, module) in modules::in_order(&unpacked.modules()?, &WANTED)?.iter().enumerate() {
         let name = module.file_name().context("a module has no name")?.to_string_lossy();
@@ -78,7 +79,7 @@ fn kernel() -> Result<HostKernel> {
     }
     // Last, so that a cache that is not complete is not taken for one that is.
     fs::write(record, format!("{}\n{wanted}", unpacked.package))?;
-    Ok(HostKernel { package: unpacked.package, vmlinuz, modules })
+    Ok(HostKernel { package: unpacked.package, vmlinux, modules })
 }
 
 /// Packs PID 1 and the modules.

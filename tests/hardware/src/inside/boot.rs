@@ -15,6 +15,9 @@ const ROOT: &str = "/root";
 /// Large messages: most of what is read are programs.
 const SHARE_OPTIONS: &str = "trans=virtio,version=9p2000.L,msize=512000,cache=loose";
 
+/// Whether shared memory, as guests' memory is, gets huge pages.
+const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
 /// Mounts what the kernel offers below `root`.
 pub(super) fn mount_kernel_files(root: &Path) -> Result<()> {
     for (kind, folder) in [("proc", "proc"), ("sysfs", "sys"), ("devtmpfs", "dev")] {
@@ -49,6 +52,8 @@ pub(super) fn finish() -> Result<()> {
     chroot(ROOT)?;
     chdir("/")?;
     fs::create_dir_all(super::launcher::SCRATCH)?;
+    // As the check advises. It matters here: every page of a guest with devices is mapped in the emulated IOMMU.
+    fs::write(HUGE_PAGES, "advise").with_context(|| format!("cannot write {HUGE_PAGES}"))?;
     super::host::ip(&["link", "set", "dev", "lo", "up"])
 }
 

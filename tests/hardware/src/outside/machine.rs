@@ -44,7 +44,8 @@ impl Machine {
         command.args(["-smp", CPUS, "-m", MEMORY]);
         command.arg("-kernel").arg(&parts.kernel).arg("-initrd").arg(&parts.initramfs);
         command.arg("-append").arg(format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable intel_iommu={iommu}"
+            "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable audit=0 cryptomgr.notests=1 \
+             intel_iommu={iommu}"
         ));
         command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
         // The SR-IOV NIC, its cable ending at the peer: a datagram for each frame.

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(150);
 pub struct Parts {
     /// QEMU.
     pub qemu: PathBuf,
-    /// Debian's kernel.
+    /// Debian's kernel, as an ELF file.
     pub kernel: PathBuf,
     /// The initramfs: `slim-host-init` as PID 1, and the kernel's [`MODULES`](crate::words::MODULES).
     pub initramfs: PathBuf,
