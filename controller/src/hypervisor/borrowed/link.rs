@@ -58,6 +58,9 @@ pub(super) fn write(
         match kernel.ip(&["link", "set", "dev", interface, "vf", &number, name, &value]) {
             Ok(_) => {}
             Err(error) if name == "trust" => log::debug!("{interface} does not know trust: {error}"),
+            Err(error) if name == "mac" && settings.mac == Some(MacAddress([0; 6])) => {
+                log::warn!("virtual function {index} of {interface} keeps its MAC address: {error}");
+            }
             Err(error) => {
                 let action = format!("set {name} {value} for virtual function {index} of {interface}");
                 return Err(BorrowError::change(action)(io::Error::new(error.kind(), error)));

@@ -100,6 +100,12 @@ pub enum BorrowError {
          by it: append it, as in {0}=52:54:00:12:34:56"
     )]
     MacUnknown(PciAddress),
+    /// The physical function cannot be told anything about its virtual ones.
+    #[error(
+        "the MAC address of {0} cannot be set: its physical function has no network interface; bind that to its driver \
+         of the host, or take a virtual function of another NIC"
+    )]
+    NoPhysicalInterface(PciAddress),
     /// The kernel refused a change.
     #[error("cannot {action}: {source}{hint}")]
     Change {
@@ -214,7 +220,7 @@ impl Lender {
         let mut record = Record { owner, parents: self.parents(&chosen), functions: Vec::new() };
         for choice in &chosen {
             if let Way::Present(address) = choice.way {
-                record.functions.push(self.found(address, false)?);
+                record.functions.push(self.found(address, Some(choice))?);
             }
         }
         // From here on, whatever fails is undone when the loan is dropped, after the lock.
@@ -284,10 +290,17 @@ impl Lender {
         parents
     }
 
-    /// How `address` is now.
-    fn found(&self, address: PciAddress, made: bool) -> Result<Lent, BorrowError> {
-        let settings = match self.host.physical(address) {
-            Some((interface, index)) if !made => Some(link::read(&*self.kernel, &interface, index)?),
+    /// How `address` is now, as far as that changes; `before` is why it is borrowed if it is not one of our making.
+    fn found(&self, address: PciAddress, before: Option<&Chosen>) -> Result<Lent, BorrowError> {
+        let settings = match (self.host.physical(address), before) {
+            (Some((interface, index)), Some(choice)) => {
+                let found = link::read(&*self.kernel, &interface, index)?;
+                // A driver may know fewer words than `ip` shows: what is not changed need not be set back.
+                Some(match choice.any_source {
+                    true => found,
+                    false => VirtualSettings { spoof_check: None, trust: None, ..found },
+                })
+            }
             _ => None,
         };
         Ok(Lent {
@@ -325,7 +338,7 @@ impl Lender {
                 (Way::Present(address), _) => address,
             };
             if matches!(choice.way, Way::New { .. }) {
-                record.functions.push(self.found(address, true)?);
+                record.functions.push(self.found(address, None)?);
             }
             borrowed.push(Borrowed { address, mac: choice.mac });
         }
@@ -336,10 +349,12 @@ impl Lender {
             passthrough::check_group(&self.host, address, group, &ours)?;
         }
         for (choice, function) in chosen.iter().zip(&borrowed) {
-            if let Some((interface, index)) = self.host.physical(function.address) {
+            if choice.parent.is_some() {
+                let physical = self.host.physical(function.address);
+                let (interface, index) = physical.ok_or(BorrowError::NoPhysicalInterface(function.address))?;
                 let settings = VirtualSettings {
                     mac: Some(choice.mac),
-                    spoof_check: Some(!choice.any_source),
+                    spoof_check: choice.any_source.then_some(false),
                     // Where the kernel's driver knows the word, a trusted function may also be promiscuous.
                     trust: choice.any_source.then_some(true),
                 };

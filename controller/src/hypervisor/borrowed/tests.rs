@@ -423,6 +423,14 @@ fn without_an_iommu_nothing_is_made() {
 }
 
 #[test]
+fn a_physical_function_without_interface_is_of_no_use() {
+    let world = World::new();
+    fs::remove_dir_all(world.fake.device(PF).join("net")).unwrap();
+    let text = world.refused(&[PF]);
+    assert!(text.contains("MAC address of 0000:03:10.0 cannot be set"), "{text}");
+}
+
+#[test]
 fn functions_in_use_are_not_taken() {
     let world = World::new();
     world.fake.set_count(2).unwrap();
