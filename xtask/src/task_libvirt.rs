@@ -3,13 +3,15 @@
 use crate::passthrough::{self, Virtual, Whole};
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
-use crate::{image, paths, standalone, vnf};
+use crate::{command, image, paths, standalone, vnf};
 use anyhow::{Context, Result, bail};
 use slim_controller::hypervisor::borrowed::{Borrowed, Place, Request};
-use slim_controller::hypervisor::libvirt;
+use slim_controller::hypervisor::{Image, Launch, Link, Nic, PciAddress, libvirt};
+use slim_controller::net::MacAddress;
 use slim_trust::files::replace_secret;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Which image, and with what.
 #[derive(Debug, clap::Args)]
@@ -92,5 +94,32 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
         .collect();
     let identity = launch.identity.is_some().then_some(identity.as_path());
     print!("{}", libvirt::domain(&launch, !arguments.emulated, &config, identity, &macs));
+    Ok(())
+}
+
+/// Lets libvirt's own schema judge domains with every kind of interface.
+pub fn check() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for file in ["kernel", "initramfs"] {
+        fs::write(folder.path().join(file), "")?;
+    }
+    let address = |text: &str| text.parse::<PciAddress>();
+    let mac = |last| MacAddress([0x52, 0x54, 0, 0, 0, last]);
+    let mut launch = Launch::new("nat-a", Image::in_folder(folder.path())?, folder.path());
+    let (function, whole) = (address("0000:03:10.2")?, address("0000:04:00.0")?);
+    launch.nics = vec![
+        Nic::Passthrough { address: function },
+        Nic::Passthrough { address: whole },
+        Nic::Dataplane { link: Link::VhostUser { socket: "/run/slim/nat-a.in.sock".into() }, mac: mac(1) },
+        Nic::Dataplane { link: Link::Tap { interface: "tap0".into() }, mac: mac(2) },
+        Nic::Dataplane { link: Link::Unconnected, mac: mac(3) },
+        Nic::Management { link: Link::User { forward: Vec::new() }, mac: mac(4) },
+    ];
+    let (config, identity) = (folder.path().join("it's <it>.toml"), folder.path().join("identity.pem"));
+    for (kvm, identity) in [(true, Some(identity.as_path())), (false, None)] {
+        let file = folder.path().join("domain.xml");
+        fs::write(&file, libvirt::domain(&launch, kvm, &config, identity, &[(function, mac(5))]))?;
+        command::output(Command::new("virt-xml-validate").arg(&file).arg("domain"))?;
+    }
     Ok(())
 }

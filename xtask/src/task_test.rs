@@ -5,7 +5,7 @@ use crate::progress::Step;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::tally::Tally;
-use crate::{artifacts, cargo, command, hardware, paths, task_fuzz, task_sim};
+use crate::{artifacts, cargo, command, hardware, paths, task_fuzz, task_libvirt, task_sim};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use slim_testbed::artifacts::ARTIFACTS_ENV;
@@ -47,7 +47,7 @@ impl Group {
             Self::Fuzz => &[Need::Fuzz],
             Self::E2e => &[Need::Dpdk, Need::Testbed, Need::Programs, Need::Kernel, Need::Qemu],
             // The emulated host runs the programs of this machine.
-            Self::Hardware => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu],
+            Self::Hardware => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu, Need::Libvirt],
         }
     }
 }
@@ -95,6 +95,9 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
         let started = Instant::now();
         let error = hardware::check().err();
         outcomes.push(Outcome { name: "hardware", error, tally: None, duration: started.elapsed() });
+        let started = Instant::now();
+        let error = task_libvirt::check().err();
+        outcomes.push(Outcome { name: "libvirt's schema", error, tally: None, duration: started.elapsed() });
     }
     report(&outcomes)
 }

@@ -19,10 +19,12 @@ pub enum Need {
     Fuzz,
     /// Other NATs, to be measured beside ours.
     Peers,
+    /// Judging what we write for libvirt.
+    Libvirt,
 }
 
 impl Need {
-    /// All of them but the peers, which only a benchmark runs.
+    /// All of them but the peers, which only a benchmark runs, and libvirt, which one check asks.
     pub const ALL: [Self; 7] =
         [Self::Dpdk, Self::Kernel, Self::Qemu, Self::Testbed, Self::Programs, Self::Lint, Self::Fuzz];
 }
@@ -94,6 +96,8 @@ pub const PACKAGES: &[Package] = &[
     package(Need::Programs, "openssh-server", "a server to log in at"),
     package(Need::Programs, "openssh-client", "who logs in"),
     package(Need::Fuzz, "g++", "compiles libFuzzer and links it"),
+    package(Need::Libvirt, "libvirt-clients", "virt-xml-validate, with libvirt's own schemas"),
+    package(Need::Libvirt, "libxml2-utils", "xmllint, which that runs"),
     package(Need::Peers, "iproute2", "network namespaces and their interfaces"),
     package(Need::Peers, "nftables", "sets the kernel's NAT up"),
     package(Need::Peers, "openvswitch-switch-dpdk", "Open vSwitch in userspace"),
