@@ -27,6 +27,8 @@ pub enum Word {
     Ready,
     /// A step was not as it should be, or could not be done. The last word.
     Failed(String),
+    /// A guest made no progress, or reset itself: emulated hosts do that now and then. The last word.
+    Stalled(String),
     /// All steps are done. The last word.
     Done,
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Word {
             Self::Ready => write!(f, "ready "),
             // One line, whatever is in it.
             Self::Failed(text) => write!(f, "failed {}", text.replace('\n', " | ")),
+            Self::Stalled(text) => write!(f, "stalled {}", text.replace('\n', " | ")),
             Self::Done => write!(f, "done "),
         }
     }
@@ -60,6 +63,7 @@ impl FromStr for Word {
             "passed" => Ok(Self::Passed(text.to_owned())),
             "ready" => Ok(Self::Ready),
             "failed" => Ok(Self::Failed(text.to_owned())),
+            "stalled" => Ok(Self::Stalled(text.to_owned())),
             "done" => Ok(Self::Done),
             _ => Err(NoWord),
         }
@@ -122,6 +126,7 @@ mod tests {
             assert_eq!(format!("{word}\r\n").parse(), Ok(word));
         }
         assert_eq!(Word::Failed("a\nb".into()).to_string().parse(), Ok(Word::Failed("a | b".into())));
+        assert_eq!(Word::Stalled("a\nb".into()).to_string().parse(), Ok(Word::Stalled("a | b".into())));
         assert_eq!("[    0.1] Linux".parse::<Word>(), Err(NoWord));
         let plan = Plan { scenario: Scenario::NoIommu, launcher: "/a b/xtask".into(), image: "/c=d".into() };
         assert_eq!(Plan::parse(&plan.to_text()).unwrap(), plan);

@@ -1,7 +1,8 @@
 //! Our launcher, as an operator would run it.
 
+use super::Stalled;
 use crate::words::Plan;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
@@ -11,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// Where the launcher may write.
 pub(super) const SCRATCH: &str = "/run/scratch";
+
+/// What the launcher says when QEMU has been started with KVM.
+pub(super) const RUNS: &str = "runs with kvm";
 
 /// xtask with `arguments`.
 fn command(plan: &Plan, arguments: &[&str]) -> Command {
@@ -67,17 +71,30 @@ impl Launcher {
     }
 
     /// Waits until it prints a line that contains `text`.
-    pub(super) fn wait_for(&self, text: &str, limit: Duration) -> Result<()> {
+    pub(super) fn wait_for(&mut self, text: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         let mut said = Vec::new();
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(text) => return Ok(()),
                 Ok(line) => said.push(line),
-                Err(RecvTimeoutError::Timeout) => bail!("the launcher did not print {text:?} in {limit:?}: {said:?}"),
-                Err(RecvTimeoutError::Disconnected) => bail!("the launcher ended without printing {text:?}: {said:?}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(Stalled(format!("the launcher did not print {text:?} in {limit:?}: {said:?}")).into());
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let why = format!("the launcher ended without printing {text:?}: {said:?}");
+                    // Once its guest runs, only the guest's end, which is none of the launcher's, lets it end well.
+                    return Err(match said.iter().any(|line| line.contains(RUNS)) && self.ended_well() {
+                        true => Stalled(why).into(),
+                        false => anyhow!(why),
+                    });
+                }
             }
         }
+    }
+
+    fn ended_well(&mut self) -> bool {
+        self.child.wait().is_ok_and(|status| status.success())
     }
 
     /// Sends it `signal` and waits for its end.

@@ -14,6 +14,18 @@ use std::io::{BufRead, BufReader, Write};
 /// The serial line on which the words go; the first one is the console.
 const LINE: &str = "/dev/ttyS1";
 
+/// Why a step is worth another try: the guest made no progress, or reset itself.
+#[derive(Debug)]
+struct Stalled(String);
+
+impl std::fmt::Display for Stalled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stalled {}
+
 /// Does everything and powers off. Never returns in the emulated host.
 pub fn main() {
     if std::process::id() != 1 {
@@ -26,6 +38,7 @@ pub fn main() {
             let mut starter = Starter { line: BufReader::new(line) };
             let word = match run(&mut starter) {
                 Ok(()) => Word::Done,
+                Err(error) if error.is::<Stalled>() => Word::Stalled(format!("{error:#}")),
                 Err(error) => Word::Failed(format!("{error:#}")),
             };
             if let Err(error) = starter.say(&word) {

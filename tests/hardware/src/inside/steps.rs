@@ -75,10 +75,10 @@ fn refusals(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
 
 fn crash(plan: &Plan, nic: &str) -> Result<()> {
     let before = host::state()?;
-    let launcher = Launcher::start(plan, &launcher::nat(plan, &["--vf", nic, "--vf", nic]))?;
+    let mut launcher = Launcher::start(plan, &launcher::nat(plan, &["--vf", nic, "--vf", nic]))?;
     // QEMU has the functions open then, and has to let go of them when its parent is gone. And the launcher knows by
     // then that KVM works, so that it need not find out again in the next step.
-    launcher.wait_for("runs with kvm", READY)?;
+    launcher.wait_for(launcher::RUNS, READY)?;
     launcher.end(Signal::SIGKILL, PROMPT)?;
     ensure!(host::state()? != before, "the launcher was killed too early to leave anything behind");
     let said = launcher::run(plan, &["host", "clean"])?;
@@ -90,7 +90,7 @@ fn traffic(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
     let before = host::state()?;
     let mut running = None;
     starter.step("the NAT boots with KVM and two virtual functions", || {
-        let launcher = Launcher::start(plan, &launcher::nat(plan, &["--vf", nic, "--vf", nic]))?;
+        let mut launcher = Launcher::start(plan, &launcher::nat(plan, &["--vf", nic, "--vf", nic]))?;
         launcher.wait_for("==> live", READY)?;
         running = Some(launcher);
         Ok(())

@@ -53,7 +53,7 @@ pub fn run(parts: &Parts, mut tell: impl FnMut(&str)) -> Result<()> {
 enum Trouble {
     /// A step was not as it should be.
     Failed(anyhow::Error),
-    /// The emulated host ended or went silent.
+    /// The emulated host, or a guest in it, went silent or ended by itself.
     Stalled(anyhow::Error),
 }
 
@@ -96,6 +96,9 @@ fn once(parts: &Parts, scenario: Scenario, name: &str, tell: &mut impl FnMut(&st
             }
             Word::Failed(why) => {
                 return Err(Trouble::Failed(anyhow::anyhow!("{why}; the console is {}", console.display())));
+            }
+            Word::Stalled(why) => {
+                return Err(Trouble::Stalled(anyhow::anyhow!("{why}; the console is {}", console.display())));
             }
             Word::Done => return Ok(()),
         }
