@@ -44,7 +44,7 @@ pub struct Arguments {
     image: Option<PathBuf>,
 
     /// Where the instance's configuration, identity and console go
-    /// [default: target/libvirt/<vnf>]
+    /// [default: target/libvirt/VNF]
     #[arg(long, value_name = "FOLDER")]
     files: Option<PathBuf>,
 }

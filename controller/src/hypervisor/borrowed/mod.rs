@@ -1,9 +1,9 @@
 //! Borrowing PCI functions of the host for a guest, and giving them back as they were.
 //!
 //! [`Lender::borrow`] makes virtual functions where there are none, sets their MAC addresses and binds everything to
-//! vfio-pci. Before each change it writes down how it found things ([`record`]), so that whatever ends the process that
-//! borrowed, [`Loan::give_back`] or a later [`Lender::clean`] can undo it. Undoing is idempotent: the record says how
-//! things were, not what was done.
+//! vfio-pci. Before each change it writes down how it found things, so that whatever ends the process that borrowed,
+//! [`Loan::give_back`] or a later [`Lender::clean`] can undo it. Undoing is idempotent: the record says how things were,
+//! not what was done.
 //!
 //! Nothing that the host uses is taken: an interface that is up, a function another guest has, or one whose IOMMU
 //! group holds a device in use are refused, before anything is changed.
