@@ -114,7 +114,8 @@ enum Task {
     /// Keep the demo's topology standing, with two network namespaces to send real programs through the NAT.
     #[command(subcommand)]
     Testbed(task_testbed::Action),
-    /// Run every check: format, lints, documentation, the tests of all crates, and a migration between booted images.
+    /// Run every check: format, lints, documentation, the tests of all crates, a migration between booted images, and the
+    /// launcher in an emulated host with KVM and SR-IOV.
     ///
     /// Goes on after a failure and reports all of them at the end. The first run also builds the kernel and an image.
     Test(task_test::Arguments),

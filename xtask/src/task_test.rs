@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Which checks.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only these groups; may be given several times. The default is all of them but hardware.
+    /// Only these groups; may be given several times. The default is all of them.
     #[arg(long, value_enum, value_name = "GROUP")]
     only: Vec<Group>,
 }
@@ -62,10 +62,7 @@ struct Outcome {
 
 /// Runs all selected checks, also after failures.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
-    let selected = |group| match arguments.only.is_empty() {
-        true => group != Group::Hardware,
-        false => arguments.only.contains(&group),
-    };
+    let selected = |group| arguments.only.is_empty() || arguments.only.contains(&group);
     let mut needs = Vec::new();
     for group in Group::value_variants().iter().filter(|group| selected(**group)) {
         needs.extend_from_slice(group.needs());
