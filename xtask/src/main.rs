@@ -62,6 +62,8 @@ Examples:
   cargo xtask demo                 see a live NAT move, packet by packet
   cargo xtask image nat            build the NAT's image
   cargo xtask test --only lint     what a reviewer would complain about first
+  cargo xtask host check           can this machine give its NICs to images?
+  sudo -E cargo xtask run nat --active --vf enp3s0 --vf enp3s0
   cargo xtask sim --seeds 100000   whole migrations in virtual time, with faults
   cargo xtask fuzz --minutes 10 --target snapshot_stream
 ";
