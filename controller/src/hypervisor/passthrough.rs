@@ -164,17 +164,26 @@ impl Host {
         Some((self.interfaces(parent).into_iter().next()?, index))
     }
 
+    /// The folder with the function's interfaces; a virtio function has it one level deeper.
+    fn net(&self, address: PciAddress) -> PathBuf {
+        let device = self.pci(address);
+        let children = fs::read_dir(&device).into_iter().flatten().flatten();
+        let virtio = children.filter(|child| child.file_name().to_string_lossy().starts_with("virtio"));
+        let deeper = virtio.map(|child| child.path().join("net")).find(|folder| folder.is_dir());
+        deeper.unwrap_or_else(|| device.join("net"))
+    }
+
     /// Whether `interface` of the function at `address` is up.
     pub(super) fn is_up(&self, address: PciAddress, interface: &str) -> bool {
-        let flags = self.text(address, &format!("net/{interface}/flags"));
-        let flags = flags.and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
+        let flags = fs::read_to_string(self.net(address).join(interface).join("flags")).ok();
+        let flags = flags.and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
         flags.is_some_and(|flags| flags & 1 != 0)
     }
 
     /// The MAC address of the function's interface.
     pub(super) fn mac(&self, address: PciAddress) -> Option<MacAddress> {
         let interface = self.interfaces(address).into_iter().next()?;
-        self.text(address, &format!("net/{interface}/address"))?.parse().ok()
+        fs::read_to_string(self.net(address).join(interface).join("address")).ok()?.trim().parse().ok()
     }
 
     /// Whether a guest, or another program, has the function open through VFIO.
@@ -220,7 +229,7 @@ impl Host {
 
     /// The network interfaces the host would lose with `address`.
     pub(super) fn interfaces(&self, address: PciAddress) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.pci(address).join("net")) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(self.net(address)) else { return Vec::new() };
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 }

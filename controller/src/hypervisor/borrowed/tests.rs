@@ -454,6 +454,12 @@ fn an_interface_that_is_up_is_not_taken_away() {
     world.fake.interface(PF, "enp3s0", "0x1003");
     let text = world.refused(&["whole 0000:03:00.0"]);
     assert!(text.contains("ip link set enp3s0 down"), "{text}");
+
+    // A virtio function has its interface one level deeper.
+    fs::create_dir(world.fake.device(PF).join("virtio0")).unwrap();
+    fs::rename(world.fake.device(PF).join("net"), world.fake.device(PF).join("virtio0/net")).unwrap();
+    let text = world.refused(&["whole 0000:03:00.0"]);
+    assert!(text.contains("ip link set enp3s0 down"), "{text}");
 }
 
 #[test]
