@@ -1,6 +1,6 @@
 //! Programs that say by themselves what became of their packets, and what they have to say.
 
-use super::servers::{EXTERIOR_MTU, FAR_HOST, FAR_MTU, IPERF_PORTS, NAME, ROUTER};
+use super::servers::{EXTERIOR_MTU, FAR_HOST, FAR_MTU, IPERF_PORTS, NAME, QUIET_SERVER, ROUTER};
 use crate::topology::{INSIDE, NAT_EXTERIOR, NAT_INTERIOR, command_in};
 use anyhow::{Context, Result, bail, ensure};
 use std::time::{Duration, Instant};
@@ -139,7 +139,7 @@ pub(super) fn checks() -> Vec<Check> {
         Check::new(
             "ping",
             "RFC 4787 R13: the NAT tells its MTU",
-            &format!("-n -c 3 -M do -s 1472 -W 5 {ROUTER}"),
+            &format!("-n -c 3 -M do -s 1472 -W 5 {QUIET_SERVER}"),
             the_nats_mtu_is_told,
         )
         .may_fail(),

@@ -12,6 +12,10 @@ use std::time::Duration;
 /// The NAT's gateway, which routes to [`FAR_HOST`].
 pub(super) const ROUTER: &str = OUTSIDE_SERVERS[0];
 
+/// An address beside the router's that no other program sends long packets to: a host that knows a path's MTU by another
+/// program's packets is not told again.
+pub(super) const QUIET_SERVER: &str = OUTSIDE_SERVERS[1];
+
 /// The namespace behind the router.
 pub(super) const FAR: &str = "slim-far";
 
