@@ -154,6 +154,8 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
                 "egress_full" | "hold_full" | "delay_full" => true,
                 "hand_back_looped" => crashed || given_up,
                 "link_down" | "no_path" | "removed" => crashed,
+                // A switch just restarted knows the port, but not yet that it is an instance's.
+                "inband_forbidden" => excuses.switch_crash && matches!(behind, Behind::Data(..)),
                 "lower_effort_full" => !data,
                 cause => cause.starts_with("meter"),
             };
@@ -165,8 +167,10 @@ impl<N: NetworkFunction, W: Workload<N>> World<N, W> {
             }
             self.stats.dropped(&cause, packets);
             match (behind, cause.as_str()) {
-                // Counted together with packets of the other direction, or with drain packets.
-                (_, "delay_full") | (Behind::Data(..), "link_down") => self.oracle.lose_unknown(packets),
+                // Counted together with packets of the other direction, or with drain packets and what acknowledges them.
+                (_, "delay_full" | "inband_forbidden") | (Behind::Data(..), "link_down") => {
+                    self.oracle.lose_unknown(packets);
+                }
                 (Behind::Data(..), "meter_from_instance" | "no_path") => self.oracle.count_out(packets),
                 (Behind::Outside(_), "egress_full" | "link_down") => self.oracle.count_out(packets),
                 _ => self.oracle.count_in(packets),
