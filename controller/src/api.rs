@@ -10,8 +10,9 @@ use crate::timeouts::TimeoutChanges;
 use serde::{Deserialize, Serialize};
 use slim_core::migration::{CoordinatorPhase, CoordinatorPhaseDuration, Outcome};
 use slim_core::protocol::control::{
-    Counters, InstancePaths, InstanceRole, InstanceStatus, MigrationReport, ResolveOutcome, SourceTimeouts,
-    StartOptions, SubscriberCursor, SubscriberPage, SubscriberStatus, SwitchStatus,
+    Counters, DestinationTimeouts, InstancePaths, InstanceRole, InstanceStatus, LinkSettings, MigrationReport, Pace,
+    PrepareOptions, ResolveOutcome, SourceTimeouts, StartOptions, SubscriberCursor, SubscriberPage, SubscriberStatus,
+    SwitchStatus,
 };
 use slim_core::protocol::{Failure, MigrationId, MigrationPhase, Mode, Name, Scheduling, Text};
 use std::collections::BTreeMap;
@@ -168,11 +169,22 @@ pub struct MigrateOptions {
 }
 
 impl MigrateOptions {
-    /// The options of `start` that follow, on links of `link_rate_bps` (0 is unlimited).
-    pub(crate) fn start(&self, link_rate_bps: u64, timeouts: SourceTimeouts) -> StartOptions {
+    /// The options of `prepare` that follow, on links like `link`.
+    pub(crate) fn prepare(&self, link: &LinkSettings, timeouts: DestinationTimeouts) -> PrepareOptions {
+        PrepareOptions {
+            mode: self.mode,
+            scheduling: self.scheduling,
+            pkt_q_pace: Pace::of_link(link, self.scheduling),
+            timeouts,
+            ..PrepareOptions::default()
+        }
+    }
+
+    /// The options of `start` that follow, on links like `link`.
+    pub(crate) fn start(&self, link: &LinkSettings, timeouts: SourceTimeouts) -> StartOptions {
         let rate_bps = match self.snapshot_rate_mbit {
             Some(rate_mbit) => rate_mbit.saturating_mul(1_000_000),
-            None if self.scheduling == Scheduling::BestEffort => link_rate_bps / SNAPSHOT_SHARE,
+            None if self.scheduling == Scheduling::BestEffort => link.rate_bps / SNAPSHOT_SHARE,
             None => 0,
         };
         let snapshot_rate_bytes_per_s = (rate_bps > 0).then_some(rate_bps / 8);
@@ -181,6 +193,7 @@ impl MigrateOptions {
             scheduling: self.scheduling,
             filler_bytes: self.filler_bytes,
             snapshot_rate_bytes_per_s,
+            pkt_q_pace: Pace::of_link(link, self.scheduling),
             coalesce: !self.no_coalesce,
             compress: self.compress,
             timeouts,
@@ -510,9 +523,9 @@ mod tests {
 
     #[test]
     fn a_snapshot_that_waits_for_nobody_leaves_most_of_the_link_to_packets_unless_told_otherwise() {
-        let start = |scheduling, snapshot_rate_mbit, link_rate_bps| {
+        let start = |scheduling, snapshot_rate_mbit, rate_bps| {
             let options = MigrateOptions { scheduling, snapshot_rate_mbit, ..MigrateOptions::default() };
-            options.start(link_rate_bps, SourceTimeouts::default())
+            options.start(&LinkSettings { rate_bps, burst_bytes: 0, delay_us: 0 }, SourceTimeouts::default())
         };
         let first = start(Scheduling::default(), None, 1_000_000_000);
         assert_eq!((first.scheduling, first.snapshot_rate_bytes_per_s), (Scheduling::DataplaneFirst, None));

@@ -5,7 +5,7 @@ use super::drive::Pair;
 use super::registry::{CALL_LIMIT, Entry};
 use crate::api::{ApiEvent, MigrateOptions, MigrationOutcome, MigrationResult};
 use slim_core::migration::{Coordinator, CoordinatorParameters};
-use slim_core::protocol::control::{ControlError, ErrorCode, InstanceRequest, InstanceRole, PrepareOptions};
+use slim_core::protocol::control::{ControlError, ErrorCode, InstanceRequest, InstanceRole};
 use slim_core::protocol::{MigrationId, Name, Nonce};
 use std::time::{Duration, Instant};
 
@@ -39,13 +39,8 @@ impl Daemon {
             nonce,
             source: source.clone(),
             destination: destination.clone(),
-            prepare: PrepareOptions {
-                mode: options.mode,
-                scheduling: options.scheduling,
-                timeouts: timeouts.destination,
-                ..PrepareOptions::default()
-            },
-            start: options.start(self.deployment.link.rate_bps, timeouts.source),
+            prepare: options.prepare(&self.deployment.link, timeouts.destination),
+            start: options.start(&self.deployment.link, timeouts.source),
             timeouts: timeouts.controller,
         };
         let mut outcome = self.drive(&pair, on_event, |now| Coordinator::new(now, parameters))?;

@@ -35,7 +35,7 @@ impl Daemon {
         let pair = [self.registry.get(source)?, self.registry.get(destination)?];
         let status = sample(&pair[0])?;
         let link_bps = self.shared_link(source, destination)?;
-        let start = options.start(self.deployment.link.rate_bps, SourceTimeouts::default());
+        let start = options.start(&self.deployment.link, SourceTimeouts::default());
         let pkt_q = pair[1].status().and_then(|status| status.queues.get("pkt_q").map(|queue| queue.capacity_bytes));
         let measured = Measured {
             link_bps,

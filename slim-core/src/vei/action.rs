@@ -6,7 +6,8 @@
 
 use crate::nf::ShardId;
 use crate::protocol::control::{
-    DestinationTimeouts, InstanceEvent, PktQTotals, SnapshotTotals, SourceTimeouts, StateletTotals, WorkloadTotals,
+    DestinationTimeouts, InstanceEvent, Pace, PktQTotals, SnapshotTotals, SourceTimeouts, StateletTotals,
+    WorkloadTotals,
 };
 use crate::protocol::inband::Drain;
 use crate::protocol::stream::{End, Rejection, StreamRole};
@@ -60,16 +61,16 @@ pub enum LcoreCommand {
     Freeze(Mode),
     /// Process what has arrived, transmit it, and stop.
     Stop,
-    /// Process packets as before the migration.
-    Resume,
+    /// Process packets as before the migration, those in `pkt_q` at this pace.
+    Resume(Option<Pace>),
     /// Hand back whatever arrives from now on.
     Release(MigrationId),
     /// Put packets into `pkt_q` from now on.
     ArmPktQ,
-    /// Process `pkt_q`, then packets.
-    TakeOver,
-    /// Hand `pkt_q` back to the switch.
-    HandBack(MigrationId),
+    /// Process `pkt_q` at this pace, then packets.
+    TakeOver(Option<Pace>),
+    /// Hand `pkt_q` back to the switch at this pace.
+    HandBack(MigrationId, Option<Pace>),
     /// Throw `pkt_q` away.
     Discard,
     /// Forget everything.

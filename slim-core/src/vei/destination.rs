@@ -413,7 +413,8 @@ impl Destination {
     /// The commit point: every statelet the source ever announced has been applied.
     fn take_over(&mut self, now: Instant) {
         self.enter(now, Stage::Committed(Committed::TakingOver));
-        self.proceedings.lcores(LcoreCommand::TakeOver);
+        let pace = self.proceedings.share(self.parameters.options.pkt_q_pace);
+        self.proceedings.lcores(LcoreCommand::TakeOver(pace));
         self.proceedings.streams(StreamCommand::SendTakenOver);
     }
 
@@ -449,7 +450,8 @@ impl Destination {
     }
 
     fn hand_back(&mut self, now: Instant) {
-        self.proceedings.lcores(LcoreCommand::HandBack(self.parameters.migration));
+        let pace = self.proceedings.share(self.parameters.options.pkt_q_pace);
+        self.proceedings.lcores(LcoreCommand::HandBack(self.parameters.migration, pace));
         // Within the same phase, but with a time of its own.
         self.stage = Stage::Failed(Failed::HandingBack);
         self.proceedings.deadline = self.timeout().map(|timeout| now + timeout);

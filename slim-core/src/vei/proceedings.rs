@@ -2,7 +2,9 @@
 
 use super::action::{Action, LcoreCommand, StreamCommand};
 use crate::nf::ShardId;
-use crate::protocol::control::{Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationRole, PhaseDuration};
+use crate::protocol::control::{
+    Holder, InstanceEvent, InstanceRole, MigrationReport, MigrationRole, Pace, PhaseDuration,
+};
 use crate::protocol::{Failure, MigrationId, MigrationPhase};
 use crate::time::{Duration, Instant};
 use alloc::boxed::Box;
@@ -113,6 +115,11 @@ impl Proceedings {
         for id in 0..self.shards {
             self.actions.push_back(Action::Lcore { shard: ShardId(id), command });
         }
+    }
+
+    /// Each shard's part of a pace.
+    pub(super) fn share(&self, pace: Option<Pace>) -> Option<Pace> {
+        pace.map(|pace| pace.share(self.shards.into()))
     }
 
     /// Commands the streams of every shard.

@@ -459,7 +459,8 @@ impl Source {
     /// The lcores first: a freeze that is still under way must have been reported before the streams let go of what
     /// they hold, or frozen state would be left behind.
     fn resume(&mut self, now: Instant) {
-        self.proceedings.lcores(LcoreCommand::Resume);
+        let pace = self.proceedings.share(self.parameters.options.pkt_q_pace);
+        self.proceedings.lcores(LcoreCommand::Resume(pace));
         self.enter(now, Stage::Back(Back::Rolling));
     }
 

@@ -5,7 +5,7 @@ use crate::grid::{Cell, Congestion, Extent, Mode, Scheduling, Setup, Vnf};
 use crate::record::Run;
 use anyhow::{Result, anyhow, bail};
 use slim_core::protocol;
-use slim_core::protocol::control::{LinkSettings, StartOptions};
+use slim_core::protocol::control::{LinkSettings, Pace, StartOptions};
 use slim_core::time::Duration;
 use slim_simulation::{Measured, Trial, run_trial};
 use slim_testbed::load::LoadSpec;
@@ -90,6 +90,11 @@ fn trial(cell: &Cell) -> Result<Trial> {
         Mode::Precopy => bail!("{}: there is no hypervisor in the simulation", cell.setup),
     };
     let seed = u64::from(cell.repetition) + 1;
+    let link = LinkSettings {
+        rate_bps: LINK_BPS,
+        burst_bytes: LINK_BPS / 8 * u64::from(variation.burst_ms) / 1000,
+        delay_us: LINK_DELAY_US,
+    };
     let seconds = (BEFORE + PATIENCE + AFTER).as_secs_f64();
     Ok(Trial {
         seed,
@@ -102,17 +107,14 @@ fn trial(cell: &Cell) -> Result<Trial> {
             cell_seed: seed,
             ..LoadSpec::default()
         },
-        link: LinkSettings {
-            rate_bps: LINK_BPS,
-            burst_bytes: LINK_BPS / 8 * u64::from(variation.burst_ms) / 1000,
-            delay_us: LINK_DELAY_US,
-        },
+        link,
         start: StartOptions {
             mode,
             scheduling,
             filler_bytes: FILLER_BYTES,
             coalesce: variation.coalesce,
             compress: variation.compress,
+            pkt_q_pace: Pace::of_link(&link, scheduling),
             ..StartOptions::default()
         },
         congestion_control: variation.congestion != Congestion::None,

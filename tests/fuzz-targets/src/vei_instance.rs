@@ -20,9 +20,9 @@ impl Ordered {
         match action {
             Action::Stream { command: StreamCommand::SendEnd(_), .. } => self.committed = true,
             Action::Lcore { command, .. } => match command {
-                LcoreCommand::TakeOver => self.taken_over = true,
-                LcoreCommand::Resume => assert!(!self.committed, "the source resumes behind its commit point"),
-                LcoreCommand::HandBack(_) | LcoreCommand::Discard => {
+                LcoreCommand::TakeOver(_) => self.taken_over = true,
+                LcoreCommand::Resume(_) => assert!(!self.committed, "the source resumes behind its commit point"),
+                LcoreCommand::HandBack(..) | LcoreCommand::Discard => {
                     assert!(!self.taken_over, "a destination that has taken over gives the state away");
                 }
                 LcoreCommand::Activate | LcoreCommand::ArmPktQ | LcoreCommand::Reset | LcoreCommand::Freeze(_) => {

@@ -23,7 +23,7 @@ macro_rules! model {
                 while taken.len() < 2 {
                     match commands.pop() {
                         Ok(Command::Stop) => taken.push("stop"),
-                        Ok(Command::Resume) => taken.push("resume"),
+                        Ok(Command::Resume(_)) => taken.push("resume"),
                         Ok(_) => panic!("nobody asked for that"),
                         Err(_) => set.wait(),
                     }
@@ -32,7 +32,7 @@ macro_rules! model {
             });
             let mut handle = LcoreHandle::new(ShardId(0), producer, Some(waker));
             handle.command(Command::Stop).unwrap();
-            handle.command(Command::Resume).unwrap();
+            handle.command(Command::Resume(None)).unwrap();
             assert_eq!(lcore.join().unwrap(), ["stop", "resume"]);
         }
     };

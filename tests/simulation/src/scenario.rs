@@ -4,7 +4,9 @@ use crate::faults::log_uniform;
 use crate::workload::NatPressure;
 use crate::{Fault, Random, When};
 use slim_core::migration::CoordinatorTimeouts;
-use slim_core::protocol::control::{DestinationTimeouts, LinkSettings, PrepareOptions, SourceTimeouts, StartOptions};
+use slim_core::protocol::control::{
+    DestinationTimeouts, LinkSettings, Pace, PrepareOptions, SourceTimeouts, StartOptions,
+};
 use slim_core::protocol::{Mode, Scheduling};
 use slim_core::time::Duration;
 
@@ -164,6 +166,9 @@ impl Scenario {
             if random.chance(600) { Mode::Statelet } else { Mode::ALL[random.below(Mode::ALL.len() as u64) as usize] };
         // Decided apart from the rest, which stays as it is.
         let scheduling = Scheduling::ALL[(Random::new(seed).number() >> 60) as usize % Scheduling::ALL.len()];
+        // So is this.
+        let pkt_q_pace =
+            Random::new(!seed).chance(300).then_some(Pace { rate_bytes_per_s: rate_bps / 16, burst_bytes: 3_000 });
         // Whole packets fill more than statelets do.
         let stream_queue = if mode == Mode::Duplicate { 1 << 21 } else { 1 << 17 };
         let mut scenario = Self {
@@ -196,6 +201,7 @@ impl Scenario {
                 mode,
                 scheduling,
                 underrun_records: random.below(4),
+                pkt_q_pace,
                 timeouts: destination_timeouts(scale),
                 ..PrepareOptions::default()
             },
@@ -207,6 +213,7 @@ impl Scenario {
                 snapshot_rate_bytes_per_s: random.chance(200).then(|| random.between(100_000, 5_000_000)),
                 coalesce: random.chance(600),
                 compress: random.chance(300),
+                pkt_q_pace,
                 timeouts: source_timeouts(scale),
                 ..StartOptions::default()
             },

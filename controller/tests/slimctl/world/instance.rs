@@ -214,10 +214,10 @@ impl Runner {
         let event = match command {
             LcoreCommand::Freeze(_) => LcoreEvent::Frozen,
             LcoreCommand::Stop => LcoreEvent::Stopped(LcoreTotals { statelets: statelets(), workload }),
-            LcoreCommand::Resume => LcoreEvent::Resumed,
+            LcoreCommand::Resume(_) => LcoreEvent::Resumed,
             LcoreCommand::ArmPktQ => LcoreEvent::PktQArmed,
-            LcoreCommand::TakeOver => LcoreEvent::PktQDrained(pkt_q()),
-            LcoreCommand::HandBack(migration) => {
+            LcoreCommand::TakeOver(_) => LcoreEvent::PktQDrained(pkt_q()),
+            LcoreCommand::HandBack(migration, _) => {
                 let _ = self.hand_back.send(migration);
                 LcoreEvent::HandedBack(pkt_q())
             }
@@ -227,7 +227,7 @@ impl Runner {
         self.pending.push_back(lcore(event));
         match command {
             LcoreCommand::Stop => self.digest(1),
-            LcoreCommand::TakeOver => self.digest(if self.faults.other_state { 2 } else { 1 }),
+            LcoreCommand::TakeOver(_) => self.digest(if self.faults.other_state { 2 } else { 1 }),
             _ => {}
         }
     }

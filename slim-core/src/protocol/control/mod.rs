@@ -18,6 +18,7 @@ mod envelope;
 mod error;
 mod instance;
 mod options;
+mod pace;
 mod report;
 mod secret;
 mod switch;
@@ -34,6 +35,7 @@ pub use instance::{
     SubscriberStatus,
 };
 pub use options::{DestinationTimeouts, PrepareOptions, SourceTimeouts, StartOptions};
+pub use pace::Pace;
 pub use report::{MigrationReport, PhaseDuration, PktQTotals, SnapshotTotals, StateletTotals, WorkloadTotals};
 pub use secret::Secret;
 pub use switch::{

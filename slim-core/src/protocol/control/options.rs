@@ -1,5 +1,6 @@
 //! What a migration can be told beyond its two ends.
 
+use super::Pace;
 use crate::protocol::{Mode, Name, Scheduling};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,9 @@ pub struct PrepareOptions {
     /// The name of `src_inst`. Where peers are authenticated, nobody else may open the streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Name>,
+    /// How fast `pkt_q` is emptied, by processing it or by handing it back; without, as fast as the lcores can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pkt_q_pace: Option<Pace>,
     /// The longest each phase may take.
     pub timeouts: DestinationTimeouts,
 }
@@ -42,6 +46,9 @@ pub struct StartOptions {
     /// The snapshot stream's pace; without it, as fast as TCP goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_rate_bytes_per_s: Option<u64>,
+    /// How fast `pkt_q` is emptied if the migration is undone; without, as fast as the lcores can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pkt_q_pace: Option<Pace>,
     /// The longest each phase may take.
     pub timeouts: SourceTimeouts,
 }
@@ -57,6 +64,7 @@ impl Default for StartOptions {
             coalesce: true,
             compress: false,
             snapshot_rate_bytes_per_s: None,
+            pkt_q_pace: None,
             timeouts: SourceTimeouts::default(),
         }
     }

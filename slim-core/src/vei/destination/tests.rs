@@ -281,7 +281,7 @@ fn it_takes_over_when_every_shard_has_ended_and_applied_everything() {
     assert_eq!(bench.destination.phase(), DestinationPhase::Redirecting);
     bench.stream(SHARDS[0], applied(5, 0)).unwrap();
     let commands = bench.commands();
-    let take_over = |shard| Action::Lcore { shard, command: LcoreCommand::TakeOver };
+    let take_over = |shard| Action::Lcore { shard, command: LcoreCommand::TakeOver(None) };
     let acknowledge = |shard| Action::Stream { shard, command: StreamCommand::SendTakenOver };
     assert_eq!(commands, [take_over(SHARDS[0]), take_over(SHARDS[1]), acknowledge(SHARDS[0]), acknowledge(SHARDS[1])]);
     assert_eq!(bench.destination.role(), InstanceRole::Live);
@@ -394,7 +394,7 @@ fn packets_are_handed_back_only_after_the_drain_packets_of_every_path() {
     bench.drain(0, BACK);
     assert_eq!(bench.commands(), []);
     bench.drain(1, BACK);
-    let hand_back = |shard| Action::Lcore { shard, command: LcoreCommand::HandBack(MigrationId(7)) };
+    let hand_back = |shard| Action::Lcore { shard, command: LcoreCommand::HandBack(MigrationId(7), None) };
     assert_eq!(bench.commands(), SHARDS.map(hand_back));
     bench.lcore(SHARDS[0], LcoreEvent::HandedBack(pkt_q())).unwrap();
     assert_eq!(bench.destination.phase(), DestinationPhase::HandingBack);
@@ -411,7 +411,9 @@ fn drain_packets_may_come_before_the_abort() {
     bench.actions();
     bench.abort(Some(BACK)).unwrap();
     let commands = bench.commands();
-    assert!(commands.contains(&Action::Lcore { shard: SHARDS[0], command: LcoreCommand::HandBack(MigrationId(7)) }));
+    assert!(
+        commands.contains(&Action::Lcore { shard: SHARDS[0], command: LcoreCommand::HandBack(MigrationId(7), None) })
+    );
 }
 
 #[test]
@@ -439,7 +441,10 @@ fn drain_packets_that_never_come_are_not_waited_for_forever() {
     bench.abort(Some(BACK)).unwrap();
     bench.actions();
     bench.destination.handle_timeout(bench.destination.poll_timeout().unwrap());
-    assert_eq!(bench.commands(), [Action::Lcore { shard: SHARDS[0], command: LcoreCommand::HandBack(MigrationId(7)) }]);
+    assert_eq!(
+        bench.commands(),
+        [Action::Lcore { shard: SHARDS[0], command: LcoreCommand::HandBack(MigrationId(7), None) }]
+    );
     // Nor is handing back.
     bench.destination.handle_timeout(at(60_000));
     bench.lcore(SHARDS[0], LcoreEvent::HandedBack(pkt_q())).unwrap();

@@ -5,6 +5,7 @@
 //! installs statelets, or to the lcore, which processes packets, and it moves between them in these messages.
 
 use crate::nf::{Gauge, Subscriber};
+use crate::protocol::control::Pace;
 use crate::protocol::{MigrationId, Mode};
 use crate::statelet::DropTotals;
 use crate::table::{FrozenItem, ScanCursor};
@@ -57,16 +58,16 @@ pub enum Command<F> {
     Freeze(rtrb::Producer<u8>, Announcing),
     /// Process what has arrived, transmit it, and stop.
     Stop,
-    /// Process packets as before the migration.
-    Resume,
+    /// Process packets as before the migration, those in `pkt_q` at this pace.
+    Resume(Option<Pace>),
     /// Give the state away; hand back what still arrives.
     Release(MigrationId),
     /// Put packets into `pkt_q` from now on.
     ArmPktQ,
-    /// Process `pkt_q` with this state, then packets; go on counting drops from these totals.
-    TakeOver(Synchronised<F>),
-    /// Hand `pkt_q` back to the switch.
-    HandBack(MigrationId),
+    /// Process `pkt_q` with this state and at this pace, then packets; go on counting drops from these totals.
+    TakeOver(Synchronised<F>, Option<Pace>),
+    /// Hand `pkt_q` back to the switch at this pace.
+    HandBack(MigrationId, Option<Pace>),
     /// Throw `pkt_q` away.
     Discard,
     /// Forget everything.

@@ -18,6 +18,7 @@ mod announce;
 mod command;
 mod inband;
 mod io;
+mod pacer;
 mod packets;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use announce::Announce;
 use inband::Inband;
+use pacer::Pacer;
 
 /// The network function's tick comes this often while packets arrive.
 const TICK: Duration = Duration::from_millis(1);
@@ -107,6 +109,8 @@ pub struct Lcore<F, I> {
     pkt_q_totals: PktQTotals,
     /// It has been told that `pkt_q` is nearly full.
     pkt_q_told: bool,
+    /// When what is in `pkt_q` may leave, if that matters.
+    pacer: Option<Pacer>,
     last_tick: Instant,
     ended: bool,
     reports: VecDeque<Report<F>>,
@@ -125,6 +129,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             pkt_q: PacketQueue::new(pkt_q_bytes),
             pkt_q_totals: PktQTotals::default(),
             pkt_q_told: false,
+            pacer: None,
             last_tick: now,
             ended: false,
             reports: VecDeque::new(),
@@ -186,6 +191,8 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             return Patience::Tick;
         }
         match self.mode {
+            // The next packet of `pkt_q` has to wait.
+            _ if self.pacer.as_ref().is_some_and(Pacer::waits) => Patience::Tick,
             Mode::Arming | Mode::Process(Then::Resumed | Then::TakenOver | Then::Stop) => Patience::None,
             Mode::HandBack { end: Some(_), .. } => Patience::None,
             Mode::Process(Then::GoOn) => Patience::Tick,
@@ -243,12 +250,16 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 }
                 None => self.reports.push_back(Report::Impossible("freeze")),
             },
-            Command::Stop => self.mode = Mode::Process(Then::Stop),
-            Command::Resume => {
+            Command::Stop => {
+                self.pacer = None;
+                self.mode = Mode::Process(Then::Stop);
+            }
+            Command::Resume(pace) => {
                 if !mutant::is_active(Mutant::UpdEnableLeftSet) {
                     self.announce.stop();
                 }
                 self.halted = false;
+                self.pacer = pace.map(|pace| Pacer::new(now, pace));
                 self.mode = Mode::Process(Then::Resumed);
             }
             Command::Release(migration) => {
@@ -260,21 +271,24 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.renew_pkt_q();
                 self.mode = Mode::Arming;
             }
-            Command::TakeOver(Synchronised { mut nf, drops }) => {
+            Command::TakeOver(Synchronised { mut nf, drops }, pace) => {
                 nf.take_over(now);
                 self.replace(Some(nf));
                 self.count_drops_from(&drops.map(|drops| *drops).unwrap_or_default());
                 let frozen = self.freeze();
                 self.reports.extend(frozen.map(Report::Digest));
+                self.pacer = pace.map(|pace| Pacer::new(now, pace));
                 self.mode = Mode::Process(Then::TakenOver);
             }
-            Command::HandBack(migration) => {
+            Command::HandBack(migration, pace) => {
                 if mutant::is_active(Mutant::HandBackDropped) {
                     self.pkt_q.clear();
                 }
+                self.pacer = pace.map(|pace| Pacer::new(now, pace));
                 self.mode = Mode::HandBack { migration, end: Some(PortId(0)) };
             }
             Command::Discard => {
+                self.pacer = None;
                 let discarded = self.pkt_q.clear();
                 self.pkt_q_totals.discarded_packets += discarded;
                 self.mode = Mode::Drop(Cause::Idle);
@@ -282,6 +296,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.event(LcoreEvent::Discarded(totals));
             }
             Command::Reset => {
+                self.pacer = None;
                 self.announce.stop();
                 self.replace(None);
                 self.count_drops_from(&DropTotals::default());

@@ -150,15 +150,19 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 true
             }
             Mode::Process(then) => {
-                self.process_pkt_q(now);
+                let waits = self.process_pkt_q(now);
                 if self.pkt_q.is_empty() {
+                    self.pacer = None;
                     self.caught_up(now, then, empty);
                 }
-                true
+                !waits
             }
             Mode::HandBack { migration, end } => {
                 let busy = end.is_some() || !self.pkt_q.is_empty();
-                self.hand_back_pkt_q(migration);
+                let waits = self.hand_back_pkt_q(now, migration);
+                if self.pkt_q.is_empty() {
+                    self.pacer = None;
+                }
                 // What still waits in a receive queue came before the redirect: this lcore need not be the one that got
                 // the drain packets.
                 if let Some(first) = end
@@ -167,19 +171,31 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 {
                     self.handed_back(migration, first);
                 }
-                busy
+                busy && !waits
             }
         }
     }
 
-    fn process_pkt_q(&mut self, now: Instant) {
+    /// Whether a packet of `pkt_q` may leave yet.
+    fn may_leave(&mut self, now: Instant) -> bool {
+        self.pacer.as_mut().is_none_or(|pacer| pacer.allows(now))
+    }
+
+    /// Processes what may leave of `pkt_q`. Returns whether the next packet has to wait for its time.
+    fn process_pkt_q(&mut self, now: Instant) -> bool {
         for _ in 0..PKT_Q_BURST {
             if self.pkt_q.is_empty() {
-                return;
+                return false;
+            }
+            if !self.may_leave(now) {
+                return true;
             }
             // The buffer first: what has been taken out cannot be put back.
-            let Some(mut packet) = self.io.buffer() else { return };
-            let Some((port, frame)) = self.pkt_q.pop() else { return };
+            let Some(mut packet) = self.io.buffer() else { return false };
+            let Some((port, frame)) = self.pkt_q.pop() else { return false };
+            if let Some(pacer) = &mut self.pacer {
+                pacer.charge(frame.len());
+            }
             if packet.append(frame.len()).is_err() {
                 self.io.dropped(Cause::NoMbuf, 1);
                 continue;
@@ -187,6 +203,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             packet.bytes_mut().copy_from_slice(frame);
             self.process(now, port, packet);
         }
+        false
     }
 
     #[cold]
@@ -233,19 +250,27 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
         }
     }
 
-    fn hand_back_pkt_q(&mut self, migration: MigrationId) {
+    /// Hands back what may leave of `pkt_q`. Returns whether the next packet has to wait for its time.
+    fn hand_back_pkt_q(&mut self, now: Instant, migration: MigrationId) -> bool {
         for _ in 0..PKT_Q_BURST {
             if self.pkt_q.is_empty() {
-                return;
+                return false;
             }
-            let Some(packet) = self.io.buffer() else { return };
-            let Some((port, frame)) = self.pkt_q.pop() else { return };
+            if !self.may_leave(now) {
+                return true;
+            }
+            let Some(packet) = self.io.buffer() else { return false };
+            let Some((port, frame)) = self.pkt_q.pop() else { return false };
+            if let Some(pacer) = &mut self.pacer {
+                pacer.charge(frame.len());
+            }
             if self.inband.hand_back(migration, port, frame, packet, &mut self.io) {
                 self.pkt_q_totals.handed_back_packets += 1;
             } else {
                 self.pkt_q_totals.discarded_packets += 1;
             }
         }
+        false
     }
 
     /// Sends the ends of `first` and the ports after it, as far as there are buffers for them.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::nf::source_counter::{Config, SourceCounter};
 use crate::packet::{MacAddr, OwnedPacket, emit};
+use crate::protocol::control::Pace;
 use crate::protocol::inband::{Drain, Frame};
 use crate::protocol::{self, Nonce, PathIndex, PathSet};
 use crate::statelet::{Decoder, Duplicate, Record, TYPE_ALIGN, TYPE_DROPS, TYPE_PACKET};
@@ -183,7 +184,7 @@ fn a_destination_processes_pkt_q_before_what_arrives_meanwhile() {
     rig.settle();
     assert_eq!(rig.lcore.pkt_q().records, 200);
     let empty = snapshot::digest(&snapshot::freeze(function().as_mut()));
-    rig.pass(Some(Command::TakeOver(Synchronised { nf: function(), drops: None })));
+    rig.pass(Some(Command::TakeOver(Synchronised { nf: function(), drops: None }, None)));
     assert_eq!(rig.digests, [empty], "the digest is of the state before the first packet");
     for round in 0..10 {
         rig.arrive(0, frames(200 + 10 * round..210 + 10 * round));
@@ -320,7 +321,7 @@ fn counters_of_drops_go_on_at_the_destination() {
         destination.settle();
         destination.arrive(0, short());
         destination.settle();
-        destination.pass(Some(Command::TakeOver(installer.finish(nf))));
+        destination.pass(Some(Command::TakeOver(installer.finish(nf), None)));
         destination.settle();
         assert_eq!(destination.lcore.io.dropped[reason], counted + 1, "{mode:?}");
 
@@ -360,7 +361,7 @@ fn a_source_that_has_halted_drops_what_arrives_until_it_resumes() {
     rig.settle();
     assert!(matches!(rig.events[..], [LcoreEvent::Frozen, LcoreEvent::Stopped(_)]), "{:?}", rig.events);
     assert_eq!((rig.dropped(Cause::Halted), rig.digests.as_slice()), (51, &[digest][..]));
-    rig.pass(Some(Command::Resume));
+    rig.pass(Some(Command::Resume(None)));
     rig.arrive(0, frames(5..10));
     rig.settle();
     assert_eq!(rig.take_sent().len(), 5);
@@ -376,7 +377,7 @@ fn a_source_that_resumes_processes_what_waited_first() {
     rig.settle();
     assert_eq!(rig.take_sent(), []);
     rig.arrive(0, frames(10..20));
-    rig.pass(Some(Command::Resume));
+    rig.pass(Some(Command::Resume(None)));
     rig.settle();
     assert_eq!(rig.take_sent(), frames(0..20).into_iter().map(|frame| (1, frame)).collect::<Vec<_>>());
     assert_eq!(rig.events.last(), Some(&LcoreEvent::Resumed));
@@ -390,7 +391,7 @@ fn every_ports_end_is_handed_back_once_however_scarce_buffers_are() {
     rig.arrive(0, frames(0..3));
     rig.settle();
     rig.lcore.io.buffers = 2;
-    rig.pass(Some(Command::HandBack(MIGRATION)));
+    rig.pass(Some(Command::HandBack(MIGRATION, None)));
     assert_eq!(rig.lcore.pkt_q().records, 1);
     rig.lcore.io.buffers = 2;
     rig.pass(None);
@@ -412,6 +413,57 @@ fn every_ports_end_is_handed_back_once_however_scarce_buffers_are() {
     assert_eq!(totals.handed_back_packets, 3);
 }
 
+/// `leave` is told what to do with a `pkt_q` of 100 packets: 50 of them at once, and then one a pass.
+fn paced(rig: &mut Rig, leave: impl FnOnce(Option<Pace>) -> Command<SourceCounter>) {
+    rig.arrive(0, frames(0..100));
+    rig.settle();
+    assert_eq!((rig.take_sent().len(), rig.lcore.pkt_q().records), (0, 100));
+    let len = frames(0..1)[0].len() as u64;
+    rig.pass(Some(leave(Some(Pace { rate_bytes_per_s: 10_000 * len, burst_bytes: 50 * len }))));
+    assert_eq!((rig.lcore.pkt_q().records, rig.lcore.patience()), (50, Patience::Tick));
+    // Newer ones have to wait behind it.
+    rig.arrive(0, frames(100..110));
+    for left in (0..60).rev() {
+        assert_eq!(rig.lcore.patience(), Patience::Tick);
+        rig.pass(None);
+        assert_eq!(rig.lcore.pkt_q().records, left);
+    }
+    rig.settle();
+}
+
+#[test]
+fn pkt_q_is_processed_at_its_pace() {
+    let mut rig = Rig::new();
+    rig.pass(Some(Command::ArmPktQ));
+    rig.settle();
+    paced(&mut rig, |pace| Command::TakeOver(Synchronised { nf: function(), drops: None }, pace));
+    assert_eq!(rig.take_sent(), frames(0..110).into_iter().map(|frame| (1, frame)).collect::<Vec<_>>());
+    assert!(matches!(rig.events.last(), Some(LcoreEvent::PktQDrained(_))), "{:?}", rig.events);
+    rig.arrive(0, frames(0..100));
+    rig.settle();
+    assert_eq!(rig.take_sent().len(), 100, "the pace is over");
+}
+
+#[test]
+fn a_source_that_resumes_keeps_the_pace() {
+    let mut rig = Rig::live();
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets)));
+    rig.pass(Some(Command::Stop));
+    rig.settle();
+    paced(&mut rig, Command::Resume);
+    assert_eq!(rig.events.last(), Some(&LcoreEvent::Resumed));
+}
+
+#[test]
+fn pkt_q_is_handed_back_at_its_pace() {
+    let mut rig = Rig::new();
+    rig.pass(Some(Command::ArmPktQ));
+    rig.settle();
+    paced(&mut rig, |pace| Command::HandBack(MIGRATION, pace));
+    let Some(LcoreEvent::HandedBack(totals)) = rig.events.last() else { panic!("{:?}", rig.events) };
+    assert_eq!(totals.handed_back_packets, 110);
+}
+
 /// Another lcore got the drain packets, and this one has not run for a while.
 #[test]
 fn what_waits_in_a_receive_queue_is_handed_back_too() {
@@ -419,7 +471,7 @@ fn what_waits_in_a_receive_queue_is_handed_back_too() {
     rig.pass(Some(Command::ArmPktQ));
     rig.settle();
     rig.arrive(0, frames(0..BURST as u16 * 3));
-    rig.pass(Some(Command::HandBack(MIGRATION)));
+    rig.pass(Some(Command::HandBack(MIGRATION, None)));
     assert!(!rig.events.iter().any(|event| matches!(event, LcoreEvent::HandedBack(_))), "{:?}", rig.events);
     rig.settle();
     let Some(LcoreEvent::HandedBack(totals)) = rig.events.last() else { panic!("{:?}", rig.events) };

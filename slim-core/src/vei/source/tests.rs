@@ -148,7 +148,7 @@ fn assert_rolls_back(bench: &mut Bench, code: FailureCode) {
     assert_eq!(bench.source.phase(), SourcePhase::RollingBack);
     assert_eq!(bench.source.role(), InstanceRole::Live);
     for shard in bench.ids() {
-        assert!(actions.contains(&Action::Lcore { shard, command: LcoreCommand::Resume }));
+        assert!(actions.contains(&Action::Lcore { shard, command: LcoreCommand::Resume(None) }));
     }
     assert_eq!(bench.source.status(at(1)).failure.map(|failure| failure.code), Some(code));
     for shard in bench.ids() {

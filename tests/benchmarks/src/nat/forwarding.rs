@@ -199,7 +199,7 @@ impl Held {
             ensure!(!matches!(report, Report::Event(LcoreEvent::StateletOverflow)), "st_q_out was full");
         }
         let Some(drain) = self.drain else { return Ok(0) };
-        core.pass(clock.now(), Some(Command::Resume));
+        core.pass(clock.now(), Some(Command::Resume(None)));
         drain.finish()
     }
 }

@@ -140,7 +140,7 @@ fn stalls(clock: &Clock, core: &mut Core, sessions: usize) -> Result<(Bursts, Bu
             Ok(begin)
         })?;
         took.push(begin.elapsed().as_secs_f64() * 1e3);
-        core.pass(clock.now(), Some(Command::Resume));
+        core.pass(clock.now(), Some(Command::Resume(None)));
         drain.finish()?;
         ensure!(frozen(core).is_none(), "frozen twice");
         let as_long = begin.elapsed();

@@ -303,18 +303,18 @@ impl<N: NetworkFunction> Node<N> {
                 Command::Freeze(producer, Announcing::of(mode, random.number()))
             }
             LcoreCommand::Stop => Command::Stop,
-            LcoreCommand::Resume => Command::Resume,
+            LcoreCommand::Resume(pace) => Command::Resume(pace),
             LcoreCommand::Release(migration) => Command::Release(migration),
             LcoreCommand::ArmPktQ => Command::ArmPktQ,
-            LcoreCommand::TakeOver => {
+            LcoreCommand::TakeOver(pace) => {
                 let Some(synchronised) = self.shards[index].take_synchronised() else {
                     self.complaint.get_or_insert_with(|| "take over without a network function".into());
                     return;
                 };
                 self.seeds[index] = self.shards[index].arriving_seed;
-                Command::TakeOver(synchronised)
+                Command::TakeOver(synchronised, pace)
             }
-            LcoreCommand::HandBack(migration) => Command::HandBack(migration),
+            LcoreCommand::HandBack(migration, pace) => Command::HandBack(migration, pace),
             LcoreCommand::Discard => Command::Discard,
             LcoreCommand::Reset => {
                 // Threads of the migration before may still tell that they have ended.

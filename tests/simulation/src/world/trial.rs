@@ -102,6 +102,7 @@ fn scenario(trial: &Trial) -> Scenario {
         prepare: PrepareOptions {
             mode: trial.start.mode,
             scheduling: trial.start.scheduling,
+            pkt_q_pace: trial.start.pkt_q_pace,
             timeouts: destination,
             ..PrepareOptions::default()
         },
@@ -181,6 +182,7 @@ impl<N: Measurable> World<N, MeasuredLoad> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slim_core::protocol::control::Pace;
     use slim_core::protocol::{Mode, Scheduling};
 
     fn trial(mode: Mode, rate_mbit: f64) -> Trial {
@@ -252,6 +254,26 @@ mod tests {
         assert!(dataplane_first.drops.is_empty(), "{:?}", dataplane_first.drops);
         let durations = (dataplane_first.duration, best_effort.duration);
         assert!(durations.0 < durations.1, "being held up costs less than losses do: {durations:?}");
+    }
+
+    /// At 80 Mbit/s some 100 kB come while the paths lead to the destination and it has not taken over.
+    #[test]
+    fn pkt_q_exceeds_the_burst_of_the_destinations_meter_unless_it_is_paced() {
+        let measure = |scheduling| {
+            let narrow = LinkSettings { rate_bps: 100_000_000, burst_bytes: 40_000, delay_us: 2_500 };
+            let trial = trial(Mode::Statelet, 80.0);
+            let pkt_q_pace = Pace::of_link(&narrow, scheduling);
+            let start = StartOptions { scheduling: Scheduling::DataplaneFirst, pkt_q_pace, ..trial.start };
+            let measured = run_trial(&Trial { link: narrow, start, ..trial }).unwrap();
+            let migration::Outcome::Completed { destination, .. } = &measured.outcome else { panic!("{measured:?}") };
+            let longest = destination.as_ref().unwrap().pkt_q.longest_bytes;
+            assert!(longest > narrow.burst_bytes, "{longest}");
+            measured
+        };
+        let unpaced = measure(Scheduling::BestEffort);
+        assert!(unpaced.drops["meter_from_instance"] > 0, "{:?}", unpaced.drops);
+        let paced = measure(Scheduling::DataplaneFirst);
+        assert_eq!((paced.load.total.lost(), paced.drops), (0, BTreeMap::new()));
     }
 
     #[test]

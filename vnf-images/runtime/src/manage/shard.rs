@@ -110,13 +110,14 @@ impl<F: NetworkFunction> ManagedShard<F> {
                 Command::Freeze(producer, Announcing::of(mode, self.random()))
             }
             LcoreCommand::Stop => Command::Stop,
-            LcoreCommand::Resume => Command::Resume,
+            LcoreCommand::Resume(pace) => Command::Resume(pace),
             LcoreCommand::Release(migration) => Command::Release(migration),
             LcoreCommand::ArmPktQ => Command::ArmPktQ,
-            LcoreCommand::TakeOver => {
-                Command::TakeOver(self.synchronised.take().ok_or(CarryOutError::Order("take over"))?)
+            LcoreCommand::TakeOver(pace) => {
+                let synchronised = self.synchronised.take().ok_or(CarryOutError::Order("take over"))?;
+                Command::TakeOver(synchronised, pace)
             }
-            LcoreCommand::HandBack(migration) => Command::HandBack(migration),
+            LcoreCommand::HandBack(migration, pace) => Command::HandBack(migration, pace),
             LcoreCommand::Discard => Command::Discard,
             LcoreCommand::Reset => {
                 // Threads of the migration before may still tell that they have ended.
