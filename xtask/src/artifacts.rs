@@ -5,7 +5,9 @@ use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::{cargo, image, paths, vnf};
 use anyhow::Result;
-use slim_testbed::artifacts::Artifacts;
+use slim_testbed::artifacts::{Artifacts, FunctionArtifacts};
+use slim_testbed::topology::Function;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// How the network functions of a run are started.
@@ -33,32 +35,40 @@ impl Instances {
 }
 
 /// The packages with the host's programs, and the features those need.
-const PACKAGES: [&str; 4] = ["slim-switch", "slim-testbed", "slim-controller", "slim-nat"];
-const FEATURES: &str = "slim-switch/agent,slim-testbed/load,slim-nat/image";
+const PACKAGES: [&str; 3] = ["slim-switch", "slim-testbed", "slim-controller"];
+const FEATURES: [&str; 2] = ["slim-switch/agent", "slim-testbed/load"];
 
-/// Installs and builds what is missing. Returns the list and the file that holds it, for
+/// Installs and builds what is missing, of these network functions. Returns the list and the file that holds it, for
 /// [`ARTIFACTS_ENV`](slim_testbed::artifacts::ARTIFACTS_ENV).
-pub fn ensure(instances: Instances, policy: Policy) -> Result<(Artifacts, PathBuf)> {
+pub fn ensure(instances: Instances, functions: &[Function], policy: Policy) -> Result<(Artifacts, PathBuf)> {
     setup::ensure(instances.needs(), policy)?;
-    let nat_image = match instances {
-        Instances::Processes => None,
-        Instances::Images => Some(image::ensure(vnf::find("nat")?)?.0),
-    };
+    let vnfs = functions.iter().map(|function| vnf::find(function.kind())).collect::<Result<Vec<_>>>()?;
+    let release = paths::target().join("release");
+    let mut built = BTreeMap::new();
+    for vnf in &vnfs {
+        let image = match instances {
+            Instances::Processes => None,
+            Instances::Images => Some(image::ensure(vnf)?.0),
+        };
+        built.insert(vnf.name.to_owned(), FunctionArtifacts { program: release.join(vnf.program), image });
+    }
     let mut build = cargo::cargo();
-    build.args(["build", "--release", "--bins", "--features", FEATURES]);
-    for package in PACKAGES {
+    build.args(["build", "--release", "--bins"]);
+    for package in PACKAGES.into_iter().chain(vnfs.iter().map(|vnf| vnf.package)) {
         build.args(["--package", package]);
     }
+    let features = FEATURES.into_iter().map(str::to_owned);
+    for feature in features.chain(vnfs.iter().map(|vnf| format!("{}/image", vnf.package))) {
+        build.args(["--features", &feature]);
+    }
     cargo::step("building the switch agent, the controller and the testbed", &mut build)?;
-    let release = paths::target().join("release");
     let artifacts = Artifacts {
         switch: release.join("slim-switch"),
         slimctl: release.join("slimctl"),
         load: release.join("slim-load"),
         impair: release.join("slim-impair"),
         testbed: release.join("slim-testbed"),
-        nat: release.join("nat"),
-        nat_image,
+        functions: built,
     };
     let file = paths::target().join("slim-artifacts.json");
     artifacts.write(&file)?;

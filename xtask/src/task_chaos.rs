@@ -6,6 +6,7 @@ use crate::{artifacts, paths};
 use anyhow::{Result, bail};
 use slim_testbed::chaos::{ChaosSpec, Matrix};
 use slim_testbed::sandbox;
+use slim_testbed::topology::Function;
 use std::path::PathBuf;
 
 /// Which faults, and how to tell.
@@ -28,7 +29,7 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     if arguments.spec.cells().is_empty() {
         bail!("nothing to do: none of these parties can be struck like that at these phases");
     }
-    let (artifacts, _) = artifacts::ensure(Instances::as_asked(arguments.spec.process), policy)?;
+    let (artifacts, _) = artifacts::ensure(Instances::as_asked(arguments.spec.process), &[Function::Nat], policy)?;
     let folder = match &arguments.logs {
         Some(folder) => std::path::absolute(folder)?,
         None => paths::target().join("chaos"),

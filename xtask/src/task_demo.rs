@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a live NAT moves between two booted images under load.
+//! `cargo xtask demo`: a live network function moves between two booted images under load.
 
 use crate::artifacts::Instances;
 use crate::setup::Policy;
@@ -32,7 +32,8 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     if let Err(reason) = arguments.spec.check() {
         bail!("{reason}");
     }
-    let (artifacts, _) = artifacts::ensure(Instances::as_asked(arguments.spec.instances.process), policy)?;
+    let instances = Instances::as_asked(arguments.spec.instances.process);
+    let (artifacts, _) = artifacts::ensure(instances, &[arguments.spec.function()], policy)?;
     let folder = match &arguments.logs {
         Some(folder) => std::path::absolute(folder)?,
         None => paths::target().join("demo"),

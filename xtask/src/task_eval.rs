@@ -5,6 +5,7 @@ use crate::setup::Policy;
 use crate::{artifacts, cargo, command, paths};
 use anyhow::{Result, bail};
 use slim_testbed::artifacts::ARTIFACTS_ENV;
+use slim_testbed::topology::Function;
 use std::process::Command;
 
 /// Everything is the evaluation's own.
@@ -24,7 +25,7 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let mut eval = Command::new(paths::target().join("release").join("slim-eval"));
     eval.current_dir(paths::root()).args(&arguments.options);
     if boots_images(&arguments.options) {
-        let (_, file) = artifacts::ensure(Instances::Images, policy)?;
+        let (_, file) = artifacts::ensure(Instances::Images, &[Function::Nat, Function::Gateway], policy)?;
         eval.env(ARTIFACTS_ENV, file);
     }
     if !eval.status()?.success() {

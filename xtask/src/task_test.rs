@@ -9,6 +9,7 @@ use crate::{artifacts, cargo, command, hardware, paths, task_fuzz, task_libvirt,
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use slim_testbed::artifacts::ARTIFACTS_ENV;
+use slim_testbed::topology::Function;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -119,7 +120,7 @@ fn lint(outcomes: &mut Vec<Outcome>) {
 /// The tests that boot images, in a profile fast enough for them, one at a time.
 fn e2e(outcomes: &mut Vec<Outcome>, policy: Policy) {
     let started = Instant::now();
-    let file = match artifacts::ensure(Instances::Images, policy) {
+    let file = match artifacts::ensure(Instances::Images, &[Function::Nat], policy) {
         Ok((_, file)) => file,
         Err(error) => {
             outcomes.push(Outcome { name: "e2e", error: Some(error), tally: None, duration: started.elapsed() });

@@ -8,6 +8,7 @@ use crate::setup::{self, Policy};
 use anyhow::{Result, bail};
 use slim_testbed::demo::InstanceArguments;
 use slim_testbed::programs::{Outcome, ProgramsSpec};
+use slim_testbed::topology::Function;
 use slim_testbed::{sandbox, standing};
 use std::process::Command;
 
@@ -58,7 +59,7 @@ Send anything through the NAT, and move it meanwhile:
 pub fn run(action: &Action, policy: Policy) -> Result<()> {
     match action {
         Action::Up(instances) => {
-            let (artifacts, _) = artifacts::ensure(Instances::as_asked(instances.process), policy)?;
+            let (artifacts, _) = artifacts::ensure(Instances::as_asked(instances.process), &[Function::Nat], policy)?;
             eprintln!("==> bringing the testbed up");
             standing::up(&artifacts, instances)?;
             println!("{HINTS}");
@@ -73,7 +74,8 @@ pub fn run(action: &Action, policy: Policy) -> Result<()> {
 
 fn programs(arguments: &ProgramsArguments, policy: Policy) -> Result<()> {
     setup::ensure(&[Need::Programs], policy)?;
-    let (artifacts, _) = artifacts::ensure(Instances::as_asked(arguments.spec.instances.process), policy)?;
+    let (artifacts, _) =
+        artifacts::ensure(Instances::as_asked(arguments.spec.instances.process), &[Function::Nat], policy)?;
     let folder = paths::target().join("programs");
     let outcome: Outcome = sandbox::run("programs", &arguments.spec, &artifacts, &folder)?;
     if arguments.json {

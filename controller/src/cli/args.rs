@@ -283,7 +283,7 @@ pub struct MigrateArgs {
     /// What goes first on the instances' links
     ///
     /// dataplane-first: packets and statelets; the snapshot takes what they leave over, and a hundredth of the link in any
-    /// case. best-effort: all alike, as in the paper, so that a snapshot as fast as TCP goes costs packets.
+    /// case; packets that had to wait leave at the link's rate. best-effort: all alike, as in the paper, so that a snapshot as fast as TCP goes costs packets.
     #[arg(long, default_value_t, value_name = "SCHEDULING", value_parser = schedulings())]
     pub scheduling: Scheduling,
 

@@ -221,16 +221,17 @@ pub const ECONOMIES: [(&str, Variation); 4] = [
 const IMAGES_RATES_MBIT: [u32; 3] = [100, 500, 950];
 const IMAGES_REPETITIONS: u32 = 2;
 
-/// What booted images run: the NAT, in real time, repetition by repetition.
+/// What booted images run in real time, repetition by repetition.
 pub fn vm_plan(extent: Extent) -> Vec<Cell> {
-    let setup = |packet_size_bytes, rate_mbit, mode, scheduling| Setup {
-        vnf: Vnf::Nat,
+    let setup_of = |vnf, packet_size_bytes, rate_mbit, mode, scheduling| Setup {
+        vnf,
         packet_size_bytes,
         rate_mbit,
         mode,
         scheduling,
         variation: TESTBED,
     };
+    let setup = |size, rate, mode, scheduling| setup_of(Vnf::Nat, size, rate, mode, scheduling);
     let cells = |setups: Vec<Setup>, repetitions: u32| {
         (0..repetitions)
             .flat_map(move |repetition| setups.clone().into_iter().map(move |setup| Cell { setup, repetition }))
@@ -250,6 +251,13 @@ pub fn vm_plan(extent: Extent) -> Vec<Cell> {
                 compared(Mode::StopAndCopy, 300),
             ];
             plan.extend(cells(others.into(), 1));
+            let gateway = |mode, scheduling| setup_of(Vnf::Gateway, 1400, 500, mode, scheduling);
+            let gateways = [
+                gateway(Mode::Statelet, Scheduling::DataplaneFirst),
+                gateway(Mode::Statelet, Scheduling::BestEffort),
+                gateway(Mode::Duplicate, Scheduling::BestEffort),
+            ];
+            plan.extend(cells(gateways.into(), 1));
             plan.extend(cells([100, 500].map(whole).into(), 1));
             plan
         }
@@ -257,7 +265,9 @@ pub fn vm_plan(extent: Extent) -> Vec<Cell> {
             let mut setups = Vec::new();
             for (mode, scheduling) in LINES {
                 for size in PACKET_SIZES_BYTES {
-                    setups.extend(RATES_MBIT.map(|rate| setup(size, rate, mode, scheduling)));
+                    for vnf in [Vnf::Nat, Vnf::Gateway] {
+                        setups.extend(RATES_MBIT.map(|rate| setup_of(vnf, size, rate, mode, scheduling)));
+                    }
                 }
             }
             for mode in [Mode::Buffer, Mode::StopAndCopy] {

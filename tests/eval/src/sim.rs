@@ -19,7 +19,7 @@ const LINK_DELAY_US: u32 = 2_500;
 pub const FILLER_BYTES: u64 = 5120 * 4096;
 
 /// The paper's UDP sockets through the NAT.
-pub const NAT_SOCKETS: u16 = 128;
+const NAT_SOCKETS: u16 = 128;
 
 /// The paper's subscribers of the gateway.
 const SUBSCRIBERS: u16 = 256;
@@ -72,15 +72,19 @@ impl Backend for Sim {
     }
 }
 
+/// Sockets or subscribers, as in the paper.
+pub fn sockets(vnf: Vnf) -> u16 {
+    match vnf {
+        Vnf::Nat => NAT_SOCKETS,
+        Vnf::Gateway => SUBSCRIBERS,
+    }
+}
+
 fn trial(cell: &Cell) -> Result<Trial> {
     let Setup { vnf, packet_size_bytes, rate_mbit, mode, scheduling, variation } = cell.setup;
     let scheduling = match scheduling {
         Scheduling::BestEffort => protocol::Scheduling::BestEffort,
         Scheduling::DataplaneFirst => protocol::Scheduling::DataplaneFirst,
-    };
-    let sockets = match vnf {
-        Vnf::Nat => NAT_SOCKETS,
-        Vnf::Gateway => SUBSCRIBERS,
     };
     let mode = match mode {
         Mode::Statelet => protocol::Mode::Statelet,
@@ -102,7 +106,7 @@ fn trial(cell: &Cell) -> Result<Trial> {
             rate_mbit: rate_mbit.into(),
             packet_size_bytes,
             duration_s: seconds,
-            sockets,
+            sockets: sockets(vnf),
             gateway: vnf == Vnf::Gateway,
             cell_seed: seed,
             ..LoadSpec::default()

@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::grid::{Cell, Congestion, Extent, Mode, Scheduling, Setup, TESTBED, Variation, Vnf};
 use crate::record::{Ended, Planned, Precopy, Run};
-use crate::sim::{FILLER_BYTES, NAT_SOCKETS, PKT_Q_PACKETS};
+use crate::sim::{FILLER_BYTES, PKT_Q_PACKETS, sockets};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use slim_controller::api::{InstanceInfo, Runs};
@@ -54,10 +54,14 @@ impl Vm {
     /// # Errors
     /// If an image or a program cannot be read.
     pub fn new(artifacts: Artifacts, scale: u32, folder: PathBuf) -> Result<Self> {
-        let image = artifacts.nat_image.as_ref().context("there is no image to boot: only programs were built")?;
-        let files = [&artifacts.switch, &artifacts.slimctl, &artifacts.load, &artifacts.testbed].map(PathBuf::clone);
+        let mut files =
+            [&artifacts.switch, &artifacts.slimctl, &artifacts.load, &artifacts.testbed].map(PathBuf::clone).to_vec();
+        for built in artifacts.functions.values() {
+            let image = built.image()?;
+            files.extend(["kernel", "initramfs"].map(|name| image.join(name)));
+        }
         let mut hash = Sha256::new();
-        for file in files.into_iter().chain(["kernel", "initramfs"].map(|name| image.join(name))) {
+        for file in files {
             let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
             hash.update(Sha256::digest(&bytes));
         }
@@ -105,7 +109,6 @@ impl Backend for Vm {
 /// What the demo is asked for.
 fn spec(cell: &Cell, scale: u32) -> Result<DemoSpec> {
     let Setup { vnf, packet_size_bytes, rate_mbit, mode, scheduling, variation } = cell.setup;
-    ensure!(vnf == Vnf::Nat, "{}: the testbed of images has a NAT only", cell.setup);
     let Variation { coalesce, compress, burst_ms, congestion, window_kib } = variation;
     ensure!(
         congestion == Congestion::Cubic && window_kib == TESTBED.window_kib,
@@ -130,7 +133,9 @@ fn spec(cell: &Cell, scale: u32) -> Result<DemoSpec> {
             rate_mbit: f64::from(rate_mbit) / f64::from(scale),
             packet_size_bytes,
             duration_s: BEFORE_S + patience_s + AFTER_S + SPARE_S,
-            sockets: NAT_SOCKETS,
+            sockets: sockets(vnf),
+            gateway: vnf == Vnf::Gateway,
+            cell_seed: u64::from(cell.repetition) + 1,
             ..LoadSpec::default()
         },
         migrate_at: BEFORE_S,
@@ -232,10 +237,8 @@ mod tests {
     fn what_only_the_simulation_has_is_refused() {
         let cell = crate::grid::vm_plan(Extent::Quick)[0];
         assert!(spec(&cell, 10).is_ok());
-        let mut gateway = cell;
-        gateway.setup.vnf = Vnf::Gateway;
         let mut other_tcp = cell;
         other_tcp.setup.variation.window_kib = 512;
-        assert!(spec(&gateway, 10).is_err() && spec(&other_tcp, 10).is_err());
+        assert!(spec(&other_tcp, 10).is_err());
     }
 }

@@ -1,7 +1,9 @@
 //! The built programs and images that a run uses.
 
+use crate::topology::Function;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The environment variable that names an [`Artifacts`] file, for tests and evaluations that `cargo xtask` starts.
@@ -21,10 +23,28 @@ pub struct Artifacts {
     pub impair: PathBuf,
     /// The testbed's own program, `slim-testbed`.
     pub testbed: PathBuf,
-    /// The NAT as an ordinary program, for `--process`.
-    pub nat: PathBuf,
-    /// The NAT's image: a folder with a kernel, an initramfs and a manifest. Runs with `--process` need none.
-    pub nat_image: Option<PathBuf>,
+    /// The network functions, by kind.
+    pub functions: BTreeMap<String, FunctionArtifacts>,
+}
+
+/// What was built of a network function.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionArtifacts {
+    /// The ordinary program, for `--process`.
+    pub program: PathBuf,
+    /// The image: a folder with a kernel, an initramfs and a manifest. Runs with `--process` need none.
+    pub image: Option<PathBuf>,
+}
+
+impl FunctionArtifacts {
+    /// The image.
+    ///
+    /// # Errors
+    /// If none was built.
+    pub fn image(&self) -> Result<&Path> {
+        self.image.as_deref().context("there is no image to boot: only programs were built")
+    }
 }
 
 impl Artifacts {
@@ -50,9 +70,19 @@ impl Artifacts {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// What was built of `function`.
+    ///
+    /// # Errors
+    /// If nothing was.
+    pub fn of(&self, function: Function) -> Result<&FunctionArtifacts> {
+        let kind = function.kind();
+        self.functions.get(kind).with_context(|| format!("the {kind} was not built"))
+    }
+
     fn check(&self) -> Result<()> {
-        let programs = [&self.switch, &self.slimctl, &self.load, &self.impair, &self.testbed, &self.nat];
-        for path in programs.into_iter().chain(&self.nat_image) {
+        let programs = [&self.switch, &self.slimctl, &self.load, &self.impair, &self.testbed];
+        let functions = self.functions.values().flat_map(|built| [Some(&built.program), built.image.as_ref()]);
+        for path in programs.into_iter().chain(functions.flatten()) {
             ensure!(path.exists(), "{} is missing: run `cargo xtask demo`, which builds it", path.display());
         }
         Ok(())

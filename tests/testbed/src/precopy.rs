@@ -5,7 +5,7 @@ use crate::demo::{AFTER, DURING, DemoSpec};
 use crate::generator::Generator;
 use crate::load::Report;
 use crate::load::report::Stage;
-use crate::topology::{Ends, FIRST, SECOND, Topology};
+use crate::topology::{Ends, Topology};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use slim_controller::api::{ApiEvent, InstanceInfo};
@@ -45,15 +45,16 @@ pub fn run(artifacts: &Artifacts, spec: &PrecopySpec, folder: &Path) -> Result<P
     let started = Instant::now();
     let say = |text: String| eprintln!("[{:6.2} s] {text}", started.elapsed().as_secs_f64());
     let PrecopySpec { demo, rounds } = spec;
-    let mut topology = Topology::up(artifacts, &demo.instances.settings(), Ends::Load, folder)?;
-    let instance = topology.boot(FIRST, true)?;
-    say(format!("{FIRST} is ready"));
+    let mut topology = Topology::up(artifacts, &demo.settings(), Ends::Load, folder)?;
+    let [first, second] = demo.function().instances();
+    let instance = topology.boot(first, true)?;
+    say(format!("{first} is ready"));
     let mut load = Generator::start(artifacts, &demo.load, folder)?;
     load.wait_until_measuring()?;
     std::thread::sleep(Duration::from_secs_f64(demo.migrate_at));
     topology.check()?;
 
-    say(format!("moving the guest of {FIRST} to {SECOND}"));
+    say(format!("moving the guest of {first} to {second}"));
     load.mark(DURING)?;
     let patience_s = demo.moving.patience().map_or(0, |patience| patience.as_secs());
     let options = PrecopyOptions {
@@ -61,7 +62,7 @@ pub fn run(artifacts: &Artifacts, spec: &PrecopySpec, folder: &Path) -> Result<P
         rounds: *rounds,
         patience_s: patience_s.try_into().unwrap_or(u32::MAX),
     };
-    let (from, to) = (Name::try_from(FIRST)?, Name::try_from(SECOND)?);
+    let (from, to) = (Name::try_from(first)?, Name::try_from(second)?);
     let outcome = topology.client()?.precopy(&from, &to, options, |event| {
         if let ApiEvent::Precopy { progress } = event {
             say(format!("  round {}, {} bytes sent", progress.round, progress.sent_bytes));

@@ -1,4 +1,4 @@
-//! The demo: a live NAT moves between two instances under load, and everything that happened to a packet is told.
+//! The demo: a live network function moves between two instances under load, and everything that happened to a packet is told.
 
 mod moving;
 mod outcome;

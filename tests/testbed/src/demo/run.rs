@@ -4,7 +4,7 @@ use super::{AFTER, DURING, DemoSpec, Outcome};
 use crate::artifacts::Artifacts;
 use crate::generator::Generator;
 use crate::load::report::Stage;
-use crate::topology::{Ends, FIRST, SECOND, Topology};
+use crate::topology::{Ends, Topology};
 use anyhow::Result;
 use slim_controller::api::{ApiEvent, InstanceInfo, MigrationOutcome, Runs};
 use slim_controller::plan::MigrationPlan;
@@ -22,9 +22,10 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
     let say = |text: String| eprintln!("[{:6.2} s] {text}", started.elapsed().as_secs_f64());
 
     say(format!("starting the switch and the controller; logs are in {}", folder.display()));
-    let mut topology = Topology::up(artifacts, &spec.instances.settings(), Ends::Load, folder)?;
+    let mut topology = Topology::up(artifacts, &spec.settings(), Ends::Load, folder)?;
+    let [first, second] = spec.function().instances();
     let mut instances = Vec::new();
-    for (name, active) in [(FIRST, true), (SECOND, false)] {
+    for (name, active) in [(first, true), (second, false)] {
         say(format!("booting {name}"));
         let instance = topology.boot(name, active)?;
         say(booted(&instance));
@@ -32,7 +33,7 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
     }
 
     say(format!(
-        "sending {} Mbit/s, the sum of both directions, in packets of {} bytes through {FIRST}",
+        "sending {} Mbit/s, the sum of both directions, in packets of {} bytes through {first}",
         spec.load.rate_mbit, spec.load.packet_size_bytes
     ));
     let mut load = Generator::start(artifacts, &spec.load, folder)?;
@@ -41,7 +42,7 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
     topology.check()?;
 
     let plan = spec.moving.plan.then(|| plan(&topology, spec)).transpose()?;
-    say(format!("migrating from {FIRST} to {SECOND}"));
+    say(format!("migrating from {first} to {second}"));
     load.mark(DURING)?;
     let migration = migrate(&topology, spec, &say)?;
     // A migration that outlasts the traffic has no time after it; the verdict says so.
@@ -68,12 +69,18 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
 
 /// What the controller says of the migration beforehand.
 fn plan(topology: &Topology, spec: &DemoSpec) -> Result<MigrationPlan> {
-    let (from, to) = (Name::try_from(FIRST)?, Name::try_from(SECOND)?);
+    let [from, to] = names(spec)?;
     Ok(topology.client()?.plan(&from, &to, spec.moving.options())?)
 }
 
+/// The instance that the network function leaves, and the one it goes to.
+fn names(spec: &DemoSpec) -> Result<[Name; 2]> {
+    let [from, to] = spec.function().instances();
+    Ok([Name::try_from(from)?, Name::try_from(to)?])
+}
+
 fn migrate(topology: &Topology, spec: &DemoSpec, say: &impl Fn(String)) -> Result<MigrationOutcome> {
-    let (from, to) = (Name::try_from(FIRST)?, Name::try_from(SECOND)?);
+    let [from, to] = names(spec)?;
     let (mut client, mut impatient) = (topology.client()?, topology.client()?);
     let (over, is_over) = mpsc::channel::<()>();
     std::thread::scope(|scope| {

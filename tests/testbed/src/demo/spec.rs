@@ -2,7 +2,7 @@
 
 use super::MoveArguments;
 use crate::load::LoadSpec;
-use crate::topology::Settings;
+use crate::topology::{Function, Settings};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use slim_controller::units::parse_bytes;
@@ -73,9 +73,10 @@ fn integer(value: u64) -> toml::Value {
 }
 
 impl InstanceArguments {
-    /// The same for a topology.
+    /// The same for a topology with a NAT.
     pub fn settings(&self) -> Settings {
         Settings {
+            function: Function::default(),
             accel: self.accel.clone(),
             vcpus: self.vcpus,
             memory_mb: self.memory,
@@ -86,7 +87,7 @@ impl InstanceArguments {
             link_delay_us: self.link_delay,
             keep: false,
             limits: self.pkt_q_bytes.map(|bytes| ("pkt_q_bytes".to_owned(), integer(bytes))).into_iter().collect(),
-            nat: toml::Table::new(),
+            section: toml::Table::new(),
         }
     }
 }
@@ -108,6 +109,16 @@ impl Default for InstanceArguments {
 }
 
 impl DemoSpec {
+    /// The network function: the one that the load is for.
+    pub fn function(&self) -> Function {
+        Function::of(&self.load)
+    }
+
+    /// What the topology has to be like.
+    pub fn settings(&self) -> Settings {
+        Settings { function: self.function(), ..self.instances.settings() }
+    }
+
     /// Checks what no single option can.
     ///
     /// # Errors

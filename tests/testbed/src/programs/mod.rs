@@ -122,6 +122,6 @@ fn settings(spec: &ProgramsSpec) -> Result<Settings> {
         HAIRPINNED.0,
         HAIRPINNED.1,
     );
-    let nat = text.parse().context("the NAT's section of this test is wrong")?;
-    Ok(Settings { nat, ..spec.instances.settings() })
+    let section = text.parse().context("the NAT's section of this test is wrong")?;
+    Ok(Settings { section, ..spec.instances.settings() })
 }

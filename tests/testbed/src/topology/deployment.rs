@@ -1,7 +1,8 @@
-//! The deployment file of a testbed: one NAT between an inside and an outside.
+//! The deployment file of a testbed: one network function between an inside and an outside.
 
+use super::Function;
 use crate::artifacts::Artifacts;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -15,12 +16,6 @@ pub const MANAGEMENT_TAP: &str = "slim-mgmt";
 pub const INSIDE_TAP: &str = "slim-in";
 /// The TAP of the outside servers, in namespace topologies.
 pub const OUTSIDE_TAP: &str = "slim-out";
-/// The interior address of the NAT.
-pub const NAT_INTERIOR: &str = "10.1.0.1";
-/// The exterior address of the NAT.
-pub const NAT_EXTERIOR: &str = "10.2.0.1";
-/// The name of the VNF in the deployment.
-pub const NAT: &str = "nat";
 
 /// What hangs on the switch's `inside` and `outside` ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +28,11 @@ pub enum Ends {
     Impaired,
 }
 
-/// The links of the instances, and how these are run.
+/// The instances, their links, and how they are run.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What they are instances of.
+    pub function: Function,
     /// `auto`, `kvm` or `tcg`.
     pub accel: String,
     /// Virtual CPUs of each image.
@@ -56,8 +53,8 @@ pub struct Settings {
     pub keep: bool,
     /// Entries of the instances' `[limits]` section.
     pub limits: Table,
-    /// Further entries of the NAT's section.
-    pub nat: Table,
+    /// Further entries of the network function's section.
+    pub section: Table,
 }
 
 /// The deployment as TOML, with sockets and logs in `folder`.
@@ -78,19 +75,18 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
         Ends::Namespaces => table(&[("name", text(name)), ("tap", text(tap))]),
     };
     let port = |name: &str, external: &str| table(&[("name", text(name)), ("external", text(external))]);
-    let mut nat = vec![
+    let mut vnf = vec![
         ("port", Value::Array(vec![port("in", "inside"), port("out", "outside")])),
         ("limits", Value::Table(settings.limits.clone())),
-        ("config", Value::Table(nat_section(&settings.nat))),
+        ("config", Value::Table(settings.function.section(&settings.section))),
     ];
     if settings.process {
-        nat.push(("program", path(&artifacts.nat)));
+        vnf.push(("program", path(&artifacts.of(settings.function)?.program)));
     } else {
-        let image = artifacts.nat_image.as_ref().context("there is no image to boot: only programs were built")?;
-        nat.push(("image", path(image)));
-        nat.push(("accel", text(&settings.accel)));
-        nat.push(("vcpus", number(settings.vcpus.into())));
-        nat.push(("memory_mb", number(settings.memory_mb.into())));
+        vnf.push(("image", path(artifacts.of(settings.function)?.image()?)));
+        vnf.push(("accel", text(&settings.accel)));
+        vnf.push(("vcpus", number(settings.vcpus.into())));
+        vnf.push(("memory_mb", number(settings.memory_mb.into())));
     }
     let file: Table = [
         (
@@ -123,24 +119,12 @@ pub fn deployment(artifacts: &Artifacts, settings: &Settings, ends: Ends, folder
                 table(&[("name", text("mgmt")), ("tap", text(MANAGEMENT_TAP))]),
             ]),
         ),
-        ("vnf", table(&[(NAT, table(&nat))])),
+        ("vnf", table(&[(settings.function.kind(), table(&vnf))])),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
     .collect();
     Ok(file.to_string())
-}
-
-/// The NAT's section: its addresses, and `more`.
-fn nat_section(more: &Table) -> Table {
-    let addresses = [
-        ("interior_address", format!("{NAT_INTERIOR}/24")),
-        ("interior_mac", "02:51:1a:00:00:01".to_owned()),
-        ("exterior_address", format!("{NAT_EXTERIOR}/24")),
-        ("exterior_mac", "02:51:1a:00:00:02".to_owned()),
-    ];
-    let addresses = addresses.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value)));
-    addresses.chain(more.clone()).collect()
 }
 
 /// The switch agent's control socket.

@@ -1,4 +1,4 @@
-//! The topology of §VII, standing: a switch agent, the controller's daemon and two NAT instances.
+//! The topology of §VII, standing: a switch agent, the controller's daemon and two instances, of a NAT for example.
 //!
 //! ```text
 //!   inside ──┐                       ┌── nat-a (live)
@@ -11,12 +11,13 @@
 //! the calling process, so call this from a namespace made for it: a [`sandbox`](crate::sandbox), or the testbed's.
 
 mod deployment;
+mod function;
 mod namespaces;
 
 pub use deployment::{
-    Ends, INSIDE_TAP, MANAGEMENT_TAP, NAT, NAT_EXTERIOR, NAT_INTERIOR, OUTSIDE_TAP, Settings, daemon_socket,
-    load_device, load_socket, switch_socket,
+    Ends, INSIDE_TAP, MANAGEMENT_TAP, OUTSIDE_TAP, Settings, daemon_socket, load_device, load_socket, switch_socket,
 };
+pub use function::{Function, NAT_EXTERIOR, NAT_INTERIOR};
 pub use namespaces::{INSIDE, INSIDE_HOST, MANAGEMENT, Namespaces, OUTSIDE, OUTSIDE_SERVERS, command_in};
 
 use crate::artifacts::Artifacts;
@@ -36,9 +37,9 @@ use std::time::Duration;
 /// How long the switch agent and the daemon may take to start.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// The instance that is live at first.
+/// The instance of a NAT that is live at first.
 pub const FIRST: &str = "nat-a";
-/// The instance that is warm at first.
+/// The instance of a NAT that is warm at first.
 pub const SECOND: &str = "nat-b";
 
 /// The running processes. Everything ends, instances included, when this is dropped.
@@ -48,6 +49,7 @@ pub struct Topology {
     daemon: Process,
     switch: Process,
     folder: PathBuf,
+    function: Function,
 }
 
 impl Topology {
@@ -73,7 +75,7 @@ impl Topology {
         let mut daemon = Process::start("slimctl daemon", &artifacts.slimctl, &arguments, &folder.join("daemon.log"))?;
         wait_for_daemon(&mut daemon, folder)?;
 
-        let mut topology = Self { daemon, switch, folder: folder.to_owned() };
+        let mut topology = Self { daemon, switch, folder: folder.to_owned(), function: settings.function };
         topology.connect_management()?;
         Ok(topology)
     }
@@ -114,9 +116,9 @@ impl Topology {
         Ok(Client::connect(&daemon_socket(&self.folder))?)
     }
 
-    /// Boots an instance of the NAT and waits until it is ready.
+    /// Boots an instance of the network function and waits until it is ready.
     pub fn boot(&mut self, name: &str, active: bool) -> Result<InstanceInfo> {
-        let (name, vnf) = (Name::try_from(name)?, Name::try_from(NAT)?);
+        let (name, vnf) = (Name::try_from(name)?, Name::try_from(self.function.kind())?);
         self.client()?.boot(&name, Some(&vnf), active).with_context(|| format!("cannot boot {}", name.as_str()))
     }
 
