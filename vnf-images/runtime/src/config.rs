@@ -320,7 +320,9 @@ impl Management {
         }
         match (host, self.plaintext, &self.identity) {
             (_, true, Some(_)) => Err(Invalid("management: there is no use for an identity in plaintext".into())),
-            (Host::Image, _, Some(_)) => Err(Invalid("management.identity: images are handed theirs by fw_cfg or a config drive".into())),
+            (Host::Image, _, Some(_)) => {
+                Err(Invalid("management.identity: images are handed theirs by fw_cfg or a config drive".into()))
+            }
             (Host::Process, false, None) => Err(Invalid(
                 "management.identity is missing: `slimctl identity NAME` makes one (or plaintext = true)".into(),
             )),

@@ -70,7 +70,9 @@ pub enum Error {
         problem: String,
     },
     /// The file is for another program.
-    #[error("{drive}: this is {what}, but must be the instance's configuration in TOML, which its identity in PEM may follow")]
+    #[error(
+        "{drive}: this is {what}, but must be the instance's configuration in TOML, which its identity in PEM may follow"
+    )]
     Foreign {
         /// The drive.
         drive: Drive,
