@@ -9,7 +9,9 @@ mod artifacts;
 mod bench;
 mod cargo;
 mod command;
+mod config_drive;
 mod debian_kernel;
+mod formats;
 mod fuzz;
 mod git;
 mod hardware;
@@ -61,6 +63,7 @@ Examples:
   cargo xtask setup --no-install   what is missing on this machine?
   cargo xtask demo                 see a live NAT move, packet by packet
   cargo xtask image nat            build the NAT's image
+  cargo xtask image nat --format qcow2          the same as a disk, for OpenStack and libvirt
   cargo xtask test --only lint     what a reviewer would complain about first
   cargo xtask host check           can this machine give its NICs to images?
   sudo -E cargo xtask run nat --active --vf enp3s0 --vf enp3s0
@@ -83,7 +86,8 @@ enum Task {
     /// Build the image of a network function: kernel, initramfs with one static program, manifest.
     ///
     /// The image lands in `target/images/<vnf>/`: `kernel`, `initramfs`, `kernel.config` and `manifest.json` with sizes,
-    /// hashes, versions and the commit. Parts are rebuilt only when what they are made of changed.
+    /// hashes, versions and the commit. Parts are rebuilt only when what they are made of changed. For UEFI firmware there
+    /// are `--format uki`, a unified kernel image in `uki.efi`, and `--format qcow2`, a disk in `disk.qcow2`.
     Image(task_image::Arguments),
     /// Boot an image alone, its console on this terminal. Ctrl-C stops it.
     ///

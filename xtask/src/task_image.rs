@@ -1,7 +1,6 @@
 //! `cargo xtask image`.
 
-use crate::image::{self, BUDGET_BYTES, Manifest};
-use crate::setup::packages::Need;
+use crate::image::{self, BUDGET_BYTES, Format, Manifest};
 use crate::setup::{self, Policy};
 use crate::vnf;
 use anyhow::Result;
@@ -11,22 +10,28 @@ use anyhow::Result;
 pub struct Arguments {
     /// The network function, such as `nat`.
     vnf: String,
+
+    /// What it is to be started from, besides kernel and initramfs; docs/formats.md says how each is deployed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Builds the image and prints what it consists of.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let vnf = vnf::find(&arguments.vnf)?;
-    setup::ensure(&[Need::Dpdk, Need::Kernel], policy)?;
-    let (folder, manifest) = image::ensure(vnf)?;
+    setup::ensure(arguments.format.needs(), policy)?;
+    let (folder, manifest) = image::ensure_format(vnf, arguments.format)?;
     println!("{}", describe(&manifest));
-    println!("{}", folder.display());
+    match arguments.format {
+        Format::KernelInitrd => println!("{}", folder.display()),
+        format => println!("{}", folder.join(format.file()).display()),
+    }
     Ok(())
 }
 
 /// The sizes of an image, as a table.
 fn describe(manifest: &Manifest) -> String {
     let mib = |bytes: u64| format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20));
-    let total = manifest.kernel.size_bytes + manifest.initramfs.size_bytes;
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     let linux = &manifest.linux;
@@ -41,6 +46,11 @@ fn describe(manifest: &Manifest) -> String {
         mib(manifest.program.size_bytes),
         format!("static, DPDK {}", manifest.dpdk),
     ]);
-    table.add_row(["image".to_owned(), mib(total), format!("of at most {}", mib(BUDGET_BYTES))]);
+    table.add_row(["image".to_owned(), mib(manifest.size_bytes()), format!("of at most {}", mib(BUDGET_BYTES))]);
+    for (name, file) in [(Format::Uki.file(), &manifest.uki), (Format::Qcow2.file(), &manifest.qcow2)] {
+        if let Some(file) = file {
+            table.add_row([name.to_owned(), mib(file.size_bytes), "for UEFI firmware".to_owned()]);
+        }
+    }
     table.to_string()
 }

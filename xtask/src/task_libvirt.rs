@@ -1,12 +1,14 @@
 //! `cargo xtask libvirt-xml`: an image as a domain of libvirt.
 
+use crate::config_drive::{self, Layout};
+use crate::image::Format;
 use crate::passthrough::{self, Virtual, Whole};
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::{command, image, paths, standalone, vnf};
 use anyhow::{Context, Result, bail};
 use slim_controller::hypervisor::borrowed::{Borrowed, Place, Request};
-use slim_controller::hypervisor::{Image, Launch, Link, Nic, PciAddress, libvirt};
+use slim_controller::hypervisor::{Boots, ConfigDrive, Firmware, Image, Launch, Link, Nic, PciAddress, libvirt};
 use slim_controller::net::MacAddress;
 use slim_trust::files::replace_secret;
 use std::fs;
@@ -39,6 +41,14 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS=MAC")]
     pci: Vec<Whole>,
 
+    /// Have UEFI firmware boot it in this form, instead of entering its kernel directly
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Hand over configuration and identity on a config drive, instead of through fw_cfg
+    #[arg(long, value_enum, value_name = "LAYOUT")]
+    config_drive: Option<Layout>,
+
     /// Boot the image in this folder, as `cargo xtask image` has left it, instead of building one
     #[arg(long, value_name = "FOLDER")]
     image: Option<PathBuf>,
@@ -66,8 +76,8 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let image = match &arguments.image {
         Some(folder) => std::path::absolute(folder)?,
         None => {
-            setup::ensure(&[Need::Dpdk, Need::Kernel], policy)?;
-            image::ensure(vnf)?.0
+            setup::ensure(arguments.format.needs(), policy)?;
+            image::ensure_format(vnf, arguments.format)?.0
         }
     };
     let files = match &arguments.files {
@@ -80,6 +90,11 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let mut launch = standalone::launch(vnf, &image, &files, &functions, None)?;
     launch.vcpus = arguments.vcpus;
     launch.memory_mb = arguments.memory;
+    launch.firmware = arguments.format.boots(&image).map(Firmware::unknown);
+    if let Some(layout) = arguments.config_drive {
+        setup::ensure(&[Need::Firmware], policy)?;
+        launch.config_drive = Some(config_drive::write(layout, &config_drive::user_data(&launch), &files)?);
+    }
     let config = files.join("config.toml");
     fs::write(&config, &launch.config_toml).with_context(|| format!("cannot write {}", config.display()))?;
     let identity = files.join("identity.pem");
@@ -116,10 +131,17 @@ pub fn check() -> Result<()> {
         Nic::Management { link: Link::User { forward: Vec::new() }, mac: mac(4) },
     ];
     let (config, identity) = (folder.path().join("it's <it>.toml"), folder.path().join("identity.pem"));
-    for (kvm, identity) in [(true, Some(identity.as_path())), (false, None)] {
+    let judge = |launch: &Launch, kvm, identity| {
         let file = folder.path().join("domain.xml");
-        fs::write(&file, libvirt::domain(&launch, kvm, &config, identity, &[(function, mac(5))]))?;
-        command::output(Command::new("virt-xml-validate").arg(&file).arg("domain"))?;
-    }
-    Ok(())
+        fs::write(&file, libvirt::domain(launch, kvm, &config, identity, &[(function, mac(5))]))?;
+        command::output(Command::new("virt-xml-validate").arg(&file).arg("domain")).map(drop)
+    };
+    judge(&launch, true, Some(identity.as_path()))?;
+    judge(&launch, false, None)?;
+    launch.firmware = Some(Firmware::unknown(Boots::Uki("/images/nat/uki.efi".into())));
+    launch.config_drive = Some(ConfigDrive::Disk("/run/slim/config-2.img".into()));
+    judge(&launch, true, None)?;
+    launch.firmware = Some(Firmware::unknown(Boots::Qcow2("/images/nat/disk.qcow2".into())));
+    launch.config_drive = Some(ConfigDrive::Cd("/run/slim/cidata.iso".into()));
+    judge(&launch, true, None)
 }

@@ -1,9 +1,11 @@
 //! `cargo xtask run`: one instance alone, its console on our terminal.
 
+use crate::config_drive::{self, Layout};
+use crate::image::Format;
 use crate::passthrough::{self, Virtual, Whole};
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
-use crate::{image, standalone, vnf};
+use crate::{formats, image, standalone, vnf};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use slim_controller::hypervisor::borrowed::Lender;
@@ -57,6 +59,14 @@ pub struct Arguments {
     #[arg(long)]
     active: bool,
 
+    /// Have UEFI firmware boot it in this form, instead of entering its kernel directly
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Hand over configuration and identity on a config drive, instead of through fw_cfg
+    #[arg(long, value_enum, value_name = "LAYOUT")]
+    config_drive: Option<Layout>,
+
     /// Boot the image in this folder, as `cargo xtask image` has left it, instead of building one
     #[arg(long, value_name = "FOLDER")]
     image: Option<PathBuf>,
@@ -66,14 +76,19 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let vnf = vnf::find(&arguments.vnf)?;
     let requests = passthrough::requests(vnf, &arguments.vf, &arguments.pci)?;
+    let mut needs = vec![Need::Qemu];
+    if arguments.format != Format::KernelInitrd || arguments.config_drive.is_some() {
+        needs.push(Need::Firmware);
+    }
     let folder = match &arguments.image {
         Some(folder) => {
-            setup::ensure(&[Need::Qemu], policy)?;
+            setup::ensure(&needs, policy)?;
             folder.clone()
         }
         None => {
-            setup::ensure(&[Need::Dpdk, Need::Kernel, Need::Qemu], policy)?;
-            image::ensure(vnf)?.0
+            needs.extend_from_slice(arguments.format.needs());
+            setup::ensure(&needs, policy)?;
+            image::ensure_format(vnf, arguments.format)?.0
         }
     };
 
@@ -92,6 +107,10 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     launch.accel = arguments.accel;
     launch.vcpus = arguments.vcpus;
     launch.memory_mb = arguments.memory;
+    formats::apply(arguments.format, &folder, &mut launch)?;
+    if let Some(layout) = arguments.config_drive {
+        launch.config_drive = Some(config_drive::write(layout, &config_drive::user_data(&launch), run_dir.path())?);
+    }
 
     let mut machine = Qemu::find()?.start(&launch)?;
     let accel = machine.accel().map_or_else(String::new, |accel| format!(" with {accel}"));

@@ -5,7 +5,7 @@ use crate::progress::Step;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::tally::Tally;
-use crate::{artifacts, cargo, command, hardware, paths, task_fuzz, task_libvirt, task_sim};
+use crate::{artifacts, cargo, command, formats, hardware, paths, task_fuzz, task_libvirt, task_sim};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use slim_testbed::artifacts::ARTIFACTS_ENV;
@@ -35,6 +35,8 @@ enum Group {
     Fuzz,
     /// Booted images, and a migration between them under load.
     E2e,
+    /// The NAT's image booted by UEFI firmware, as a unified kernel image and from a disk, and configured by drives.
+    Formats,
     /// An emulated host with KVM, an IOMMU and an SR-IOV NIC: the launcher gives the NAT image virtual functions in it.
     Hardware,
 }
@@ -47,6 +49,7 @@ impl Group {
             Self::Sim => &[],
             Self::Fuzz => &[Need::Fuzz],
             Self::E2e => &[Need::Dpdk, Need::Testbed, Need::Programs, Need::Kernel, Need::Qemu],
+            Self::Formats => &[Need::Dpdk, Need::Kernel, Need::Formats, Need::Qemu, Need::Firmware],
             // The emulated host runs the programs of this machine.
             Self::Hardware => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu, Need::Libvirt],
         }
@@ -88,6 +91,11 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     }
     if selected(Group::E2e) {
         e2e(&mut outcomes, policy);
+    }
+    if selected(Group::Formats) {
+        let started = Instant::now();
+        let error = formats::check(|line| println!("    {line}")).err();
+        outcomes.push(Outcome { name: "formats", error, tally: None, duration: started.elapsed() });
     }
     if selected(Group::Hardware) {
         let started = Instant::now();

@@ -1,7 +1,7 @@
 //! The domain of a [`Launch`] for libvirt, where that and not we start guests: a pure function.
 
 use super::qemu::cmdline;
-use super::{Launch, Link, Nic, PciAddress};
+use super::{Boots, ConfigDrive, Launch, Link, Nic, PciAddress};
 use crate::net::MacAddress;
 use std::fmt::Write;
 use std::path::Path;
@@ -27,10 +27,35 @@ pub fn domain(
             }
         };
     }
-    let mut files = entry("opt/slim/config", config_file);
-    if let Some(file) = identity_file {
-        files += &entry("opt/slim/identity", file);
+    let mut files = String::new();
+    match &launch.config_drive {
+        None => {
+            files += "  <sysinfo type='fwcfg'>\n";
+            files += &entry("opt/slim/config", config_file);
+            if let Some(file) = identity_file {
+                files += &entry("opt/slim/identity", file);
+            }
+            files += "  </sysinfo>\n";
+        }
+        Some(ConfigDrive::Cd(file)) => devices += &disk(file, "cdrom", "raw", "sda", "sata"),
+        Some(ConfigDrive::Disk(file)) => devices += &disk(file, "disk", "raw", "vdb", "virtio"),
     }
+    let (firmware, boots) = match launch.firmware.as_ref().map(|firmware| &firmware.boots) {
+        None => {
+            let (initrd, cmdline) = (path(&launch.image.initramfs), text(&cmdline(launch, kvm)));
+            let kernel = path(&launch.image.kernel);
+            let direct = format!(
+                "    <kernel>{kernel}</kernel>\n    <initrd>{initrd}</initrd>\n    <cmdline>{cmdline}</cmdline>\n"
+            );
+            ("", direct)
+        }
+        // libvirt knows where its host keeps firmware.
+        Some(Boots::Uki(file)) => (" firmware='efi'", format!("    <kernel>{}</kernel>\n", path(file))),
+        Some(Boots::Qcow2(file)) => {
+            devices += &disk(file, "disk", "qcow2", "vda", "virtio");
+            (" firmware='efi'", String::new())
+        }
+    };
     let (kind, cpu) = match kvm {
         true => ("kvm", "host-passthrough"),
         false => ("qemu", "maximum"),
@@ -44,15 +69,10 @@ pub fn domain(
     <access mode='shared'/>
   </memoryBacking>
   <vcpu>{vcpus}</vcpu>
-  <os>
+  <os{firmware}>
     <type arch='x86_64' machine='q35'>hvm</type>
-    <kernel>{kernel}</kernel>
-    <initrd>{initrd}</initrd>
-    <cmdline>{cmdline}</cmdline>
-  </os>
-  <sysinfo type='fwcfg'>
-{files}  </sysinfo>
-  <features>
+{boots}  </os>
+{files}  <features>
     <acpi/>
   </features>
   <cpu mode='{cpu}'/>
@@ -72,15 +92,21 @@ pub fn domain(
         name = text(&launch.name),
         memory = launch.memory_mb,
         vcpus = launch.vcpus,
-        kernel = path(&launch.image.kernel),
-        initrd = path(&launch.image.initramfs),
-        cmdline = text(&cmdline(launch, kvm)),
         console = path(&launch.console_log),
     )
 }
 
 fn entry(name: &str, file: &Path) -> String {
     format!("    <entry name='{name}' file='{}'/>\n", path(file))
+}
+
+/// A drive that is not written to.
+fn disk(file: &Path, device: &str, format: &str, target: &str, bus: &str) -> String {
+    format!(
+        "    <disk type='file' device='{device}'>\n      <driver name='qemu' type='{format}'/>\n      <source \
+         file='{}'/>\n      <target dev='{target}' bus='{bus}'/>\n      <readonly/>\n    </disk>\n",
+        path(file)
+    )
 }
 
 fn interface(link: &Link, mac: MacAddress) -> String {
@@ -154,7 +180,7 @@ fn text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::Image;
+    use crate::hypervisor::{Firmware, Image};
 
     fn launch() -> Launch {
         let image = Image { kernel: "/images/nat/kernel".into(), initramfs: "/images/<nat>/initramfs".into() };
@@ -192,5 +218,22 @@ mod tests {
         let emulated = domain(&launch(), false, Path::new("c"), None, &macs);
         assert!(emulated.contains("<domain type='qemu'>") && emulated.contains("tsc=reliable"), "{emulated}");
         assert!(!emulated.contains("opt/slim/identity"));
+    }
+
+    #[test]
+    fn firmware_and_config_drives_are_disks() {
+        let mut launch = launch();
+        let boots = Boots::Qcow2("/images/<nat>/disk.qcow2".into());
+        launch.firmware = Some(Firmware { program: "/ovmf".into(), boots });
+        launch.config_drive = Some(ConfigDrive::Cd("/run/cidata.iso".into()));
+        let xml = domain(&launch, true, Path::new("c"), Some(Path::new("i")), &[]);
+        for part in [
+            "<os firmware='efi'>",
+            "<source file='/images/&lt;nat&gt;/disk.qcow2'/>",
+            "<source file='/run/cidata.iso'/>\n      <target dev='sda' bus='sata'/>",
+        ] {
+            assert!(xml.contains(part), "{part} is not in\n{xml}");
+        }
+        assert!(!xml.contains("<kernel>") && !xml.contains("fwcfg") && !xml.contains("<cmdline>"), "{xml}");
     }
 }

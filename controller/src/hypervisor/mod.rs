@@ -16,6 +16,7 @@ pub mod accel;
 pub mod borrowed;
 mod child;
 mod console;
+mod firmware;
 mod handover;
 pub mod inspect;
 pub mod libvirt;
@@ -25,6 +26,7 @@ mod pci;
 pub mod qemu;
 
 pub use accel::{Accel, AccelChoice, AccelError};
+pub use firmware::{Boots, ConfigDrive, Firmware};
 pub use pci::{InvalidPciAddress, PciAddress};
 
 use crate::net::MacAddress;
@@ -113,6 +115,10 @@ pub struct Launch {
     pub name: String,
     /// What it boots from.
     pub image: Image,
+    /// Instead of entering the image's kernel directly, has firmware start the image in another form.
+    pub firmware: Option<Firmware>,
+    /// Instead of being handed files, the guest finds its configuration and identity on this drive.
+    pub config_drive: Option<ConfigDrive>,
     /// The instance's configuration, which the image reads at start.
     pub config_toml: String,
     /// The instance's identity; `None` where it speaks plaintext.
@@ -143,6 +149,8 @@ impl Launch {
         Self {
             name: name.to_owned(),
             image,
+            firmware: None,
+            config_drive: None,
             config_toml: String::new(),
             identity: None,
             nics: Vec::new(),

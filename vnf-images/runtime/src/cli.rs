@@ -24,7 +24,7 @@ const ABOUT: &str = "\
 Runs a network function whose live state can be moved to another instance while packets flow.
 
 The same binary is PID 1 of a guest image, where it takes no arguments and reads its configuration from QEMU's fw_cfg \
-device, and an ordinary process, with --process.";
+device or a config drive, and an ordinary process, with --process.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +38,7 @@ The configuration is one TOML file:
       name = \"KIND-a\"
       [management]
       address = \"127.0.0.1/8\"         # control connection on port 7001, state streams on 7002
-      identity = \"KIND-a.pem\"         # who it is; an image is handed this through fw_cfg
+      identity = \"KIND-a.pem\"         # who it is; an image is handed it
       [[port]]                        # in this order: PORTS
       name = \"PORT\"
       device = \"net_tap0\"             # an EAL device: net_tap0, net_virtio_user0,path=SOCKET, net_null0 …

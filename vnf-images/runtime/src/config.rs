@@ -8,7 +8,7 @@
 //! address = "10.3.0.11/24"
 //! control_port = 7001
 //! state_port = 7002
-//! identity = "nat-a.pem"         # --process: who it is; an image is told through fw_cfg
+//! identity = "nat-a.pem"         # --process: who it is; an image is handed it
 //! plaintext = false              # true: without identity and encryption, for reproducing the paper
 //!
 //! [[port]]                       # in the order of the network function's ports
@@ -320,7 +320,9 @@ impl Management {
         }
         match (host, self.plaintext, &self.identity) {
             (_, true, Some(_)) => Err(Invalid("management: there is no use for an identity in plaintext".into())),
-            (Host::Image, _, Some(_)) => Err(Invalid("management.identity: images are handed theirs by fw_cfg".into())),
+            (Host::Image, _, Some(_)) => {
+                Err(Invalid("management.identity: images are handed theirs by fw_cfg or a config drive".into()))
+            }
             (Host::Process, false, None) => Err(Invalid(
                 "management.identity is missing: `slimctl identity NAME` makes one (or plaintext = true)".into(),
             )),

@@ -3,6 +3,7 @@
 use crate::cli::{self, Task};
 use crate::config::{self, Config, Host, Invalid, at};
 use crate::dataplane::{self, Plan, Running, Which};
+use crate::guest::handover::{self, Place};
 use crate::guest::{self, power};
 use crate::logging;
 use crate::manage::{self, End, Instance, ManagedShard, Manager, Message, Ready, Sender, Sources};
@@ -19,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// How long an instance waits for the NICs of its dataplane.
 const NIC_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an instance that was told nothing waits for a config drive.
+const DRIVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the lcore may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(3);
@@ -46,11 +50,13 @@ enum Error {
     #[error("{place}: {error}")]
     Identity { place: String, error: IdentityError },
     #[error(
-        "no identity: start QEMU with -fw_cfg name={},file=PATH, as slimctl does, or say plaintext = true in \
-         [management]",
+        "no identity: start QEMU with -fw_cfg name={},file=PATH, as slimctl does, append it to the configuration on a \
+         config drive, or say plaintext = true in [management]",
         guest::fw_cfg::IDENTITY
     )]
     NoIdentity,
+    #[error("{place}: {error}")]
+    Handover { place: Place, error: Box<Error> },
     #[error("the identity {found} is not for {name}")]
     SomebodyElse { found: String, name: String },
     #[error("{0}")]
@@ -65,6 +71,7 @@ impl Error {
             | Self::NetworkFunction { .. }
             | Self::Identity { .. }
             | Self::NoIdentity
+            | Self::Handover { .. }
             | Self::SomebodyElse { .. } => EXIT_USAGE.into(),
             Self::Guest(_) | Self::Dataplane(_) | Self::Listen { .. } | Self::Thread(_) | Self::Internal(_) => {
                 ExitCode::FAILURE
@@ -160,15 +167,13 @@ fn as_instance(identity: Identity, name: &str) -> Result<Security, Error> {
     Ok(Security::Tls(Keyring::new(identity)))
 }
 
-/// What an image's launcher has handed over.
-fn handed_over(plaintext: bool, name: &str) -> Result<Security, Error> {
+/// How the instance `name` speaks to others with the identity an image was handed over, if it was one.
+fn handed_over(plaintext: bool, name: &str, identity: Option<&str>) -> Result<Security, Error> {
     if plaintext {
         return Ok(Security::Plaintext);
     }
-    let pem = guest::fw_cfg::identity()?.ok_or(Error::NoIdentity)?;
-    let identity = Identity::from_pem(&pem);
-    let identity = identity.map_err(|error| Error::Identity { place: guest::fw_cfg::IDENTITY.into(), error })?;
-    as_instance(identity, name)
+    let identity = Identity::from_pem(identity.ok_or(Error::NoIdentity)?);
+    as_instance(identity.map_err(|error| Error::Identity { place: "identity".into(), error })?, name)
 }
 
 /// Events that may wait for the log that is configured.
@@ -197,8 +202,13 @@ fn image<F: NetworkFunction>() -> ExitCode {
 
 fn boot<F: NetworkFunction>() -> Result<(), Error> {
     power::catch_ctrl_alt_del();
-    let config = parse::<F>(&guest::fw_cfg::configuration()?, Host::Image)?;
-    let security = handed_over(config.management.plaintext, config.name.as_str())?;
+    let told = handover::receive(DRIVE_PATIENCE)?;
+    let place = |error| Error::Handover { place: told.place.clone(), error: Box::new(error) };
+    let config = parse::<F>(&told.configuration, Host::Image).map_err(place)?;
+    let identity = told.identity.as_ref().map(|pem| pem.as_str());
+    let security = handed_over(config.management.plaintext, config.name.as_str(), identity).map_err(place)?;
+    // What it held, others may not read in memory that is free again.
+    drop(told);
     log::debug!("configured");
     // The configuration was checked for both.
     let management = config.management.mac.unwrap_or_default();

@@ -1,5 +1,6 @@
 //! What is known of an image, in `manifest.json` beside it.
 
+use super::Format;
 use crate::cargo;
 use crate::git::Revision;
 use crate::hash;
@@ -12,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 /// The layout of this file; changes with it.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The file's name in the image's folder.
 pub const FILE_NAME: &str = "manifest.json";
@@ -45,6 +46,10 @@ pub struct Manifest {
     pub initramfs: File,
     /// The program inside the initramfs.
     pub program: File,
+    /// The unified kernel image, if it was asked for.
+    pub uki: Option<File>,
+    /// The disk, if it was asked for.
+    pub qcow2: Option<File>,
 }
 
 /// One file of an image.
@@ -63,9 +68,19 @@ impl File {
         let size_bytes = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
         Ok(Self { size_bytes, sha256: hash::file(path)? })
     }
+
+    /// Describes the file at `path`, if there is one.
+    fn describe_any(path: &Path) -> Result<Option<Self>> {
+        path.exists().then(|| Self::describe(path)).transpose()
+    }
 }
 
 impl Manifest {
+    /// Kernel and initramfs together.
+    pub fn size_bytes(&self) -> u64 {
+        self.kernel.size_bytes + self.initramfs.size_bytes
+    }
+
     /// The manifest for what is now in `folder`.
     pub fn new(vnf: &Vnf, folder: &Path, linux: &Kernel, program: File) -> Result<Self> {
         let revision = Revision::read();
@@ -82,6 +97,8 @@ impl Manifest {
             kernel: File::describe(&folder.join("kernel"))?,
             initramfs: File::describe(&folder.join("initramfs"))?,
             program,
+            uki: File::describe_any(&folder.join(Format::Uki.file()))?,
+            qcow2: File::describe_any(&folder.join(Format::Qcow2.file()))?,
         })
     }
 

@@ -7,8 +7,12 @@ pub enum Need {
     Dpdk,
     /// Building the guest's kernel, and packing images.
     Kernel,
+    /// Packing images for firmware to boot.
+    Formats,
     /// Booting images.
     Qemu,
+    /// Booting images by firmware, configured by a drive.
+    Firmware,
     /// Network namespaces and the programs sent through them.
     Testbed,
     /// Real clients and servers that are sent through the testbed.
@@ -25,8 +29,17 @@ pub enum Need {
 
 impl Need {
     /// All of them but the peers, which only a benchmark runs, and libvirt, which one check asks.
-    pub const ALL: [Self; 7] =
-        [Self::Dpdk, Self::Kernel, Self::Qemu, Self::Testbed, Self::Programs, Self::Lint, Self::Fuzz];
+    pub const ALL: [Self; 9] = [
+        Self::Dpdk,
+        Self::Kernel,
+        Self::Formats,
+        Self::Qemu,
+        Self::Firmware,
+        Self::Testbed,
+        Self::Programs,
+        Self::Lint,
+        Self::Fuzz,
+    ];
 }
 
 /// A package of Debian.
@@ -79,6 +92,11 @@ pub const PACKAGES: &[Package] = &[
     package(Need::Kernel, "lz4", "compresses kernel and initramfs"),
     package(Need::Kernel, "xz-utils", "unpacks the kernel's source"),
     package(Need::Kernel, "patch", "applies SliM's patches to the kernel"),
+    package(Need::Formats, "systemd-boot-efi", "the stub of unified kernel images"),
+    package(Need::Formats, "binutils", "objcopy, which joins it with kernel and initramfs"),
+    package(Need::Formats, "qemu-utils", "qemu-img, which makes disks smaller"),
+    package(Need::Firmware, "ovmf", "UEFI firmware for QEMU"),
+    package(Need::Firmware, "genisoimage", "makes config drives, as OpenStack does"),
     Package {
         name: QEMU,
         need: Need::Qemu,

@@ -1,6 +1,6 @@
 //! QEMU's command line.
 
-use crate::hypervisor::{Launch, Link, Nic};
+use crate::hypervisor::{Boots, ConfigDrive, Firmware, Launch, Link, Nic};
 use crate::net::MacAddress;
 use std::ffi::OsString;
 use std::path::Path;
@@ -32,13 +32,23 @@ pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Optio
     // Shared, so that the switch can read and write the rings in it: vhost-user needs nothing more.
     args.pair("-object", &format!("memory-backend-memfd,id=memory,size={}M,share=on", launch.memory_mb));
 
-    args.path("-kernel", "", &launch.image.kernel);
-    args.path("-initrd", "", &launch.image.initramfs);
-    args.pair("-append", &cmdline(launch, kvm));
-    args.path("-fw_cfg", "name=opt/slim/config,file=", config_file);
-    if let Some(file) = identity_file {
-        // The name of a file only: what stands on a command line, everybody can read.
-        args.path("-fw_cfg", "name=opt/slim/identity,file=", file);
+    match &launch.firmware {
+        None => {
+            args.path("-kernel", "", &launch.image.kernel);
+            args.path("-initrd", "", &launch.image.initramfs);
+            args.pair("-append", &cmdline(launch, kvm));
+        }
+        Some(firmware) => args.firmware(firmware),
+    }
+    match &launch.config_drive {
+        None => {
+            args.path("-fw_cfg", "name=opt/slim/config,file=", config_file);
+            if let Some(file) = identity_file {
+                // The name of a file only: what stands on a command line, everybody can read.
+                args.path("-fw_cfg", "name=opt/slim/identity,file=", file);
+            }
+        }
+        Some(drive) => args.config_drive(drive),
     }
 
     args.path("-chardev", "file,id=console,path=", &launch.console_log);
@@ -108,6 +118,27 @@ impl Args {
         }
         self.flag(flag).0.push(OsString::from_vec(value));
         self
+    }
+
+    fn firmware(&mut self, firmware: &Firmware) {
+        self.path("-bios", "", &firmware.program);
+        match &firmware.boots {
+            Boots::Uki(file) => self.path("-kernel", "", file),
+            Boots::Qcow2(file) => {
+                self.path("-drive", "if=none,id=boot,format=qcow2,read-only=on,file=", file);
+                self.pair("-device", "virtio-blk-pci,drive=boot,bootindex=0,disable-legacy=on")
+            }
+        };
+    }
+
+    fn config_drive(&mut self, drive: &ConfigDrive) {
+        self.path("-drive", "if=none,id=config,format=raw,read-only=on,file=", drive.file());
+        match drive {
+            ConfigDrive::Cd(_) => {
+                self.pair("-device", "ahci,id=sata").pair("-device", "ide-cd,bus=sata.0,drive=config")
+            }
+            ConfigDrive::Disk(_) => self.pair("-device", "virtio-blk-pci,drive=config,disable-legacy=on"),
+        };
     }
 
     fn link(&mut self, index: usize, link: &Link) {
@@ -206,6 +237,31 @@ mod tests {
         let at = waits.iter().position(|word| word == "-incoming").unwrap();
         waits.drain(at..at + 2);
         assert_eq!(boots, waits);
+    }
+
+    #[test]
+    fn firmware_and_a_config_drive_take_the_place_of_kernel_and_files() {
+        let mut launch = launch();
+        launch.firmware =
+            Some(Firmware { program: "/ovmf".into(), boots: Boots::Qcow2("/images/nat/a,b.qcow2".into()) });
+        launch.config_drive = Some(ConfigDrive::Cd("/run/cidata.iso".into()));
+        let args = argv(&launch, false, Path::new("c"), Some(Path::new("i")));
+        for absent in ["-kernel", "-initrd", "-append", "-fw_cfg"] {
+            assert!(values(&args, absent).is_empty(), "{absent}");
+        }
+        assert_eq!(values(&args, "-bios"), ["/ovmf"]);
+        assert_eq!(
+            values(&args, "-drive"),
+            [
+                "if=none,id=boot,format=qcow2,read-only=on,file=/images/nat/a,,b.qcow2",
+                "if=none,id=config,format=raw,read-only=on,file=/run/cidata.iso"
+            ]
+        );
+        launch.firmware = Some(Firmware { program: "/ovmf".into(), boots: Boots::Uki("/uki".into()) });
+        launch.config_drive = None;
+        let args = argv(&launch, false, Path::new("c"), None);
+        assert_eq!((values(&args, "-kernel"), values(&args, "-fw_cfg").len()), (vec!["/uki".into()], 1));
+        assert!(values(&args, "-append").is_empty(), "the image has its own");
     }
 
     #[test]

@@ -70,7 +70,9 @@ impl Instance {
         }
         let writing = |path: &Path| LaunchError::io(format!("write {}", path.display()));
         fs::write(&files.config, &launch.config_toml).map_err(writing(&files.config))?;
-        let handover = Handover::write(&files.identity, launch.identity.as_ref())?;
+        // What a drive holds need not lie about in files.
+        let identity = launch.identity.as_ref().filter(|_| launch.config_drive.is_none());
+        let handover = Handover::write(&files.identity, identity)?;
         File::create(&launch.console_log).map_err(writing(&launch.console_log))?;
         let log = File::create(&files.qemu_log).map_err(writing(&files.qemu_log))?;
 

@@ -16,7 +16,9 @@ pub use instance::Instance;
 pub use live::{LiveMigration, Progress as LiveProgress, Stage as LiveStage};
 
 use super::accel::{self, ProbeCache};
-use super::{Accel, AccelChoice, AccelError, Hypervisor, Image, Launch, LaunchError, Link, Machine, Nic};
+use super::{
+    Accel, AccelChoice, AccelError, Boots, ConfigDrive, Hypervisor, Image, Launch, LaunchError, Link, Machine, Nic,
+};
 use crate::process::{MissingProgram, find_program};
 use std::path::{Path, PathBuf};
 
@@ -85,6 +87,16 @@ fn check(launch: &Launch) -> Result<(), LaunchError> {
         }
     }
     let invalid = |text: String| Err(LaunchError::Invalid(format!("{}: {text}", launch.name)));
+    let boots = launch.firmware.iter().flat_map(|firmware| {
+        let (Boots::Uki(file) | Boots::Qcow2(file)) = &firmware.boots;
+        [&firmware.program, file]
+    });
+    if let Some(file) = boots.chain(launch.config_drive.as_ref().map(ConfigDrive::file)).find(|file| !file.is_file()) {
+        return invalid(format!("there is no file {}", file.display()));
+    }
+    if launch.firmware.is_some() && !launch.extra_cmdline.is_empty() {
+        return invalid("what firmware boots has its own command line".into());
+    }
     if launch.name.is_empty() || !launch.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         return invalid("an instance's name consists of letters, digits, '.', '_' and '-'".into());
     }

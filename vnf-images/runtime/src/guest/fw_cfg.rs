@@ -1,10 +1,12 @@
-//! Configuration and identity from QEMU's firmware configuration device.
+//! Configuration and identity from QEMU's firmware configuration device. It is there under UEFI, too.
 
 use super::Error;
 use crate::config::CONFIG_SIZE_MAX_BYTES;
+use nix::fcntl::OFlag;
 use slim_trust::Zeroizing;
 use slim_trust::identity::IDENTITY_SIZE_MAX_BYTES;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The name under which the launcher hands over the configuration.
@@ -13,10 +15,10 @@ pub const CONFIG: &str = "opt/slim/config";
 /// The name under which the launcher hands over the identity.
 pub const IDENTITY: &str = "opt/slim/identity";
 
-/// The TOML text that the launcher handed over.
-pub fn configuration() -> Result<String, Error> {
-    let text = read_bounded(&file(CONFIG), CONFIG_SIZE_MAX_BYTES)?.ok_or(Error::NoConfiguration)?;
-    Ok(text.to_string())
+/// The TOML text that the launcher handed over, if it did.
+pub fn configuration() -> Result<Option<String>, Error> {
+    let text = read_bounded(&file(CONFIG), CONFIG_SIZE_MAX_BYTES)?;
+    Ok(text.map(|text| text.to_string()))
 }
 
 /// The PEM text of the identity that the launcher handed over, if it did.
@@ -28,12 +30,18 @@ fn file(name: &str) -> std::path::PathBuf {
     Path::new("/sys/firmware/qemu_fw_cfg/by_name").join(name).join("raw")
 }
 
-fn read_bounded(path: &Path, limit_bytes: usize) -> Result<Option<Zeroizing<String>>, Error> {
+/// The text in the regular file `path`; `None` if there is none.
+pub(super) fn read_bounded(path: &Path, limit_bytes: usize) -> Result<Option<Zeroizing<String>>, Error> {
     let failed = |source| Error::File { operation: "read", path: path.into(), source };
-    let file = match std::fs::File::open(path) {
+    // A drive is somebody else's: whatever waits there, a link or a pipe, is not followed and not waited for.
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = match std::fs::File::options().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         result => result.map_err(failed)?,
     };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is not a regular file")));
+    }
     // One piece from the begin: one that grows would leave copies behind.
     let mut text = Zeroizing::new(String::with_capacity(limit_bytes + 1));
     file.take(limit_bytes as u64 + 1).read_to_string(&mut text).map_err(failed)?;
@@ -62,6 +70,12 @@ mod tests {
         assert!(read().unwrap_err().to_string().contains("longer than"));
         std::fs::write(&path, [0xff, b'x']).unwrap();
         assert!(read().unwrap_err().to_string().contains("UTF-8"));
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/proc/version", &path).unwrap();
+        assert!(read().is_err(), "a link is not followed");
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(read().unwrap_err().to_string().contains("not a regular file"));
         std::fs::remove_file(&path).unwrap();
     }
 }

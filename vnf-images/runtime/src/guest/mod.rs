@@ -3,13 +3,16 @@
 //! No other program exists in an image, so all of this is done with system calls and files in sysfs.
 //!
 //! * [`mount`]: the file systems that the EAL and the rest of this module read.
-//! * [`fw_cfg`]: the configuration and the identity that the launcher hands over.
+//! * [`handover`]: the configuration and the identity, from [`fw_cfg`] or from a [`config_drive`], which is known by the
+//!   label of its [`volume`].
 //! * [`nics`] and [`vfio`]: which NIC is which, and binding those of the dataplane to `vfio-pci`.
 //! * [`management`] and [`netlink`]: the management NIC and its address.
 //! * [`hugepages`]: memory for packets.
 //! * [`power`]: the power button, and the end.
 
+pub mod config_drive;
 pub mod fw_cfg;
+pub mod handover;
 pub mod hugepages;
 pub mod management;
 pub mod mount;
@@ -17,6 +20,7 @@ pub mod netlink;
 pub mod nics;
 pub mod power;
 pub mod vfio;
+pub mod volume;
 
 use crate::config::Host;
 use slim_core::packet::MacAddr;
@@ -36,8 +40,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file system could not be mounted.
-    #[error("cannot mount {fstype} on {target}: {errno}")]
+    #[error("cannot mount {what} ({fstype}) on {target}: {errno}")]
     Mount {
+        /// What holds it.
+        what: String,
         /// Its type.
         fstype: &'static str,
         /// Where.
@@ -45,9 +51,19 @@ pub enum Error {
         /// Why it failed.
         errno: nix::Error,
     },
-    /// The launcher handed over no configuration.
-    #[error("no configuration: start QEMU with -fw_cfg name={},file=PATH", fw_cfg::CONFIG)]
-    NoConfiguration,
+    /// Nobody handed over a configuration.
+    #[error(
+        "no configuration: start QEMU with -fw_cfg name={},file=PATH, or attach a config drive labelled cidata or config-2; \
+         there is {drives}",
+        fw_cfg::CONFIG
+    )]
+    NoConfiguration {
+        /// The drives there are.
+        drives: String,
+    },
+    /// The config drive is not usable.
+    #[error(transparent)]
+    ConfigDrive(#[from] config_drive::Error),
     /// The configuration is not usable.
     #[error("the configuration is invalid: {0}")]
     Configuration(String),

@@ -1,7 +1,8 @@
-//! The file systems of an image: all virtual, none writable but `/run`.
+//! The file systems of an image: all virtual, none writable but `/run`; and, for a moment, a config drive.
 
 use super::Error;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MsFlags, mount, umount};
+use std::path::Path;
 
 /// Mounts `/proc`, `/sys`, `/dev` and `/run`. What the kernel has mounted already stays as it is.
 pub fn all() -> Result<(), Error> {
@@ -24,8 +25,29 @@ fn one(fstype: &'static str, target: &'static str, flags: MsFlags, data: Option<
     directory(target)?;
     match mount(Some(fstype), target, Some(fstype), flags, data) {
         Ok(()) | Err(nix::Error::EBUSY) => Ok(()),
-        Err(errno) => Err(Error::Mount { fstype, target, errno }),
+        Err(errno) => Err(Error::Mount { what: fstype.into(), fstype, target, errno }),
     }
+}
+
+/// A mounted drive. Unmounted when dropped.
+#[derive(Debug)]
+pub struct Mounted(&'static str);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(errno) = umount(self.0) {
+            log::warn!("cannot unmount {}: {errno}", self.0);
+        }
+    }
+}
+
+/// Mounts the drive `device` so that nothing on it can be changed, run, or used as a device.
+pub fn read_only(device: &Path, target: &'static str, fstype: &'static str) -> Result<Mounted, Error> {
+    directory(target)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let failed = |errno| Error::Mount { what: device.display().to_string(), fstype, target, errno };
+    mount(Some(device), target, Some(fstype), flags, None::<&str>).map_err(failed)?;
+    Ok(Mounted(target))
 }
 
 fn directory(path: &str) -> Result<(), Error> {
