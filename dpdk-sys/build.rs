@@ -20,12 +20,16 @@ const WHOLE: &[&str] = &[
     "net_e1000",
     "net_iavf",
     "net_ixgbe",
+    "net_nfp",
     "net_null",
     "net_ring",
     "net_tap",
     "net_af_packet",
     "net_memif",
 ];
+
+/// Drivers of NICs that a feature adds, linked as a whole too: the feature's name as Cargo tells it, and the library.
+const FEATURES: &[(&str, &str)] = &[("CARGO_FEATURE_ENA", "net_ena"), ("CARGO_FEATURE_BNXT", "net_bnxt")];
 
 /// Linked as needed, users before what they use.
 const PLAIN: &[&str] = &[
@@ -127,7 +131,7 @@ fn main() {
     shim.compile("slim_dpdk_shim");
 
     println!("cargo:rustc-link-search=native={}", libraries.display());
-    for name in WHOLE {
+    for name in whole() {
         println!("cargo:rustc-link-lib=static:+whole-archive,-bundle=rte_{name}");
     }
     for name in PLAIN {
@@ -138,13 +142,19 @@ fn main() {
     }
 }
 
+/// What is linked as a whole, with what features add.
+fn whole() -> impl Iterator<Item = &'static str> {
+    let added = FEATURES.iter().filter(|(feature, _)| env::var_os(feature).is_some());
+    WHOLE.iter().copied().chain(added.map(|(_, library)| *library))
+}
+
 /// Where the static libraries are, after a check that all of them are there.
 fn library_dir() -> PathBuf {
     let candidates = match env::var_os("DPDK_LIB_DIR") {
         Some(dir) => vec![PathBuf::from(dir)],
         None => vec!["/usr/lib/x86_64-linux-gnu".into(), "/usr/local/lib/x86_64-linux-gnu".into()],
     };
-    let names = || WHOLE.iter().chain(PLAIN).map(|name| format!("librte_{name}.a"));
+    let names = || whole().chain(PLAIN.iter().copied()).map(|name| format!("librte_{name}.a"));
     let Some(dir) = candidates.iter().find(|dir| dir.join("librte_eal.a").is_file()) else {
         missing("libdpdk-dev", &format!("librte_eal.a is not in any of {candidates:?}"));
     };
