@@ -376,6 +376,9 @@ pub struct InstanceInfo {
     pub role: Option<InstanceRole>,
     /// What runs it.
     pub runs: Option<Runs>,
+    /// On which CPUs and NUMA node a guest runs, as far as the daemon has chosen that, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<String>,
     /// Its process on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_id: Option<u32>,

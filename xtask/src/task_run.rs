@@ -7,6 +7,7 @@ use crate::{image, standalone, vnf};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use slim_controller::hypervisor::borrowed::Lender;
+use slim_controller::hypervisor::placement::{CpuChoice, HugePages};
 use slim_controller::hypervisor::qemu::Qemu;
 use slim_controller::hypervisor::{Accel, Machine};
 use std::fs::File;
@@ -37,6 +38,18 @@ pub struct Arguments {
     /// Guest memory in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     memory: u32,
+
+    /// On which CPUs of this machine the virtual ones run: `auto`, `off`, or a list such as 2-5,8
+    ///
+    /// Of a list each virtual CPU gets one for itself that no other program is pinned to. auto does that with isolated
+    /// CPUs of the NUMA node of a passed-through function; without one, as with off, the kernel chooses. Memory is bound
+    /// to the same node.
+    #[arg(long, default_value = "auto", value_name = "LIST")]
+    cpus: CpuChoice,
+
+    /// Whether guest memory lies in reserved huge pages of 2 MiB: if enough are free, in any case, or not at all
+    #[arg(long, default_value = "auto", value_name = "auto|on|off")]
+    hugepages: HugePages,
 
     /// Give the guest a virtual function of an SR-IOV NIC as its next dataplane interface; may be repeated.
     ///
@@ -92,10 +105,15 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     launch.accel = arguments.accel;
     launch.vcpus = arguments.vcpus;
     launch.memory_mb = arguments.memory;
+    launch.cpus = arguments.cpus.clone();
+    launch.huge_pages = arguments.hugepages;
 
     let mut machine = Qemu::find()?.start(&launch)?;
     let accel = machine.accel().map_or_else(String::new, |accel| format!(" with {accel}"));
     eprintln!("==> {} runs{accel}; Ctrl-C stops it", launch.name);
+    if let Some(placement) = machine.placement().filter(|placement| !placement.is_anywhere()) {
+        eprintln!("    {placement}");
+    }
     let trust = run_dir.path().join(standalone::TRUST_FOLDER);
     eprintln!("    its control connection: 127.0.0.1:{control_port}, for identities of {}", trust.display());
     let mut console = File::open(machine.console_log())?;

@@ -78,6 +78,7 @@ pub fn instance(instance: &InstanceInfo) -> String {
     if let Some(Runs::Image { reason, .. }) = &instance.runs {
         fact("because", Some(reason.clone()));
     }
+    fact("placed", instance.placement.clone());
     fact("process", instance.process_id.map(|id| id.to_string()));
     fact("control", Some(instance.control.to_string()));
     fact("streams", instance.state_address.map(|address| address.to_string()));

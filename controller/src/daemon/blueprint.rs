@@ -109,6 +109,8 @@ impl Blueprint {
                 launch.identity = identity;
                 launch.memory_mb = self.vnf.memory_mb;
                 launch.vcpus = self.vnf.vcpus;
+                launch.cpus = self.vnf.cpus.clone();
+                launch.huge_pages = self.vnf.huge_pages;
                 launch.accel = self.vnf.accel;
                 launch.extra_cmdline.clone_from(&self.vnf.cmdline);
                 launch.outlives_us = self.outlives_us;

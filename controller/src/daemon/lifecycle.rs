@@ -380,7 +380,7 @@ pub(super) fn from_launch(error: LaunchError) -> ControlError {
     let code = match &error {
         LaunchError::MissingImage { .. } => ErrorCode::NotFound,
         LaunchError::Accel(_) | LaunchError::MissingProgram(_) => ErrorCode::Unsupported,
-        LaunchError::Invalid(_) | LaunchError::Passthrough(_) => ErrorCode::Malformed,
+        LaunchError::Invalid(_) | LaunchError::Passthrough(_) | LaunchError::Placement { .. } => ErrorCode::Malformed,
         LaunchError::Io { .. } | LaunchError::Ended { .. } | LaunchError::NotReady { .. } => ErrorCode::Io,
     };
     ControlError::with(code, error.to_string())

@@ -185,6 +185,8 @@ impl Entry {
             (None, _) => Some(Runs::Attached {}),
         };
         let description = state.description.as_ref();
+        let placement = state.machine.as_ref().and_then(|machine| machine.placement());
+        let placement = placement.filter(|placement| !placement.is_anywhere());
         InstanceInfo {
             name: self.name.clone(),
             vnf: self.vnf.clone(),
@@ -192,6 +194,7 @@ impl Entry {
             life,
             role: status.as_ref().map(|status| status.role),
             runs,
+            placement: placement.map(ToString::to_string),
             process_id: state.machine.as_ref().map(|machine| machine.process_id()),
             control: self.control.clone(),
             state_address: description.map(|description| description.state_address),

@@ -4,6 +4,7 @@ use super::{
     Deployment, DeploymentError, External, Management, Source, Trust, Vnf, VnfPort, default_run_dir, default_socket,
 };
 use crate::hypervisor::Accel;
+use crate::hypervisor::placement::{CpuChoice, HugePages};
 use crate::net::Ipv4Interface;
 use crate::peer::Endpoint;
 use crate::timeouts::Timeouts;
@@ -105,6 +106,8 @@ struct VnfSection {
     port: Vec<VnfPortSection>,
     memory_mb: Option<u32>,
     vcpus: Option<u8>,
+    cpus: Option<CpuChoice>,
+    hugepages: Option<HugePages>,
     accel: Option<Accel>,
     #[serde(default)]
     cmdline: String,
@@ -251,9 +254,13 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
         _ => return Err(at.value(key("image"), "give the folder of an image, or `program` for an ordinary process")),
     };
     if let Source::Program(_) = source
-        && (section.memory_mb.is_some() || section.vcpus.is_some() || section.accel.is_some())
+        && (section.memory_mb.is_some()
+            || section.vcpus.is_some()
+            || section.cpus.is_some()
+            || section.hugepages.is_some()
+            || section.accel.is_some())
     {
-        return Err(at.value(key("program"), "memory_mb, vcpus and accel are for images only"));
+        return Err(at.value(key("program"), "memory_mb, vcpus, cpus, hugepages and accel are for images only"));
     }
     if section.port.is_empty() {
         return Err(at.value(key("port"), "list the network function's ports, in its order"));
@@ -291,6 +298,8 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
         ports,
         memory_mb,
         vcpus,
+        cpus: section.cpus.unwrap_or_default(),
+        huge_pages: section.hugepages.unwrap_or_default(),
         accel: section.accel.unwrap_or_default(),
         cmdline: section.cmdline,
         limits: section.limits,

@@ -7,6 +7,7 @@
 mod file;
 
 use crate::hypervisor::Accel;
+use crate::hypervisor::placement::{CpuChoice, HugePages};
 use crate::net::{Ipv4Interface, MacAddress};
 use crate::peer::Endpoint;
 use crate::timeouts::Timeouts;
@@ -144,6 +145,10 @@ pub struct Vnf {
     pub memory_mb: u32,
     /// Virtual CPUs.
     pub vcpus: u8,
+    /// Which of the host's CPUs they may have.
+    pub cpus: CpuChoice,
+    /// Whether guest memory lies in reserved huge pages.
+    pub huge_pages: HugePages,
     /// How guests are run.
     pub accel: Accel,
     /// More words for the guest kernel's command line.
