@@ -1,7 +1,7 @@
 //! The daemon's clients: `slimctl`, the testbed, and whoever automates migrations.
 
 use crate::api::{
-    ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, MigrateOptions, MigrationOutcome, Subscribers,
+    ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, MigrateOptions, MigrationOutcome, PoolInfo, Subscribers,
 };
 use crate::peer::Endpoint;
 use crate::plan::MigrationPlan;
@@ -223,15 +223,16 @@ impl Client {
         }
     }
 
-    /// Moves a live network function and waits until that is over, well or not; `on_event` sees how it goes.
-    pub fn migrate(
+    /// Moves a live network function, to an instance out of the pool if none is named, and waits until that is over, well or
+    /// not; `on_event` sees how it goes.
+    pub fn migrate<'a>(
         &mut self,
         source: &Name,
-        destination: &Name,
+        destination: impl Into<Option<&'a Name>>,
         options: MigrateOptions,
         on_event: impl FnMut(ApiEvent),
     ) -> Result<MigrationOutcome, ClientError> {
-        let (source, destination) = (source.clone(), destination.clone());
+        let (source, destination) = (source.clone(), destination.into().cloned());
         match self.call(ApiRequest::Migrate { source, destination, options }, on_event)? {
             ApiReply::Migration { outcome } => Ok(*outcome),
             _ => Err(unexpected()),
@@ -254,15 +255,23 @@ impl Client {
     }
 
     /// Says how a migration would go; moves nothing.
-    pub fn plan(
+    pub fn plan<'a>(
         &mut self,
         source: &Name,
-        destination: &Name,
+        destination: impl Into<Option<&'a Name>>,
         options: MigrateOptions,
     ) -> Result<MigrationPlan, ClientError> {
-        let (source, destination) = (source.clone(), destination.clone());
+        let (source, destination) = (source.clone(), destination.into().cloned());
         match self.call_quietly(ApiRequest::Plan { source, destination, options })? {
             ApiReply::Plan { plan } => Ok(*plan),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// How the pools are; with `size`, that of one is set first.
+    pub fn pool(&mut self, vnf: Option<&Name>, size: Option<usize>) -> Result<Vec<PoolInfo>, ClientError> {
+        match self.call_quietly(ApiRequest::Pool { vnf: vnf.cloned(), size })? {
+            ApiReply::Pools { pools } => Ok(pools),
             _ => Err(unexpected()),
         }
     }

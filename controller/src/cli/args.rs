@@ -20,6 +20,10 @@ Examples:
       slimctl instance boot nat-b
       slimctl migrate nat-a nat-b --retire
 
+  Hold two idle NATs ready, and move the live one to one of them at once:
+      slimctl pool --size 2
+      slimctl migrate nat-a --retire
+
   For programs: one JSON document on standard output, whatever the command:
       slimctl --json migrate nat-a nat-b | jq .outcome.digests_equal
 
@@ -123,6 +127,19 @@ pub enum Command {
     /// Look after this machine's devices, KVM and IOMMU; needs no daemon
     #[command(subcommand)]
     Host(HostCommand),
+    /// Show the pools of idle instances, or set the size of one
+    ///
+    /// A pool's instances are booted, connected and idle: `slimctl migrate` without DST takes one at once, and another is
+    /// booted in its place. One that ends, or does not answer, is replaced.
+    Pool {
+        /// The network function, a [vnf.NAME] of the deployment; not needed if there is only one
+        #[arg(long)]
+        vnf: Option<Name>,
+
+        /// How many instances to hold ready from now on, instead of what the deployment says; 0: none
+        #[arg(long, value_name = "N")]
+        size: Option<usize>,
+    },
     /// Move a live network function from one instance to another
     ///
     /// Shows each phase as it goes and ends with a report. Interrupting slimctl does not interrupt the migration: use
@@ -264,9 +281,9 @@ pub struct MigrateArgs {
     #[arg(value_name = "SRC")]
     pub source: Name,
 
-    /// The idle instance that is to take over
+    /// The idle instance that is to take over; left out: one out of the pool, or booted now if none is at hand
     #[arg(value_name = "DST")]
-    pub destination: Name,
+    pub destination: Option<Name>,
 
     /// How the destination's state is kept up to date while the snapshot is on its way
     ///
@@ -410,7 +427,8 @@ mod tests {
             &["instance", "boot", "nat a"][..],
             &["instance", "attach", "nat-a", "--control", "localhost"],
             &["instance", "attach", "nat-a", "--control", "127.0.0.1:7001", "--active"],
-            &["migrate", "nat-a"],
+            &["migrate"],
+            &["pool", "--size", "-1"],
             &["migrate", "nat-a", "nat-b", "--snapshot-filler", "much"],
             &["migrate", "nat-a", "nat-b", "--timeout", "source.sleep=5"],
         ] {

@@ -9,6 +9,7 @@ use crate::peer::Endpoint;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::{PortKind, Secret};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 /// What the fourth octet of a management interface's MAC address is; dataplane ports count from 1.
 const MANAGEMENT: u8 = 3;
@@ -23,6 +24,26 @@ pub(super) struct Blueprint {
     run_dir: PathBuf,
     outlives_us: bool,
     plug: Plug,
+}
+
+/// The files that instances are started from, as they were at some time: where they lie, how long they are and when they
+/// were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin(Vec<(PathBuf, Option<(u64, SystemTime)>)>);
+
+impl Origin {
+    /// As they are now.
+    pub(super) fn of(source: &Source) -> Self {
+        let files = match source {
+            Source::Image(folder) => vec![folder.join("kernel"), folder.join("initramfs")],
+            Source::Program(program) => vec![program.clone()],
+        };
+        let seen = |file: &PathBuf| {
+            let metadata = file.metadata().ok()?;
+            Some((metadata.len(), metadata.modified().ok()?))
+        };
+        Self(files.into_iter().map(|file| (file.clone(), seen(&file))).collect())
+    }
 }
 
 /// What to start.

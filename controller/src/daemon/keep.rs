@@ -11,7 +11,8 @@ use crate::hypervisor::Adoption;
 use crate::peer::Endpoint;
 use serde::{Deserialize, Serialize};
 use slim_core::protocol::Name;
-use slim_core::protocol::control::{ControlError, PortKind};
+use slim_core::protocol::control::{ControlError, InstanceRole, PortKind};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 #[serde(deny_unknown_fields)]
 struct Kept {
     instances: Vec<KeptInstance>,
+    /// The sizes of pools that the operator has set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pools: BTreeMap<Name, usize>,
 }
 
 /// An instance that goes on.
@@ -36,6 +40,9 @@ pub(super) struct KeptInstance {
     pub(super) control: Endpoint,
     /// Its process; `None` if it was attached.
     pub(super) machine: Option<Adoption>,
+    /// Whether it waited in its pool.
+    #[serde(default)]
+    pub(super) pooled: bool,
 }
 
 impl Daemon {
@@ -49,14 +56,15 @@ impl Daemon {
             return;
         }
         let instances = self.registry.all().iter().filter_map(kept).collect();
-        if let Err(error) = write(&self.kept_file(), &Kept { instances }) {
+        if let Err(error) = write(&self.kept_file(), &Kept { instances, pools: self.pools.ordered() }) {
             log::error!("cannot write down the instances: {error}; a daemon after this one will not know them");
         }
     }
 
     /// Takes charge of what an earlier daemon left running.
     pub(super) fn adopt_kept(&self) {
-        let mut instances = self.read_kept();
+        let Kept { mut instances, pools } = self.read_kept();
+        self.fill_pools(&pools);
         // Where instances end with their daemon there is none to be found.
         let lost = match self.deployment.keep {
             true => self.search(|name| instances.iter().any(|instance| instance.name == *name)),
@@ -74,17 +82,17 @@ impl Daemon {
         self.write_kept();
     }
 
-    fn read_kept(&self) -> Vec<KeptInstance> {
+    fn read_kept(&self) -> Kept {
         let file = self.kept_file();
-        let Ok(text) = std::fs::read(&file) else { return Vec::new() };
+        let Ok(text) = std::fs::read(&file) else { return Kept::default() };
         match serde_json::from_slice::<Kept>(&text) {
-            Ok(kept) => kept.instances,
+            Ok(kept) => kept,
             Err(error) => {
                 log::error!(
                     "{} cannot be understood; attached instances are to be attached again: {error}",
                     file.display()
                 );
-                Vec::new()
+                Kept::default()
             }
         }
     }
@@ -110,7 +118,11 @@ impl Daemon {
             Ok(()) => log::info!("{name}: taken charge of again"),
             Err(error) => log::warn!("{name}: runs, but does not answer: {error}"),
         }
-        entry.state().stage = Stage::Running;
+        let idle = entry.status().is_none_or(|status| status.role == InstanceRole::Idle);
+        let mut state = entry.state();
+        // Somebody may have made it live meanwhile.
+        state.pooled = instance.pooled && idle;
+        state.stage = Stage::Running;
     }
 
     /// Lets every instance go on by itself.
@@ -163,6 +175,7 @@ fn kept(entry: &Arc<Entry>) -> Option<KeptInstance> {
         index: entry.index,
         control: entry.control.clone(),
         machine,
+        pooled: state.pooled,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Booting, attaching and retiring instances.
 
-use super::blueprint::{Blueprint, Start};
+use super::blueprint::{Blueprint, Origin, Start};
 use super::registry::{CALL_LIMIT, Entry, Stage};
 use super::{Daemon, from_fabric};
 use crate::api::InstanceInfo;
@@ -26,8 +26,14 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
 impl Daemon {
-    /// Boots an instance and waits until it is ready, and live if it is to be `active`.
-    pub(super) fn boot(&self, name: &Name, vnf: Option<&Name>, active: bool) -> Result<InstanceInfo, ControlError> {
+    /// Boots an instance and waits until it is ready, and live if it is to be `active`; it may be one for its pool.
+    pub(super) fn boot_as(
+        &self,
+        name: &Name,
+        vnf: Option<&Name>,
+        active: bool,
+        pooled: bool,
+    ) -> Result<InstanceInfo, ControlError> {
         let (vnf_name, vnf) = self.vnf(vnf)?;
         if active {
             self.check_unclaimed(vnf)?;
@@ -38,6 +44,7 @@ impl Daemon {
             let control = blueprint.control();
             Ok((Some(blueprint), control))
         })?;
+        entry.state().pooled = pooled;
         self.settle(&entry, || {
             let Some(blueprint) = &entry.blueprint else { return Ok(()) };
             self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
@@ -146,7 +153,10 @@ impl Daemon {
                 self.fabric.bind(&known.instance, &[]).map_err(from_fabric)?;
             }
         }
-        entry.state().has_traffic = true;
+        let mut state = entry.state();
+        state.has_traffic = true;
+        state.pooled = false;
+        drop(state);
         self.fabric.bind(name, &externals).map_err(from_fabric)
     }
 
@@ -226,7 +236,11 @@ impl Daemon {
     fn start(&self, entry: &Entry, blueprint: &Blueprint) -> Result<Ready, ControlError> {
         let identity = self.identities.issue(&entry.name);
         let identity = identity.map_err(|error| ControlError::with(ErrorCode::Io, error.to_string()))?;
-        entry.state().renew_at = self.identities.next_renewal();
+        {
+            let mut state = entry.state();
+            state.renew_at = self.identities.next_renewal();
+            state.origin = Some(Origin::of(&blueprint.vnf.source));
+        }
         let machine: Box<dyn Machine> = match blueprint.start(identity).map_err(from_launch)? {
             Start::Guest(launch) => {
                 let qemu = Qemu::find().map_err(|error| from_launch(error.into()))?;

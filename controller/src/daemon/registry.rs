@@ -1,6 +1,6 @@
 //! The instances the daemon has charge of.
 
-use super::blueprint::Blueprint;
+use super::blueprint::{Blueprint, Origin};
 use crate::api::{InstanceInfo, Life, Runs};
 use crate::hypervisor::{Machine, Ready};
 use crate::peer::{CallError, Endpoint, InstancePeer};
@@ -41,6 +41,10 @@ pub(super) struct State {
     pub(super) migration: Option<MigrationId>,
     /// Whether the traffic of its network function leads to it, for a switch that has forgotten it.
     pub(super) has_traffic: bool,
+    /// The files that it was booted from, as they were; `None` for one that was not, or by another daemon.
+    pub(super) origin: Option<Origin>,
+    /// Whether it waits in its network function's pool.
+    pub(super) pooled: bool,
     /// When its identity is to be renewed; at once if it was not we who gave it the present one.
     pub(super) renew_at: Option<Instant>,
 }
@@ -70,6 +74,8 @@ impl Entry {
             ready: None,
             migration: None,
             has_traffic: false,
+            origin: None,
+            pooled: false,
             renew_at: Some(Instant::now()),
         };
         Self { name: name.clone(), vnf: vnf.cloned(), blueprint, control, index, state: Mutex::new(state) }
@@ -202,6 +208,7 @@ impl Entry {
             boot_ms: description.map(|description| description.boot_ms),
             console_log: state.machine.as_ref().map(|machine| machine.console_log().to_owned()),
             migration: state.migration,
+            pooled: state.pooled,
             capacity: description.map(|description| description.capacity.clone()).unwrap_or_default(),
             status: status.filter(|_| detailed).map(Box::new),
         }

@@ -64,6 +64,7 @@ impl Daemon {
                 config_file: found.config_file,
             }),
             name: found.name,
+            pooled: false,
         })
     }
 }

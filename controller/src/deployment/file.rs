@@ -3,6 +3,7 @@
 use super::{
     Deployment, DeploymentError, External, Management, Source, Trust, Vnf, VnfPort, default_run_dir, default_socket,
 };
+use crate::daemon::POOL_MAX;
 use crate::hypervisor::Accel;
 use crate::hypervisor::placement::{CpuChoice, HugePages};
 use crate::net::Ipv4Interface;
@@ -109,6 +110,8 @@ struct VnfSection {
     cpus: Option<CpuChoice>,
     hugepages: Option<HugePages>,
     accel: Option<Accel>,
+    #[serde(default)]
+    pool: usize,
     #[serde(default)]
     cmdline: String,
     #[serde(default)]
@@ -285,6 +288,9 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
     if vcpus == 0 {
         return Err(at.value(key("vcpus"), "a guest needs at least one"));
     }
+    if section.pool > POOL_MAX {
+        return Err(at.value(key("pool"), format!("it holds {POOL_MAX} instances at most")));
+    }
     let kind = section.kind.unwrap_or_else(|| name.clone());
     let config = match (section.config, section.config_file) {
         (Some(config), None) => config,
@@ -301,6 +307,7 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
         cpus: section.cpus.unwrap_or_default(),
         huge_pages: section.hugepages.unwrap_or_default(),
         accel: section.accel.unwrap_or_default(),
+        pool: section.pool,
         cmdline: section.cmdline,
         limits: section.limits,
         log: section.log,

@@ -151,6 +151,8 @@ pub struct Vnf {
     pub huge_pages: HugePages,
     /// How guests are run.
     pub accel: Accel,
+    /// How many idle instances to hold ready.
+    pub pool: usize,
     /// More words for the guest kernel's command line.
     pub cmdline: String,
     /// The `[limits]` section of an instance's configuration.
