@@ -1,6 +1,6 @@
 //! Where on the host a guest runs: which CPUs its virtual ones have, and where its memory lies.
 //!
-//! A network function polls, so each of its virtual CPUs keeps one of the host's busy. It shall have that for itself, near
+//! Under load a network function polls, and each of its virtual CPUs keeps one of the host's busy. It shall have that for itself, near
 //! the NIC that it was given, with its memory there too. [`Placement::choose`] reads how the host is made and what others
 //! have; nothing is changed by it.
 
