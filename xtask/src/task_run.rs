@@ -1,12 +1,12 @@
 //! `cargo xtask run`: one instance alone, its console on our terminal.
 
-use crate::passthrough::{self, Virtual, Whole};
+use crate::passthrough;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::{image, standalone, vnf};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use slim_controller::hypervisor::borrowed::Lender;
+use slim_controller::hypervisor::borrowed::{Lender, NamedVirtual, NamedWhole};
 use slim_controller::hypervisor::placement::{CpuChoice, HugePages};
 use slim_controller::hypervisor::qemu::Qemu;
 use slim_controller::hypervisor::{Accel, Machine};
@@ -56,15 +56,15 @@ pub struct Arguments {
     /// NIC is the physical function's network interface or PCI address, N which of its virtual functions, else one that
     /// is free; they are made if there are none. The address of a virtual function will do, too. It is bound to vfio-pci,
     /// gets the network function's own MAC address, or the one appended, and everything becomes as it was in the end.
-    /// Needs root.
-    #[arg(long, value_name = "NIC[:N][=MAC]")]
-    vf: Vec<Virtual>,
+    /// With @VLAN the NIC confines it to that VLAN, of which the guest sees nothing. Needs root.
+    #[arg(long, value_name = "NIC[:N][@VLAN][=MAC]")]
+    vf: Vec<NamedVirtual>,
 
     /// Give the guest this whole PCI function, after those of --vf; may be repeated.
     ///
     /// Its MAC address is read while a driver of the host has it, else it has to be appended. Needs root.
     #[arg(long, value_name = "ADDRESS[=MAC]")]
-    pci: Vec<Whole>,
+    pci: Vec<NamedWhole>,
 
     /// Let it process packets at once; else it stays idle until its control connection says so
     #[arg(long)]
