@@ -3,6 +3,7 @@
 //! The envelope is that of the control protocol (JSON lines with `v` and `id`), on the daemon's Unix socket. A
 //! connection's requests are answered in turn; a migration sends events before its reply.
 
+use crate::hypervisor::borrowed::Functions;
 use crate::peer::Endpoint;
 use crate::plan::MigrationPlan;
 use crate::precopy::{PrecopyOptions, PrecopyOutcome, PrecopyProgress};
@@ -54,6 +55,9 @@ pub enum ApiRequest {
         /// Whether it starts to process packets with empty state at once, with the traffic led to it.
         #[serde(default)]
         active: bool,
+        /// The host's PCI functions that become its first interfaces.
+        #[serde(default, skip_serializing_if = "Functions::is_empty")]
+        functions: Functions,
     },
     /// Takes charge of an instance that somebody else has started; answered by [`ApiReply::Instance`].
     InstanceAttach {

@@ -3,6 +3,7 @@
 use crate::api::{
     ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, MigrateOptions, MigrationOutcome, PoolInfo, Subscribers,
 };
+use crate::hypervisor::borrowed::Functions;
 use crate::peer::Endpoint;
 use crate::plan::MigrationPlan;
 use crate::precopy::{PrecopyOptions, PrecopyOutcome};
@@ -195,7 +196,18 @@ impl Client {
 
     /// Boots an instance and waits until it is ready.
     pub fn boot(&mut self, name: &Name, vnf: Option<&Name>, active: bool) -> Result<InstanceInfo, ClientError> {
-        self.instance(ApiRequest::InstanceBoot { name: name.clone(), vnf: vnf.cloned(), active })
+        self.boot_with(name, vnf, active, Functions::default())
+    }
+
+    /// The same with PCI functions of the host as its first interfaces.
+    pub fn boot_with(
+        &mut self,
+        name: &Name,
+        vnf: Option<&Name>,
+        active: bool,
+        functions: Functions,
+    ) -> Result<InstanceInfo, ClientError> {
+        self.instance(ApiRequest::InstanceBoot { name: name.clone(), vnf: vnf.cloned(), active, functions })
     }
 
     /// Takes charge of an instance that runs already.

@@ -1,11 +1,14 @@
 //! PCI functions for the interfaces of one of our network functions.
 
 use crate::vnf::Vnf;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use slim_controller::hypervisor::borrowed::{self, NamedVirtual, NamedWhole, PassedPort, Request};
 
 /// What to borrow for the first interfaces of `vnf`: the virtual functions, then the whole ones.
 pub fn requests(vnf: &Vnf, virtuals: &[NamedVirtual], wholes: &[NamedWhole]) -> Result<Vec<Request>> {
+    for whole in wholes {
+        ensure!(whole.vlan.is_none(), "{whole}: only of a virtual function can the VLAN be chosen");
+    }
     let port =
         |(index, name): (usize, &&str)| PassedPort { name: (*name).to_owned(), mac: vnf.macs.get(index).copied() };
     let ports: Vec<PassedPort> = vnf.ports.iter().enumerate().map(port).collect();

@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slim_controller::hypervisor::borrowed::{NamedVirtual, NamedWhole};
 use slim_controller::peer::Endpoint;
 use slim_controller::timeouts::parse_change;
 use slim_controller::units::parse_bytes;
@@ -184,6 +185,21 @@ pub enum InstanceCommand {
         /// Let it process packets at once, with empty state
         #[arg(long)]
         active: bool,
+
+        /// Give it a virtual function of an SR-IOV NIC as its next port; may be repeated
+        ///
+        /// NIC is the physical function's interface or PCI address, N which of its virtual functions, else one that is
+        /// free. The NIC confines it to VLAN, by which the switch leads packets to it: over the interface that the deployment
+        /// names as trunk. MAC is the network function's own, unless the deployment has it for the port. Needs a daemon
+        /// that is root.
+        #[arg(long, value_name = "NIC[:N]@VLAN[=MAC]")]
+        vf: Vec<NamedVirtual>,
+
+        /// Give it this whole PCI function, after those of --vf; may be repeated
+        ///
+        /// VLAN is that of its port at the physical switch behind it, as the trunk has it.
+        #[arg(long, value_name = "ADDRESS@VLAN[=MAC]")]
+        pci: Vec<NamedWhole>,
     },
     /// End an instance, or let go of one that was attached
     Retire {
@@ -425,6 +441,7 @@ mod tests {
     fn names_and_addresses_are_checked_before_the_daemon_is_asked() {
         for wrong in [
             &["instance", "boot", "nat a"][..],
+            &["instance", "boot", "nat-a", "--vf", "enp3s0@5000"],
             &["instance", "attach", "nat-a", "--control", "localhost"],
             &["instance", "attach", "nat-a", "--control", "127.0.0.1:7001", "--active"],
             &["migrate"],

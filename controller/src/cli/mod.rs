@@ -19,7 +19,7 @@ use slim_controller::api::{InstanceInfo, MigrateOptions, Subscribers};
 use slim_controller::client::{Client, ClientError};
 use slim_controller::daemon::{Daemon, StopFlag};
 use slim_controller::deployment::{Deployment, default_socket};
-use slim_controller::hypervisor::borrowed::Lender;
+use slim_controller::hypervisor::borrowed::{Functions, Lender};
 use slim_controller::hypervisor::inspect::{Verdict, inspect};
 use slim_controller::hypervisor::passthrough::Host;
 use slim_controller::precopy::PrecopyOptions;
@@ -143,8 +143,8 @@ fn ask(command: Command, socket: PathBuf, json: bool) -> Result<Exit> {
             let instances = client.instances()?;
             show(json, &instances, || tables::instances(&instances));
         }
-        Command::Instance(InstanceCommand::Boot { name, vnf, active }) => {
-            let instance = client.boot(&name, vnf.as_ref(), active)?;
+        Command::Instance(InstanceCommand::Boot { name, vnf, active, vf, pci }) => {
+            let instance = client.boot_with(&name, vnf.as_ref(), active, Functions { vf, pci })?;
             show(json, &instance, || tables::booted(&instance));
         }
         Command::Instance(InstanceCommand::Attach { name, control, vnf, active }) => {

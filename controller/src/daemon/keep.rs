@@ -8,6 +8,7 @@ use super::blueprint::Blueprint;
 use super::registry::{Entry, Stage};
 use super::{Daemon, from_fabric};
 use crate::hypervisor::Adoption;
+use crate::hypervisor::borrowed::{Functions, Lender, Loan};
 use crate::peer::Endpoint;
 use serde::{Deserialize, Serialize};
 use slim_core::protocol::Name;
@@ -43,6 +44,9 @@ pub(super) struct KeptInstance {
     /// Whether it waited in its pool.
     #[serde(default)]
     pub(super) pooled: bool,
+    /// The host's functions that it has.
+    #[serde(default, skip_serializing_if = "Functions::is_empty")]
+    pub(super) functions: Functions,
 }
 
 impl Daemon {
@@ -99,6 +103,7 @@ impl Daemon {
 
     fn adopt(&self, instance: KeptInstance) {
         let name = instance.name.clone();
+        let process = instance.machine.as_ref().map(|machine| machine.process);
         let machine = match instance.machine.map(Adoption::adopt) {
             Some(None) => {
                 log::warn!("{name}: ended while there was no daemon");
@@ -108,11 +113,18 @@ impl Daemon {
             None => None,
         };
         let vnf = instance.vnf.as_ref().and_then(|vnf| self.deployment.vnfs.get(vnf));
-        let blueprint =
-            vnf.zip(instance.index).and_then(|(vnf, index)| Blueprint::new(&self.deployment, &name, vnf, index).ok());
+        let blueprint = vnf.zip(instance.index).and_then(|(vnf, index)| {
+            let blueprint = Blueprint::new(&self.deployment, &name, vnf, index).ok()?;
+            blueprint.with_functions(&self.deployment, &instance.functions).ok()
+        });
+        let loan = process.map(|process| Lender::this().take_up(process));
         let entry = self.registry.restore(&name, instance.vnf.as_ref(), instance.index, blueprint, instance.control);
         let Some(entry) = entry else { return };
         entry.state().machine = machine;
+        match loan.transpose() {
+            Ok(loan) => entry.state().loan = loan.flatten(),
+            Err(error) => log::error!("{name}: what it was given of the host is not known: {error}"),
+        }
         entry.state().has_traffic = self.leads_to(&name).unwrap_or(false);
         match self.connect(&entry, ANSWER_LIMIT) {
             Ok(()) => log::info!("{name}: taken charge of again"),
@@ -129,10 +141,14 @@ impl Daemon {
     pub(super) fn leave_all(&self) {
         self.write_kept();
         for entry in self.registry.all() {
-            let machine = entry.state().machine.take();
+            let (machine, loan) = {
+                let mut state = entry.state();
+                (state.machine.take(), state.loan.take())
+            };
             if let Some(machine) = machine {
                 log::info!("{}: goes on", entry.name);
                 machine.leave();
+                loan.map(Loan::leave);
             }
         }
     }
@@ -145,7 +161,12 @@ impl Daemon {
                 PortKind::VhostUser { socket } | PortKind::VhostUserClient { socket } => {
                     known.name == *port && Path::new(socket).parent() == Some(self.deployment.run_dir.as_path())
                 }
-                PortKind::Tap { .. } | PortKind::AfPacket { .. } | PortKind::Vdev { .. } => false,
+                PortKind::AfPacket { interface } => {
+                    let of_trunk =
+                        |trunk: &String| interface.strip_prefix(trunk).is_some_and(|rest| rest.starts_with('.'));
+                    known.name == *port && self.deployment.trunk.as_ref().is_some_and(of_trunk)
+                }
+                PortKind::Tap { .. } | PortKind::Vdev { .. } => false,
             })
         };
         for plugged in self.fabric.paths().map_err(from_fabric)? {
@@ -176,6 +197,7 @@ fn kept(entry: &Arc<Entry>) -> Option<KeptInstance> {
         control: entry.control.clone(),
         machine,
         pooled: state.pooled,
+        functions: entry.blueprint.as_ref().map(|blueprint| blueprint.functions().clone()).unwrap_or_default(),
     })
 }
 

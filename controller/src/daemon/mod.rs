@@ -10,6 +10,7 @@
 //! - `identities`: who everybody is;
 //! - `migrate`, `drive`, `migrations`: who migrates where, the coordinator's driver, and how it went;
 //! - `pool`: instances that are booted before anybody asks for one;
+//! - `vlan`: how the switch reaches instances on PCI functions;
 //! - `precopy`, `host_link`: moving a whole guest instead, and the stream that its memory takes;
 //! - `keep`, `search`, `recover`: what one run of the daemon leaves for the next, and what that makes of it.
 
@@ -31,6 +32,7 @@ mod requests;
 mod search;
 mod server;
 mod traffic;
+mod vlan;
 
 use crate::deployment::Deployment;
 use crate::fabric::{Fabric, FabricError, SwitchAgent};

@@ -7,6 +7,7 @@
 
 use super::Daemon;
 use super::blueprint::Origin;
+use super::lifecycle::Order;
 use super::registry::{Entry, Stage};
 use crate::api::PoolInfo;
 use slim_core::protocol::Name;
@@ -193,7 +194,7 @@ impl Daemon {
         }
         log::info!("the pool of {vnf} has no instance at hand: one is booted");
         let name = self.free_name(vnf)?;
-        self.boot_as(&name, Some(vnf), false, false)?;
+        self.boot(&name, Some(vnf), &Order::default())?;
         Ok((self.registry.get(&name)?, false))
     }
 
@@ -270,7 +271,9 @@ impl Daemon {
             log::info!("{}: is more than the pool of {vnf} is to hold", entry.name);
             self.retire_pooled(entry);
         } else if pooled.len() < size && may_try && !self.stop.is_set() {
-            let booted = self.free_name(vnf).and_then(|name| self.boot_as(&name, Some(vnf), false, true));
+            let booted = self
+                .free_name(vnf)
+                .and_then(|name| self.boot(&name, Some(vnf), &Order { pooled: true, ..Order::default() }));
             match booted {
                 Ok(instance) => {
                     log::info!("{}: waits in the pool of {vnf}", instance.name);

@@ -2,6 +2,7 @@
 
 use super::blueprint::{Blueprint, Origin};
 use crate::api::{InstanceInfo, Life, Runs};
+use crate::hypervisor::borrowed::Loan;
 use crate::hypervisor::{Machine, Ready};
 use crate::peer::{CallError, Endpoint, InstancePeer};
 use slim_core::protocol::control::{
@@ -35,6 +36,8 @@ pub(super) struct Entry {
 pub(super) struct State {
     pub(super) stage: Stage,
     pub(super) machine: Option<Box<dyn Machine>>,
+    /// The host's functions that its guest has.
+    pub(super) loan: Option<Loan>,
     pub(super) peer: Option<Arc<InstancePeer>>,
     pub(super) description: Option<Description>,
     pub(super) ready: Option<Ready>,
@@ -69,6 +72,7 @@ impl Entry {
         let state = State {
             stage: Stage::Booting,
             machine: None,
+            loan: None,
             peer: None,
             description: None,
             ready: None,

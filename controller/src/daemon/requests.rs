@@ -1,5 +1,6 @@
 //! What clients ask for.
 
+use super::lifecycle::Order;
 use super::registry::CALL_LIMIT;
 use super::{Daemon, from_fabric};
 use crate::api::{ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo};
@@ -26,8 +27,8 @@ impl Daemon {
             ApiRequest::InstanceSubscribers { name, from } => {
                 self.registry.get(&name)?.subscribers(from, CALL_LIMIT).map(|page| ApiReply::Subscribers { page })
             }
-            ApiRequest::InstanceBoot { name, vnf, active } => {
-                let booted = self.boot_as(&name, vnf.as_ref(), active, false);
+            ApiRequest::InstanceBoot { name, vnf, active, functions } => {
+                let booted = self.boot(&name, vnf.as_ref(), &Order { active, pooled: false, functions });
                 self.write_kept();
                 booted.map(instance)
             }

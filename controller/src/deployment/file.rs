@@ -6,7 +6,7 @@ use super::{
 use crate::daemon::POOL_MAX;
 use crate::hypervisor::Accel;
 use crate::hypervisor::placement::{CpuChoice, HugePages};
-use crate::net::Ipv4Interface;
+use crate::net::{Ipv4Interface, MacAddress};
 use crate::peer::Endpoint;
 use crate::timeouts::Timeouts;
 use serde::Deserialize;
@@ -64,6 +64,7 @@ impl Default for TrustSection {
 #[serde(deny_unknown_fields)]
 struct SwitchSection {
     control: String,
+    trunk: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +128,7 @@ struct VnfSection {
 struct VnfPortSection {
     name: Name,
     external: Name,
+    mac: Option<MacAddress>,
 }
 
 /// Where in which file something is wrong.
@@ -160,6 +162,11 @@ pub(super) fn resolve(text: &str, path: &Path) -> Result<Deployment, DeploymentE
         Ok(address) => Endpoint::Tcp(address),
         Err(_) => Endpoint::Unix(at.path(file.switch.control.into())),
     };
+    if let Some(trunk) = &file.switch.trunk {
+        // Room for a VLAN's number behind it.
+        check_interface(&at, "switch.trunk", trunk, 10)?;
+    }
+    let trunk = file.switch.trunk;
     let trust = trust(&at, file.trust)?;
     let management = management(&at, file.management)?;
     let externals = externals(&at, file.external)?;
@@ -176,7 +183,7 @@ pub(super) fn resolve(text: &str, path: &Path) -> Result<Deployment, DeploymentE
         return Err(at.value("management.port", message));
     }
     let (keep, timeouts) = (file.daemon.keep, file.timeouts);
-    Ok(Deployment { socket, run_dir, keep, trust, switch, management, externals, link, timeouts, vnfs })
+    Ok(Deployment { socket, run_dir, keep, trust, switch, trunk, management, externals, link, timeouts, vnfs })
 }
 
 fn trust(at: &At<'_>, section: TrustSection) -> Result<Trust, DeploymentError> {
@@ -226,14 +233,19 @@ fn externals(at: &At<'_>, sections: Vec<ExternalSection>) -> Result<Vec<External
             (None, None, Some(devargs)) => Some(PortKind::Vdev { devargs }),
             _ => return Err(at.value(key, "give only one of tap, af_packet and vdev")),
         };
-        if let Some(PortKind::Tap { interface } | PortKind::AfPacket { interface }) = &kind
-            && (interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ']))
-        {
-            return Err(at.value(key, format!("{interface:?} is not the name of a network interface")));
+        if let Some(PortKind::Tap { interface } | PortKind::AfPacket { interface }) = &kind {
+            check_interface(at, &key, interface, 15)?;
         }
         externals.push(External { name: section.name, kind });
     }
     Ok(externals)
+}
+
+fn check_interface(at: &At<'_>, key: &str, interface: &str, longest: usize) -> Result<(), DeploymentError> {
+    if interface.is_empty() || interface.len() > longest || interface.contains(['/', ' ']) {
+        return Err(at.value(key, format!("{interface:?} is not the name of a network interface of {longest} letters")));
+    }
+    Ok(())
 }
 
 fn link(at: &At<'_>, section: &LinkSection) -> Result<LinkSettings, DeploymentError> {
@@ -278,7 +290,7 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
         if ports.iter().any(|other| other.name == port.name || other.external == port.external) {
             return Err(at.value(key("port"), format!("{} or its external port is listed twice", port.name.as_str())));
         }
-        ports.push(VnfPort { name: port.name, external: port.external });
+        ports.push(VnfPort { name: port.name, external: port.external, mac: port.mac });
     }
     let memory_mb = section.memory_mb.unwrap_or(256);
     if !(64..=65536).contains(&memory_mb) {

@@ -71,6 +71,8 @@ pub struct Deployment {
     pub trust: Trust,
     /// The switch agent's control socket.
     pub switch: Endpoint,
+    /// The interface by which the switch reaches PCI functions that instances are given, each in a VLAN of its own.
+    pub trunk: Option<String>,
     /// The network between controller and instances.
     pub management: Management,
     /// The switch's ports to the outside world.
@@ -179,6 +181,8 @@ pub struct VnfPort {
     pub name: Name,
     /// The external port of the switch whose traffic goes through it.
     pub external: Name,
+    /// The MAC address that the network function sends from there, which a virtual function is given.
+    pub mac: Option<MacAddress>,
 }
 
 impl Deployment {

@@ -18,7 +18,7 @@ mod undo;
 pub use change::{Kernel, ThisKernel};
 pub use link::VirtualSettings;
 pub use request::{
-    InvalidFunction, InvalidRequest, NamedFunction, NamedVirtual, NamedWhole, PassedPort, Place, Request,
+    Functions, InvalidFunction, InvalidRequest, NamedFunction, NamedVirtual, NamedWhole, PassedPort, Place, Request,
     VirtualFunction, Vlan, requests,
 };
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 mod named;
 
-pub use named::{InvalidRequest, NamedFunction, NamedVirtual, NamedWhole, PassedPort, Vlan, requests};
+pub use named::{Functions, InvalidRequest, NamedFunction, NamedVirtual, NamedWhole, PassedPort, Vlan, requests};
 
 /// A function that a guest shall have.
 #[derive(Debug, Clone, PartialEq, Eq)]

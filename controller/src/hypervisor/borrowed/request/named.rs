@@ -90,6 +90,31 @@ impl<T: fmt::Display> fmt::Display for NamedFunction<T> {
     }
 }
 
+/// The functions that an instance is given for its first interfaces: the virtual ones, then the whole ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Functions {
+    /// Virtual functions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vf: Vec<NamedVirtual>,
+    /// Whole ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pci: Vec<NamedWhole>,
+}
+
+impl Functions {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.vf.is_empty() && self.pci.is_empty()
+    }
+
+    /// Each as it was named, with its VLAN, in order.
+    pub fn vlans(&self) -> impl Iterator<Item = (String, Option<Vlan>)> + '_ {
+        let virtuals = self.vf.iter().map(|named| (named.to_string(), named.vlan));
+        virtuals.chain(self.pci.iter().map(|named| (named.to_string(), named.vlan)))
+    }
+}
+
 crate::net::serde_as_text!(NamedVirtual);
 crate::net::serde_as_text!(NamedWhole);
 
