@@ -3,6 +3,7 @@
 //! The envelope is that of the control protocol (JSON lines with `v` and `id`), on the daemon's Unix socket. A
 //! connection's requests are answered in turn; a migration sends events before its reply.
 
+use crate::hypervisor::borrowed::Functions;
 use crate::peer::Endpoint;
 use crate::plan::MigrationPlan;
 use crate::precopy::{PrecopyOptions, PrecopyOutcome, PrecopyProgress};
@@ -55,6 +56,9 @@ pub enum ApiRequest {
         /// Whether it starts to process packets with empty state at once, with the traffic led to it.
         #[serde(default)]
         active: bool,
+        /// The host's PCI functions that become its first interfaces.
+        #[serde(default, skip_serializing_if = "Functions::is_empty")]
+        functions: Functions,
     },
     /// Takes charge of an instance that somebody else has started; answered by [`ApiReply::Instance`].
     InstanceAttach {
@@ -83,8 +87,10 @@ pub enum ApiRequest {
     Migrate {
         /// Where it is: `src_inst`.
         source: Name,
-        /// Where it goes: `dst_inst`, an idle instance.
-        destination: Name,
+        /// Where it goes: `dst_inst`, an idle instance. Left out: one out of the pool of its network function, or booted
+        /// now if none is at hand.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        destination: Option<Name>,
         /// What may be left at its default.
         #[serde(default)]
         options: MigrateOptions,
@@ -94,8 +100,9 @@ pub enum ApiRequest {
     Plan {
         /// `src_inst`, which has to be live.
         source: Name,
-        /// `dst_inst`.
-        destination: Name,
+        /// `dst_inst`, if it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        destination: Option<Name>,
         /// As for `migrate`.
         #[serde(default)]
         options: MigrateOptions,
@@ -110,6 +117,15 @@ pub enum ApiRequest {
         /// What may be left at its default.
         #[serde(default)]
         options: PrecopyOptions,
+    },
+    /// Says how the pools are, and sets the size of one; answered by [`ApiReply::Pools`].
+    Pool {
+        /// The network function, a `[vnf.…]` of the deployment; left out: all of them, or the only one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vnf: Option<Name>,
+        /// How many idle instances to hold ready from now on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<usize>,
     },
     /// Gives up the migration in which `instance` takes part. The one who asked for the migration gets its reply.
     Abort {
@@ -240,6 +256,11 @@ pub enum ApiReply {
     Paths {
         /// Every instance plugged into the switch.
         instances: Vec<InstancePaths>,
+    },
+    /// Answer to `pool`.
+    Pools {
+        /// Each pool, by network function.
+        pools: Vec<PoolInfo>,
     },
     /// Answer to `plan`.
     Plan {
@@ -389,6 +410,9 @@ pub struct InstanceInfo {
     pub role: Option<InstanceRole>,
     /// What runs it.
     pub runs: Option<Runs>,
+    /// On which CPUs and NUMA node a guest runs, as far as the daemon has chosen that, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<String>,
     /// Its process on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_id: Option<u32>,
@@ -409,12 +433,56 @@ pub struct InstanceInfo {
     /// The migration it takes part in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<MigrationId>,
+    /// Whether it waits in the pool of its network function.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pooled: bool,
     /// Bounds, such as `pkt_q_bytes`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub capacity: Counters,
     /// Its own status, where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Box<InstanceStatus>>,
+}
+
+/// A network function's pool of idle instances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolInfo {
+    /// The `[vnf.…]`.
+    pub vnf: Name,
+    /// How many it is to hold.
+    pub size: usize,
+    /// Those that it holds.
+    pub ready: Vec<Name>,
+    /// Those on their way.
+    pub booting: Vec<Name>,
+    /// How many were taken since the daemon started.
+    pub taken: u64,
+    /// How many ended by themselves, or did not answer, and were replaced.
+    pub replaced: u64,
+    /// Why it could not be filled the last time, or lost an instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// Where a destination that nobody has named came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DestinationFrom {
+    /// It was at hand.
+    Pool,
+    /// It was booted.
+    Boot,
+}
+
+/// How a destination that nobody has named was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationReady {
+    /// Where it came from.
+    pub from: DestinationFrom,
+    /// From the request until it was ready, connected and idle. Not part of the migration's duration.
+    pub after_us: u64,
 }
 
 /// What a migration came to.
@@ -441,6 +509,9 @@ pub struct MigrationOutcome {
     /// σ with all headers down to Ethernet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sigma_wire: Option<f64>,
+    /// How the destination was found, if none was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_ready: Option<DestinationReady>,
     /// What went wrong without making the migration fail, such as a source that could not be retired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -1,8 +1,9 @@
 //! The daemon's clients: `slimctl`, the testbed, and whoever automates migrations.
 
 use crate::api::{
-    ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, MigrateOptions, MigrationOutcome, Subscribers,
+    ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo, MigrateOptions, MigrationOutcome, PoolInfo, Subscribers,
 };
+use crate::hypervisor::borrowed::Functions;
 use crate::peer::Endpoint;
 use crate::plan::MigrationPlan;
 use crate::precopy::{PrecopyOptions, PrecopyOutcome};
@@ -195,7 +196,18 @@ impl Client {
 
     /// Boots an instance and waits until it is ready.
     pub fn boot(&mut self, name: &Name, vnf: Option<&Name>, active: bool) -> Result<InstanceInfo, ClientError> {
-        self.instance(ApiRequest::InstanceBoot { name: name.clone(), vnf: vnf.cloned(), active })
+        self.boot_with(name, vnf, active, Functions::default())
+    }
+
+    /// The same with PCI functions of the host as its first interfaces.
+    pub fn boot_with(
+        &mut self,
+        name: &Name,
+        vnf: Option<&Name>,
+        active: bool,
+        functions: Functions,
+    ) -> Result<InstanceInfo, ClientError> {
+        self.instance(ApiRequest::InstanceBoot { name: name.clone(), vnf: vnf.cloned(), active, functions })
     }
 
     /// Takes charge of an instance that runs already.
@@ -223,15 +235,16 @@ impl Client {
         }
     }
 
-    /// Moves a live network function and waits until that is over, well or not; `on_event` sees how it goes.
-    pub fn migrate(
+    /// Moves a live network function, to an instance out of the pool if none is named, and waits until that is over, well or
+    /// not; `on_event` sees how it goes.
+    pub fn migrate<'a>(
         &mut self,
         source: &Name,
-        destination: &Name,
+        destination: impl Into<Option<&'a Name>>,
         options: MigrateOptions,
         on_event: impl FnMut(ApiEvent),
     ) -> Result<MigrationOutcome, ClientError> {
-        let (source, destination) = (source.clone(), destination.clone());
+        let (source, destination) = (source.clone(), destination.into().cloned());
         match self.call(ApiRequest::Migrate { source, destination, options }, on_event)? {
             ApiReply::Migration { outcome } => Ok(*outcome),
             _ => Err(unexpected()),
@@ -254,15 +267,23 @@ impl Client {
     }
 
     /// Says how a migration would go; moves nothing.
-    pub fn plan(
+    pub fn plan<'a>(
         &mut self,
         source: &Name,
-        destination: &Name,
+        destination: impl Into<Option<&'a Name>>,
         options: MigrateOptions,
     ) -> Result<MigrationPlan, ClientError> {
-        let (source, destination) = (source.clone(), destination.clone());
+        let (source, destination) = (source.clone(), destination.into().cloned());
         match self.call_quietly(ApiRequest::Plan { source, destination, options })? {
             ApiReply::Plan { plan } => Ok(*plan),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// How the pools are; with `size`, that of one is set first.
+    pub fn pool(&mut self, vnf: Option<&Name>, size: Option<usize>) -> Result<Vec<PoolInfo>, ClientError> {
+        match self.call_quietly(ApiRequest::Pool { vnf: vnf.cloned(), size })? {
+            ApiReply::Pools { pools } => Ok(pools),
             _ => Err(unexpected()),
         }
     }

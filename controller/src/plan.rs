@@ -11,8 +11,9 @@ use slim_core::protocol::{Mode, Name, Scheduling};
 pub struct MigrationPlan {
     /// `src_inst`.
     pub source: Name,
-    /// `dst_inst`.
-    pub destination: Name,
+    /// `dst_inst`; absent for one out of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Name>,
     /// What would go first on the link.
     pub scheduling: Scheduling,
     /// What was measured.

@@ -2,12 +2,12 @@
 
 use crate::config_drive::{self, Layout};
 use crate::image::Format;
-use crate::passthrough::{self, Virtual, Whole};
+use crate::passthrough;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::{command, image, paths, standalone, vnf};
 use anyhow::{Context, Result, bail};
-use slim_controller::hypervisor::borrowed::{Borrowed, Place, Request};
+use slim_controller::hypervisor::borrowed::{Borrowed, NamedVirtual, NamedWhole, Place, Request};
 use slim_controller::hypervisor::{Boots, ConfigDrive, Firmware, Image, Launch, Link, Nic, PciAddress, libvirt};
 use slim_controller::net::MacAddress;
 use slim_trust::files::replace_secret;
@@ -35,11 +35,11 @@ pub struct Arguments {
 
     /// Give the guest this virtual function, by its own PCI address, as its next interface; may be repeated
     #[arg(long, value_name = "ADDRESS[=MAC]")]
-    vf: Vec<Virtual>,
+    vf: Vec<NamedVirtual>,
 
     /// Give the guest this whole PCI function, after those of --vf; may be repeated
     #[arg(long, value_name = "ADDRESS=MAC")]
-    pci: Vec<Whole>,
+    pci: Vec<NamedWhole>,
 
     /// Have UEFI firmware boot it in this form, instead of entering its kernel directly
     #[arg(long, value_enum, default_value_t)]
@@ -65,6 +65,9 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let passed = passthrough::requests(vnf, &arguments.vf, &arguments.pci)?
         .into_iter()
         .map(|request| match request {
+            Request::Virtual { vlan: Some(vlan), .. } => {
+                bail!("libvirt sets VLANs itself: leave @{vlan} out and write it into the domain")
+            }
             Request::Virtual { function, mac, .. } => match (&function.place, function.index) {
                 (Place::Address(address), None) => Ok((Borrowed { address: *address, mac }, true)),
                 _ => bail!("libvirt takes a virtual function by its own PCI address, not as {function}"),

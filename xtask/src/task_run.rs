@@ -2,13 +2,14 @@
 
 use crate::config_drive::{self, Layout};
 use crate::image::Format;
-use crate::passthrough::{self, Virtual, Whole};
+use crate::passthrough;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::{formats, image, standalone, vnf};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use slim_controller::hypervisor::borrowed::Lender;
+use slim_controller::hypervisor::borrowed::{Lender, NamedVirtual, NamedWhole};
+use slim_controller::hypervisor::placement::{CpuChoice, HugePages};
 use slim_controller::hypervisor::qemu::Qemu;
 use slim_controller::hypervisor::{Accel, Machine};
 use std::fs::File;
@@ -40,20 +41,32 @@ pub struct Arguments {
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     memory: u32,
 
+    /// On which CPUs of this machine the virtual ones run: `auto`, `off`, or a list such as 2-5,8
+    ///
+    /// Of a list each virtual CPU gets one for itself that no other program is pinned to. auto does that with isolated
+    /// CPUs of the NUMA node of a passed-through function; without one, as with off, the kernel chooses. Memory is bound
+    /// to the same node.
+    #[arg(long, default_value = "auto", value_name = "LIST")]
+    cpus: CpuChoice,
+
+    /// Whether guest memory lies in reserved huge pages of 2 MiB: if enough are free, in any case, or not at all
+    #[arg(long, default_value = "auto", value_name = "auto|on|off")]
+    hugepages: HugePages,
+
     /// Give the guest a virtual function of an SR-IOV NIC as its next dataplane interface; may be repeated.
     ///
     /// NIC is the physical function's network interface or PCI address, N which of its virtual functions, else one that
     /// is free; they are made if there are none. The address of a virtual function will do, too. It is bound to vfio-pci,
     /// gets the network function's own MAC address, or the one appended, and everything becomes as it was in the end.
-    /// Needs root.
-    #[arg(long, value_name = "NIC[:N][=MAC]")]
-    vf: Vec<Virtual>,
+    /// With @VLAN the NIC confines it to that VLAN, of which the guest sees nothing. Needs root.
+    #[arg(long, value_name = "NIC[:N][@VLAN][=MAC]")]
+    vf: Vec<NamedVirtual>,
 
     /// Give the guest this whole PCI function, after those of --vf; may be repeated.
     ///
     /// Its MAC address is read while a driver of the host has it, else it has to be appended. Needs root.
     #[arg(long, value_name = "ADDRESS[=MAC]")]
-    pci: Vec<Whole>,
+    pci: Vec<NamedWhole>,
 
     /// Let it process packets at once; else it stays idle until its control connection says so
     #[arg(long)]
@@ -111,10 +124,15 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     if let Some(layout) = arguments.config_drive {
         launch.config_drive = Some(config_drive::write(layout, &config_drive::user_data(&launch), run_dir.path())?);
     }
+    launch.cpus = arguments.cpus.clone();
+    launch.huge_pages = arguments.hugepages;
 
     let mut machine = Qemu::find()?.start(&launch)?;
     let accel = machine.accel().map_or_else(String::new, |accel| format!(" with {accel}"));
     eprintln!("==> {} runs{accel}; Ctrl-C stops it", launch.name);
+    if let Some(placement) = machine.placement().filter(|placement| !placement.is_anywhere()) {
+        eprintln!("    {placement}");
+    }
     let trust = run_dir.path().join(standalone::TRUST_FOLDER);
     eprintln!("    its control connection: 127.0.0.1:{control_port}, for identities of {}", trust.display());
     let mut console = File::open(machine.console_log())?;

@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slim_controller::hypervisor::borrowed::{NamedVirtual, NamedWhole};
 use slim_controller::peer::Endpoint;
 use slim_controller::timeouts::parse_change;
 use slim_controller::units::parse_bytes;
@@ -19,6 +20,10 @@ Examples:
       slimctl instance boot nat-a --active
       slimctl instance boot nat-b
       slimctl migrate nat-a nat-b --retire
+
+  Hold two idle NATs ready, and move the live one to one of them at once:
+      slimctl pool --size 2
+      slimctl migrate nat-a --retire
 
   For programs: one JSON document on standard output, whatever the command:
       slimctl --json migrate nat-a nat-b | jq .outcome.digests_equal
@@ -123,6 +128,19 @@ pub enum Command {
     /// Look after this machine's devices, KVM and IOMMU; needs no daemon
     #[command(subcommand)]
     Host(HostCommand),
+    /// Show the pools of idle instances, or set the size of one
+    ///
+    /// A pool's instances are booted, connected and idle: `slimctl migrate` without DST takes one at once, and another is
+    /// booted in its place. One that ends, or does not answer, is replaced.
+    Pool {
+        /// The network function, a [vnf.NAME] of the deployment; not needed if there is only one
+        #[arg(long)]
+        vnf: Option<Name>,
+
+        /// How many instances to hold ready from now on, instead of what the deployment says; 0: none
+        #[arg(long, value_name = "N")]
+        size: Option<usize>,
+    },
     /// Move a live network function from one instance to another
     ///
     /// Shows each phase as it goes and ends with a report. Interrupting slimctl does not interrupt the migration: use
@@ -167,6 +185,21 @@ pub enum InstanceCommand {
         /// Let it process packets at once, with empty state
         #[arg(long)]
         active: bool,
+
+        /// Give it a virtual function of an SR-IOV NIC as its next port; may be repeated
+        ///
+        /// NIC is the physical function's interface or PCI address, N which of its virtual functions, else one that is
+        /// free. The NIC confines it to VLAN, by which the switch leads packets to it: over the interface that the deployment
+        /// names as trunk. MAC is the network function's own, unless the deployment has it for the port. Needs a daemon
+        /// that is root.
+        #[arg(long, value_name = "NIC[:N]@VLAN[=MAC]")]
+        vf: Vec<NamedVirtual>,
+
+        /// Give it this whole PCI function, after those of --vf; may be repeated
+        ///
+        /// VLAN is that of its port at the physical switch behind it, as the trunk has it.
+        #[arg(long, value_name = "ADDRESS@VLAN[=MAC]")]
+        pci: Vec<NamedWhole>,
     },
     /// End an instance, or let go of one that was attached
     Retire {
@@ -264,9 +297,9 @@ pub struct MigrateArgs {
     #[arg(value_name = "SRC")]
     pub source: Name,
 
-    /// The idle instance that is to take over
+    /// The idle instance that is to take over; left out: one out of the pool, or booted now if none is at hand
     #[arg(value_name = "DST")]
-    pub destination: Name,
+    pub destination: Option<Name>,
 
     /// How the destination's state is kept up to date while the snapshot is on its way
     ///
@@ -408,9 +441,11 @@ mod tests {
     fn names_and_addresses_are_checked_before_the_daemon_is_asked() {
         for wrong in [
             &["instance", "boot", "nat a"][..],
+            &["instance", "boot", "nat-a", "--vf", "enp3s0@5000"],
             &["instance", "attach", "nat-a", "--control", "localhost"],
             &["instance", "attach", "nat-a", "--control", "127.0.0.1:7001", "--active"],
-            &["migrate", "nat-a"],
+            &["migrate"],
+            &["pool", "--size", "-1"],
             &["migrate", "nat-a", "nat-b", "--snapshot-filler", "much"],
             &["migrate", "nat-a", "nat-b", "--timeout", "source.sleep=5"],
         ] {

@@ -19,7 +19,7 @@ use slim_controller::api::{InstanceInfo, MigrateOptions, Subscribers};
 use slim_controller::client::{Client, ClientError};
 use slim_controller::daemon::{Daemon, StopFlag};
 use slim_controller::deployment::{Deployment, default_socket};
-use slim_controller::hypervisor::borrowed::Lender;
+use slim_controller::hypervisor::borrowed::{Functions, Lender};
 use slim_controller::hypervisor::inspect::{Verdict, inspect};
 use slim_controller::hypervisor::passthrough::Host;
 use slim_controller::precopy::PrecopyOptions;
@@ -143,8 +143,8 @@ fn ask(command: Command, socket: PathBuf, json: bool) -> Result<Exit> {
             let instances = client.instances()?;
             show(json, &instances, || tables::instances(&instances));
         }
-        Command::Instance(InstanceCommand::Boot { name, vnf, active }) => {
-            let instance = client.boot(&name, vnf.as_ref(), active)?;
+        Command::Instance(InstanceCommand::Boot { name, vnf, active, vf, pci }) => {
+            let instance = client.boot_with(&name, vnf.as_ref(), active, Functions { vf, pci })?;
             show(json, &instance, || tables::booted(&instance));
         }
         Command::Instance(InstanceCommand::Attach { name, control, vnf, active }) => {
@@ -181,6 +181,10 @@ fn ask(command: Command, socket: PathBuf, json: bool) -> Result<Exit> {
         Command::Path(PathCommand::List) => {
             let paths = client.paths()?;
             show(json, &paths, || tables::paths(&paths));
+        }
+        Command::Pool { vnf, size } => {
+            let pools = client.pool(vnf.as_ref(), size)?;
+            show(json, &pools, || tables::pools(&pools));
         }
         Command::Migrate(arguments) => return migrate(&mut client, arguments, json),
         Command::Abort { instance } => {
@@ -225,13 +229,14 @@ fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Ex
         timeouts: arguments.timeouts.into_iter().collect(),
     };
     if !arguments.force {
-        let forecast = foresee(client, (&arguments.source, &arguments.destination), &options, arguments.plan, json)?;
+        let forecast =
+            foresee(client, (&arguments.source, arguments.destination.as_ref()), &options, arguments.plan, json)?;
         if let Some(exit) = forecast {
             return Ok(exit);
         }
     }
     let watch = Watch::new(json);
-    let outcome = client.migrate(&arguments.source, &arguments.destination, options, |event| watch.show(event));
+    let outcome = client.migrate(&arguments.source, arguments.destination.as_ref(), options, |event| watch.show(event));
     drop(watch);
     let outcome = outcome?;
     show(json, &outcome, || report::report(&outcome));
@@ -242,10 +247,13 @@ fn precopy(client: &mut Client, arguments: &MigrateArgs, json: bool) -> Result<E
     if arguments.plan {
         bail!("--plan measures statelets, of which precopy knows nothing");
     }
+    let Some(destination) = &arguments.destination else {
+        bail!("by precopy a guest moves to where there is none: say what it is to be called there");
+    };
     let options =
         PrecopyOptions { scheduling: arguments.scheduling, rounds: arguments.rounds, ..PrecopyOptions::default() };
     let watch = Watch::new(json);
-    let outcome = client.precopy(&arguments.source, &arguments.destination, options, |event| watch.show(event));
+    let outcome = client.precopy(&arguments.source, destination, options, |event| watch.show(event));
     drop(watch);
     let outcome = outcome?;
     show(json, &outcome, || report::precopy(&outcome));
@@ -255,7 +263,7 @@ fn precopy(client: &mut Client, arguments: &MigrateArgs, json: bool) -> Result<E
 /// Asks how a migration will go. Says what to end with if that is all that was wanted, or if it will not end.
 fn foresee(
     client: &mut Client,
-    (source, destination): (&Name, &Name),
+    (source, destination): (&Name, Option<&Name>),
     options: &MigrateOptions,
     only_plan: bool,
     json: bool,

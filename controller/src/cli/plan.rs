@@ -29,8 +29,9 @@ pub fn plan(plan: &MigrationPlan) -> String {
         modes.add_row([forecast.mode.name(), converges, &takes, &forecast.remark]);
     }
     layout::right(&mut modes, 2);
+    let destination = plan.destination.as_ref().map_or("an instance of the pool", |name| name.as_str());
     format!(
-        "{} to {}, measured for {} ms; nothing has been moved.\n{facts}\n{modes}\n",
-        plan.source, plan.destination, measured.sample_ms
+        "{} to {destination}, measured for {} ms; nothing has been moved.\n{facts}\n{modes}\n",
+        plan.source, measured.sample_ms
     )
 }

@@ -2,7 +2,7 @@
 
 use super::{layout, words};
 use comfy_table::Table;
-use slim_controller::api::MigrationOutcome;
+use slim_controller::api::{DestinationFrom, DestinationReady, MigrationOutcome};
 use slim_controller::precopy::PrecopyOutcome;
 use slim_controller::units::{bytes, duration, grouped, word};
 use slim_core::migration::Outcome;
@@ -12,6 +12,14 @@ use std::time::Duration;
 /// The whole report as text.
 pub fn report(outcome: &MigrationOutcome) -> String {
     let mut text = format!("{}\n", headline(outcome));
+    if let Some(DestinationReady { from, after_us }) = &outcome.destination_ready {
+        let from = match from {
+            DestinationFrom::Pool => "was taken out of the pool",
+            DestinationFrom::Boot => "was booted, as none was at hand in the pool",
+        };
+        let after = duration(Duration::from_micros(*after_us));
+        text += &format!("{} {from}, and was ready {after} after it was asked for.\n", outcome.destination);
+    }
     let phases = phases(outcome);
     if !phases.is_empty() {
         text += &format!("{phases}\n");

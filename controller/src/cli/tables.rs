@@ -1,8 +1,9 @@
 //! Instances, paths and the whole status, as tables.
 
 use super::layout;
-use slim_controller::api::{DaemonStatus, InstanceInfo, Life, MigrationSummary, Runs, Subscribers};
+use slim_controller::api::{DaemonStatus, InstanceInfo, Life, MigrationSummary, PoolInfo, Runs, Subscribers};
 use slim_controller::units::{duration, grouped, word};
+use slim_core::protocol::Name;
 use slim_core::protocol::control::{Counters, InstancePaths, LinkSettings};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub fn instances(instances: &[InstanceInfo]) -> String {
             instance.name.to_string(),
             instance.kind.as_ref().map(ToString::to_string).unwrap_or_default(),
             instance.role.map(|role| role.to_string()).unwrap_or_default(),
-            life(&instance.life),
+            life(&instance.life) + if instance.pooled { ", in the pool" } else { "" },
             runs(instance.runs.as_ref()),
             instance.ready_after_ms.map(|ms| format!("{} ms", grouped(ms))).unwrap_or_default(),
             instance.control.to_string(),
@@ -78,6 +79,7 @@ pub fn instance(instance: &InstanceInfo) -> String {
     if let Some(Runs::Image { reason, .. }) = &instance.runs {
         fact("because", Some(reason.clone()));
     }
+    fact("placed", instance.placement.clone());
     fact("process", instance.process_id.map(|id| id.to_string()));
     fact("control", Some(instance.control.to_string()));
     fact("streams", instance.state_address.map(|address| address.to_string()));
@@ -172,6 +174,27 @@ fn link(link: &LinkSettings) -> String {
         rate => format!("{} Mbit/s, burst {} B", grouped(rate / 1_000_000), grouped(link.burst_bytes)),
     };
     format!("{rate}, {}", duration(Duration::from_micros(link.delay_us.into())))
+}
+
+/// Every pool in a line.
+pub fn pools(pools: &[PoolInfo]) -> String {
+    let mut table = layout::table(&["pool", "size", "ready", "booting", "taken", "replaced"]);
+    let mut errors = String::new();
+    let names = |names: &[Name]| names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+    for pool in pools {
+        table.add_row([
+            pool.vnf.to_string(),
+            pool.size.to_string(),
+            names(&pool.ready),
+            names(&pool.booting),
+            grouped(pool.taken),
+            grouped(pool.replaced),
+        ]);
+        if let Some(error) = &pool.last_error {
+            errors += &format!(" {}: {error}\n", pool.vnf);
+        }
+    }
+    format!("{table}\n{errors}")
 }
 
 /// Everything at a glance.

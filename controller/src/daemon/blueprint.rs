@@ -1,7 +1,9 @@
 //! From a `[vnf.…]` of the deployment to one instance of it: its ports, addresses and configuration.
 
-use crate::deployment::{CONTROL_PORT, Deployment, STATE_PORT, Source, Vnf, instance_mac};
+use super::vlan::VlanLink;
+use crate::deployment::{CONTROL_PORT, Deployment, STATE_PORT, Source, Vnf, VnfPort, instance_mac};
 use crate::fabric::Plug;
+use crate::hypervisor::borrowed::{self, Borrowed, Functions, InvalidRequest, PassedPort, Request};
 use crate::hypervisor::native::ProcessLaunch;
 use crate::hypervisor::{Image, Launch, LaunchError, Link, Nic};
 use crate::net::Ipv4Interface;
@@ -9,6 +11,7 @@ use crate::peer::Endpoint;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::{PortKind, Secret};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 /// What the fourth octet of a management interface's MAC address is; dataplane ports count from 1.
 const MANAGEMENT: u8 = 3;
@@ -23,6 +26,28 @@ pub(super) struct Blueprint {
     run_dir: PathBuf,
     outlives_us: bool,
     plug: Plug,
+    functions: Functions,
+    vlans: Vec<VlanLink>,
+}
+
+/// The files that instances are started from, as they were at some time: where they lie, how long they are and when they
+/// were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin(Vec<(PathBuf, Option<(u64, SystemTime)>)>);
+
+impl Origin {
+    /// As they are now.
+    pub(super) fn of(source: &Source) -> Self {
+        let files = match source {
+            Source::Image(folder) => vec![folder.join("kernel"), folder.join("initramfs")],
+            Source::Program(program) => vec![program.clone()],
+        };
+        let seen = |file: &PathBuf| {
+            let metadata = file.metadata().ok()?;
+            Some((metadata.len(), metadata.modified().ok()?))
+        };
+        Self(files.into_iter().map(|file| (file.clone(), seen(&file))).collect())
+    }
 }
 
 /// What to start.
@@ -72,7 +97,57 @@ impl Blueprint {
             run_dir: deployment.run_dir.clone(),
             outlives_us: deployment.keep,
             plug,
+            functions: Functions::default(),
+            vlans: Vec::new(),
         })
+    }
+
+    /// The same with PCI functions of the host for its first ports. The switch reaches each in its VLAN.
+    ///
+    /// # Errors
+    /// In words, if that is not possible.
+    pub(super) fn with_functions(mut self, deployment: &Deployment, functions: &Functions) -> Result<Self, String> {
+        if functions.is_empty() {
+            return Ok(self);
+        }
+        let Source::Image(_) = self.vnf.source else {
+            return Err("an ordinary process cannot be given PCI functions: that takes an image".into());
+        };
+        let trunk = deployment.trunk.as_ref().ok_or(
+            "how the switch reaches PCI functions is not known: name the interface at the other end of their cable as \
+             `trunk` in [switch] of the deployment",
+        )?;
+        for (port, (named, vlan)) in self.plug.ports.iter_mut().zip(functions.vlans()) {
+            let vlan = vlan.ok_or_else(|| {
+                format!("say in which VLAN {named} is to be, as in {named}@101: by that the switch leads packets to it")
+            })?;
+            let link = VlanLink::new(trunk, vlan);
+            if self.vlans.contains(&link) {
+                return Err(format!("two ports cannot be in the same VLAN {vlan}"));
+            }
+            port.1 = PortKind::AfPacket { interface: link.name() };
+            self.vlans.push(link);
+        }
+        self.functions = functions.clone();
+        self.requests().map_err(|error| error.to_string())?;
+        Ok(self)
+    }
+
+    /// The functions that it is given.
+    pub(super) fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
+    /// The interfaces by which the switch reaches them.
+    pub(super) fn vlans(&self) -> &[VlanLink] {
+        &self.vlans
+    }
+
+    /// What to borrow for it.
+    pub(super) fn requests(&self) -> Result<Vec<Request>, InvalidRequest> {
+        let port = |port: &VnfPort| PassedPort { name: port.name.as_str().to_owned(), mac: port.mac };
+        let ports: Vec<PassedPort> = self.vnf.ports.iter().map(port).collect();
+        borrowed::requests(self.vnf.kind.as_str(), &ports, &self.functions.vf, &self.functions.pci)
     }
 
     /// What the fabric has to provide.
@@ -96,29 +171,31 @@ impl Blueprint {
         if octet >= MANAGEMENT { octet + 1 } else { octet }
     }
 
-    /// What to start, with its configuration and its identity, if it has one.
+    /// What to start, with its configuration, its identity, if it has one, and the functions it was given.
     ///
     /// # Errors
     /// The image is not there.
-    pub(super) fn start(&self, identity: Option<Secret>) -> Result<Start, LaunchError> {
+    pub(super) fn start(&self, identity: Option<Secret>, passed: &[Borrowed]) -> Result<Start, LaunchError> {
         let name = self.name.as_str();
         match &self.vnf.source {
             Source::Image(folder) => {
                 let mut launch = Launch::new(name, Image::in_folder(folder)?, &self.run_dir);
-                launch.config_toml = self.config(identity.is_some());
+                launch.config_toml = self.config(identity.is_some(), passed);
                 launch.identity = identity;
                 launch.memory_mb = self.vnf.memory_mb;
                 launch.vcpus = self.vnf.vcpus;
+                launch.cpus = self.vnf.cpus.clone();
+                launch.huge_pages = self.vnf.huge_pages;
                 launch.accel = self.vnf.accel;
                 launch.extra_cmdline.clone_from(&self.vnf.cmdline);
                 launch.outlives_us = self.outlives_us;
-                launch.nics = self.nics();
+                launch.nics = self.nics(passed);
                 Ok(Start::Guest(Box::new(launch)))
             }
             Source::Program(program) => Ok(Start::Process(Box::new(ProcessLaunch {
                 name: name.to_owned(),
                 program: program.clone(),
-                config_toml: self.config(identity.is_some()),
+                config_toml: self.config(identity.is_some(), passed),
                 identity,
                 identity_file: self.identity_file(),
                 config_file: self.run_dir.join(format!("{name}.toml")),
@@ -143,14 +220,14 @@ impl Blueprint {
         self.run_dir.join(format!("{}.identity.pem", self.name))
     }
 
-    fn nics(&self) -> Vec<Nic> {
+    fn nics(&self, passed: &[Borrowed]) -> Vec<Nic> {
         let link = |kind: &PortKind| match kind {
             PortKind::VhostUser { socket } => Link::VhostUser { socket: socket.into() },
             _ => Link::Unconnected,
         };
-        let dataplane = self.plug.ports.iter().enumerate().map(|(position, (_, kind))| Nic::Dataplane {
-            link: link(kind),
-            mac: instance_mac(Self::octet(position), self.index),
+        let dataplane = self.plug.ports.iter().enumerate().map(|(position, (_, kind))| match passed.get(position) {
+            Some(function) => Nic::Passthrough { address: function.address },
+            None => Nic::Dataplane { link: link(kind), mac: instance_mac(Self::octet(position), self.index) },
         });
         let management = self
             .plug
@@ -161,7 +238,7 @@ impl Blueprint {
     }
 
     /// The instance's configuration file.
-    fn config(&self, has_identity: bool) -> String {
+    fn config(&self, has_identity: bool, passed: &[Borrowed]) -> String {
         let guest = matches!(self.vnf.source, Source::Image(_));
         let mut management = toml::Table::new();
         if guest {
@@ -187,7 +264,8 @@ impl Blueprint {
             .map(|(position, port)| {
                 let mut table = toml::Table::new();
                 table.insert("name".into(), port.name.as_str().into());
-                let mac = instance_mac(Self::octet(position), self.index);
+                let own = || instance_mac(Self::octet(position), self.index);
+                let mac = passed.get(position).map_or_else(own, |function| function.mac);
                 if guest {
                     table.insert("mac".into(), mac.to_string().into());
                 } else if let Some((_, PortKind::VhostUserClient { socket })) = self.plug.ports.get(position) {
@@ -218,15 +296,20 @@ mod tests {
     use std::path::Path;
 
     fn blueprint(source: &str) -> Blueprint {
+        blueprint_with(source, "", &[]).unwrap()
+    }
+
+    /// One with these values of `--vf`.
+    fn blueprint_with(source: &str, switch: &str, vf: &[&str]) -> Result<Blueprint, String> {
         let text = format!(
             r#"
             daemon = {{ run_dir = "/run/slim" }}
-            switch = {{ control = "/run/slim/switch.sock" }}
+            switch = {{ control = "/run/slim/switch.sock"{switch} }}
             management = {{ address = "10.3.0.1/24" }}
             external = [{{ name = "inside" }}, {{ name = "outside" }}, {{ name = "mgmt" }}]
             [vnf.nat]
             {source}
-            port = [{{ name = "in", external = "inside" }}, {{ name = "out", external = "outside" }}]
+            port = [{{ name = "in", external = "inside", mac = "02:51:1a:00:00:01" }}, {{ name = "out", external = "outside" }}]
             limits = {{ pkt_q_bytes = 1000000 }}
             log = {{ collector = "10.3.0.1:5140" }}
             config = {{ interior_address = "10.1.0.1/24" }}
@@ -234,7 +317,43 @@ mod tests {
         );
         let deployment = Deployment::parse(&text, Path::new("/d.toml")).unwrap();
         let nat = Name::try_from("nat").unwrap();
-        Blueprint::new(&deployment, &"nat-a".try_into().unwrap(), &deployment.vnfs[&nat], 0).unwrap()
+        let blueprint = Blueprint::new(&deployment, &"nat-a".try_into().unwrap(), &deployment.vnfs[&nat], 0).unwrap();
+        let vf = vf.iter().map(|text| text.parse().unwrap()).collect();
+        blueprint.with_functions(&deployment, &Functions { vf, ..Functions::default() })
+    }
+
+    #[test]
+    fn functions_of_the_host_are_reached_by_their_vlans() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["kernel", "initramfs"] {
+            std::fs::write(folder.path().join(file), "").unwrap();
+        }
+        let image = format!("image = {:?}", folder.path());
+        let trunk = ", trunk = \"eth1\"";
+        let blueprint = blueprint_with(&image, trunk, &["enp3s0@101"]).unwrap();
+        let kinds: Vec<&PortKind> = blueprint.plug().ports.iter().map(|(_, kind)| kind).collect();
+        assert_eq!(*kinds[0], PortKind::AfPacket { interface: "eth1.101".into() });
+        assert!(matches!(kinds[1], PortKind::VhostUser { .. }), "those without a function are as ever");
+        let [Request::Virtual { mac, any_source: true, .. }] = &blueprint.requests().unwrap()[..] else { panic!() };
+        let borrowed = Borrowed { address: "0000:03:10.0".parse().unwrap(), mac: *mac };
+        let Start::Guest(launch) = blueprint.start(None, &[borrowed]).unwrap() else { panic!("an image is a guest") };
+        assert_eq!(launch.nics[1], Nic::Passthrough { address: borrowed.address });
+        assert!(matches!(launch.nics[2], Nic::Dataplane { link: Link::VhostUser { .. }, .. }));
+        let config: toml::Table = toml::from_str(&launch.config_toml).unwrap();
+        assert_eq!(config["port"][0]["mac"].as_str(), Some("02:51:1a:00:00:01"));
+        assert_eq!(config["port"][1]["mac"].as_str(), Some("52:54:00:02:00:0b"));
+
+        for (source, switch, vf, words) in [
+            ("program = \"/bin/nat\"", trunk, &["enp3s0@101"][..], "takes an image"),
+            (&image, "", &["enp3s0@101"], "`trunk` in [switch]"),
+            (&image, trunk, &["enp3s0"], "as in enp3s0@101"),
+            (&image, trunk, &["enp3s0@101", "enp4s0@101"], "same VLAN 101"),
+            (&image, trunk, &["enp3s0@101", "enp3s0@102"], "MAC address of interface out"),
+            (&image, trunk, &["enp3s0@101", "a@102=02:51:1a:00:00:02", "b@103"], "nat has 2 interfaces"),
+        ] {
+            let error = blueprint_with(source, switch, vf).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]
@@ -244,7 +363,7 @@ mod tests {
             std::fs::write(folder.path().join(file), "").unwrap();
         }
         let blueprint = blueprint(&format!("image = {:?}\nmemory_mb = 128", folder.path()));
-        let Start::Guest(launch) = blueprint.start(Some(Secret::from("key".to_owned()))).unwrap() else {
+        let Start::Guest(launch) = blueprint.start(Some(Secret::from("key".to_owned())), &[]).unwrap() else {
             panic!("an image is a guest")
         };
         let config: toml::Table = toml::from_str(&launch.config_toml).unwrap();
@@ -273,7 +392,7 @@ mod tests {
     #[test]
     fn a_process_gets_devices_and_no_management_port() {
         let blueprint = blueprint("program = \"/bin/nat\"");
-        let Start::Process(launch) = blueprint.start(Some(Secret::from("key".to_owned()))).unwrap() else {
+        let Start::Process(launch) = blueprint.start(Some(Secret::from("key".to_owned())), &[]).unwrap() else {
             panic!("a program is a process")
         };
         let config: toml::Table = toml::from_str(&launch.config_toml).unwrap();
@@ -283,7 +402,7 @@ mod tests {
         assert!(config["management"].get("mac").is_none());
         let file = config["management"]["identity"].as_str().unwrap();
         assert_eq!((Path::new(file), file), (launch.identity_file.as_path(), "/run/slim/nat-a.identity.pem"));
-        let Start::Process(plain) = blueprint.start(None).unwrap() else { panic!("a program is a process") };
+        let Start::Process(plain) = blueprint.start(None, &[]).unwrap() else { panic!("a program is a process") };
         assert!(plain.config_toml.contains("plaintext = true") && plain.identity.is_none());
         assert_eq!(blueprint.plug().management, None);
         assert_eq!(launch.program, Path::new("/bin/nat"));

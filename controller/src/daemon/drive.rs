@@ -93,6 +93,7 @@ impl Daemon {
             sigma_payload: source_report.and_then(|report| report.sigma_payload()),
             sigma_wire: source_report.and_then(|report| report.sigma_wire()),
             warnings: Vec::new(),
+            destination_ready: None,
             outcome,
         };
         if outcome.result() == MigrationResult::Completed {

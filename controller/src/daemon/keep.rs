@@ -8,10 +8,12 @@ use super::blueprint::Blueprint;
 use super::registry::{Entry, Stage};
 use super::{Daemon, from_fabric};
 use crate::hypervisor::Adoption;
+use crate::hypervisor::borrowed::{Functions, Lender, Loan};
 use crate::peer::Endpoint;
 use serde::{Deserialize, Serialize};
 use slim_core::protocol::Name;
-use slim_core::protocol::control::{ControlError, PortKind};
+use slim_core::protocol::control::{ControlError, InstanceRole, PortKind};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 #[serde(deny_unknown_fields)]
 struct Kept {
     instances: Vec<KeptInstance>,
+    /// The sizes of pools that the operator has set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pools: BTreeMap<Name, usize>,
 }
 
 /// An instance that goes on.
@@ -36,6 +41,12 @@ pub(super) struct KeptInstance {
     pub(super) control: Endpoint,
     /// Its process; `None` if it was attached.
     pub(super) machine: Option<Adoption>,
+    /// Whether it waited in its pool.
+    #[serde(default)]
+    pub(super) pooled: bool,
+    /// The host's functions that it has.
+    #[serde(default, skip_serializing_if = "Functions::is_empty")]
+    pub(super) functions: Functions,
 }
 
 impl Daemon {
@@ -49,14 +60,15 @@ impl Daemon {
             return;
         }
         let instances = self.registry.all().iter().filter_map(kept).collect();
-        if let Err(error) = write(&self.kept_file(), &Kept { instances }) {
+        if let Err(error) = write(&self.kept_file(), &Kept { instances, pools: self.pools.ordered() }) {
             log::error!("cannot write down the instances: {error}; a daemon after this one will not know them");
         }
     }
 
     /// Takes charge of what an earlier daemon left running.
     pub(super) fn adopt_kept(&self) {
-        let mut instances = self.read_kept();
+        let Kept { mut instances, pools } = self.read_kept();
+        self.fill_pools(&pools);
         // Where instances end with their daemon there is none to be found.
         let lost = match self.deployment.keep {
             true => self.search(|name| instances.iter().any(|instance| instance.name == *name)),
@@ -74,23 +86,24 @@ impl Daemon {
         self.write_kept();
     }
 
-    fn read_kept(&self) -> Vec<KeptInstance> {
+    fn read_kept(&self) -> Kept {
         let file = self.kept_file();
-        let Ok(text) = std::fs::read(&file) else { return Vec::new() };
+        let Ok(text) = std::fs::read(&file) else { return Kept::default() };
         match serde_json::from_slice::<Kept>(&text) {
-            Ok(kept) => kept.instances,
+            Ok(kept) => kept,
             Err(error) => {
                 log::error!(
                     "{} cannot be understood; attached instances are to be attached again: {error}",
                     file.display()
                 );
-                Vec::new()
+                Kept::default()
             }
         }
     }
 
     fn adopt(&self, instance: KeptInstance) {
         let name = instance.name.clone();
+        let process = instance.machine.as_ref().map(|machine| machine.process);
         let machine = match instance.machine.map(Adoption::adopt) {
             Some(None) => {
                 log::warn!("{name}: ended while there was no daemon");
@@ -100,27 +113,42 @@ impl Daemon {
             None => None,
         };
         let vnf = instance.vnf.as_ref().and_then(|vnf| self.deployment.vnfs.get(vnf));
-        let blueprint =
-            vnf.zip(instance.index).and_then(|(vnf, index)| Blueprint::new(&self.deployment, &name, vnf, index).ok());
+        let blueprint = vnf.zip(instance.index).and_then(|(vnf, index)| {
+            let blueprint = Blueprint::new(&self.deployment, &name, vnf, index).ok()?;
+            blueprint.with_functions(&self.deployment, &instance.functions).ok()
+        });
+        let loan = process.map(|process| Lender::this().take_up(process));
         let entry = self.registry.restore(&name, instance.vnf.as_ref(), instance.index, blueprint, instance.control);
         let Some(entry) = entry else { return };
         entry.state().machine = machine;
+        match loan.transpose() {
+            Ok(loan) => entry.state().loan = loan.flatten(),
+            Err(error) => log::error!("{name}: what it was given of the host is not known: {error}"),
+        }
         entry.state().has_traffic = self.leads_to(&name).unwrap_or(false);
         match self.connect(&entry, ANSWER_LIMIT) {
             Ok(()) => log::info!("{name}: taken charge of again"),
             Err(error) => log::warn!("{name}: runs, but does not answer: {error}"),
         }
-        entry.state().stage = Stage::Running;
+        let idle = entry.status().is_none_or(|status| status.role == InstanceRole::Idle);
+        let mut state = entry.state();
+        // Somebody may have made it live meanwhile.
+        state.pooled = instance.pooled && idle;
+        state.stage = Stage::Running;
     }
 
     /// Lets every instance go on by itself.
     pub(super) fn leave_all(&self) {
         self.write_kept();
         for entry in self.registry.all() {
-            let machine = entry.state().machine.take();
+            let (machine, loan) = {
+                let mut state = entry.state();
+                (state.machine.take(), state.loan.take())
+            };
             if let Some(machine) = machine {
                 log::info!("{}: goes on", entry.name);
                 machine.leave();
+                loan.map(Loan::leave);
             }
         }
     }
@@ -133,7 +161,12 @@ impl Daemon {
                 PortKind::VhostUser { socket } | PortKind::VhostUserClient { socket } => {
                     known.name == *port && Path::new(socket).parent() == Some(self.deployment.run_dir.as_path())
                 }
-                PortKind::Tap { .. } | PortKind::AfPacket { .. } | PortKind::Vdev { .. } => false,
+                PortKind::AfPacket { interface } => {
+                    let of_trunk =
+                        |trunk: &String| interface.strip_prefix(trunk).is_some_and(|rest| rest.starts_with('.'));
+                    known.name == *port && self.deployment.trunk.as_ref().is_some_and(of_trunk)
+                }
+                PortKind::Tap { .. } | PortKind::Vdev { .. } => false,
             })
         };
         for plugged in self.fabric.paths().map_err(from_fabric)? {
@@ -163,6 +196,8 @@ fn kept(entry: &Arc<Entry>) -> Option<KeptInstance> {
         index: entry.index,
         control: entry.control.clone(),
         machine,
+        pooled: state.pooled,
+        functions: entry.blueprint.as_ref().map(|blueprint| blueprint.functions().clone()).unwrap_or_default(),
     })
 }
 

@@ -1,14 +1,17 @@
 //! Booting, attaching and retiring instances.
 
-use super::blueprint::{Blueprint, Start};
+use super::blueprint::{Blueprint, Origin, Start};
 use super::registry::{CALL_LIMIT, Entry, Stage};
+use super::vlan::VlanLink;
 use super::{Daemon, from_fabric};
 use crate::api::InstanceInfo;
 use crate::deployment::Vnf;
+use crate::hypervisor::borrowed::{BorrowError, Functions, Lender, Loan};
 use crate::hypervisor::native::ProcessInstance;
 use crate::hypervisor::qemu::Qemu;
 use crate::hypervisor::{Hypervisor, LaunchError, Machine, Ready, Stopped};
 use crate::peer::{Endpoint, InstancePeer};
+use crate::process::ProcessId;
 use slim_core::protocol::Name;
 use slim_core::protocol::control::{
     ControlError, Description, ErrorCode, InstancePaths, InstanceReply, InstanceRequest, InstanceRole,
@@ -25,21 +28,40 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long an instance may take to end by itself when asked to.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
+/// How an instance is to be booted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Order {
+    /// Whether it becomes live at once, with the traffic led to it.
+    pub(super) active: bool,
+    /// Whether it waits in its pool.
+    pub(super) pooled: bool,
+    /// The host's functions that become its first ports.
+    pub(super) functions: Functions,
+}
+
 impl Daemon {
-    /// Boots an instance and waits until it is ready, and live if it is to be `active`.
-    pub(super) fn boot(&self, name: &Name, vnf: Option<&Name>, active: bool) -> Result<InstanceInfo, ControlError> {
+    /// Boots an instance and waits until it is ready.
+    pub(super) fn boot(&self, name: &Name, vnf: Option<&Name>, order: &Order) -> Result<InstanceInfo, ControlError> {
+        let Order { active, pooled, functions } = order;
+        let (active, pooled) = (*active, *pooled);
         let (vnf_name, vnf) = self.vnf(vnf)?;
         if active {
             self.check_unclaimed(vnf)?;
         }
         let entry = self.registry.add(name, Some(vnf_name), |index| {
             let blueprint = Blueprint::new(&self.deployment, name, vnf, index)
-                .map_err(|error| ControlError::with(ErrorCode::Limit, error))?;
+                .map_err(|error| ControlError::with(ErrorCode::Limit, error))?
+                .with_functions(&self.deployment, functions)
+                .map_err(|error| ControlError::with(ErrorCode::Malformed, error))?;
             let control = blueprint.control();
             Ok((Some(blueprint), control))
         })?;
+        entry.state().pooled = pooled;
         self.settle(&entry, || {
             let Some(blueprint) = &entry.blueprint else { return Ok(()) };
+            for link in blueprint.vlans() {
+                link.make().map_err(|error| ControlError::with(ErrorCode::Io, error.to_string()))?;
+            }
             self.fabric.plug(blueprint.plug()).map_err(from_fabric)?;
             let ready = self.start(&entry, blueprint)?;
             log::info!("{}: {} after {} ms", name.as_str(), ready.line, ready.after.as_millis());
@@ -146,7 +168,10 @@ impl Daemon {
                 self.fabric.bind(&known.instance, &[]).map_err(from_fabric)?;
             }
         }
-        entry.state().has_traffic = true;
+        let mut state = entry.state();
+        state.has_traffic = true;
+        state.pooled = false;
+        drop(state);
         self.fabric.bind(name, &externals).map_err(from_fabric)
     }
 
@@ -226,15 +251,30 @@ impl Daemon {
     fn start(&self, entry: &Entry, blueprint: &Blueprint) -> Result<Ready, ControlError> {
         let identity = self.identities.issue(&entry.name);
         let identity = identity.map_err(|error| ControlError::with(ErrorCode::Io, error.to_string()))?;
-        entry.state().renew_at = self.identities.next_renewal();
-        let machine: Box<dyn Machine> = match blueprint.start(identity).map_err(from_launch)? {
+        {
+            let mut state = entry.state();
+            state.renew_at = self.identities.next_renewal();
+            state.origin = Some(Origin::of(&blueprint.vnf.source));
+        }
+        let loan = self.lend(blueprint)?;
+        let passed = loan.functions().to_vec();
+        // Given back with the instance, whatever happens from here on.
+        entry.state().loan = Some(loan);
+        let machine: Box<dyn Machine> = match blueprint.start(identity, &passed).map_err(from_launch)? {
             Start::Guest(launch) => {
                 let qemu = Qemu::find().map_err(|error| from_launch(error.into()))?;
                 qemu.boot(&launch).map_err(from_launch)?
             }
             Start::Process(launch) => Box::new(ProcessInstance::start(&launch).map_err(from_launch)?),
         };
-        entry.state().machine = Some(machine);
+        {
+            let mut state = entry.state();
+            let process = ProcessId::of(machine.process_id());
+            state.machine = Some(machine);
+            if let (Some(loan), Some(process)) = (&state.loan, process) {
+                loan.hand_over(process).map_err(from_borrow)?;
+            }
+        }
         let deadline = Instant::now() + READY_LIMIT;
         loop {
             let mut state = entry.state();
@@ -256,6 +296,17 @@ impl Daemon {
             drop(state);
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Takes from the host what a guest is to be given.
+    fn lend(&self, blueprint: &Blueprint) -> Result<Loan, ControlError> {
+        let requests = blueprint.requests();
+        let requests = requests.map_err(|error| ControlError::with(ErrorCode::Malformed, error.to_string()))?;
+        let loan = Lender::this().borrow(&requests, blueprint.vnf.memory_mb).map_err(from_borrow)?;
+        for function in loan.functions() {
+            log::info!("{}: borrowed {} as {}", blueprint.name, function.address, function.mac);
+        }
+        Ok(loan)
     }
 
     /// Opens the control connection and asks the instance who it is.
@@ -360,12 +411,18 @@ impl Daemon {
                 other => log::warn!("{name}: {other}"),
             }
         }
-        if entry.blueprint.is_some() {
+        // Nobody has them any more.
+        let loan = entry.state().loan.take();
+        if let Some(Err(error)) = loan.map(Loan::give_back) {
+            log::error!("{name}: the host's PCI functions were not given back: {error}; try `slimctl host clean`");
+        }
+        if let Some(blueprint) = &entry.blueprint {
             if !self.fabric.is_up() {
                 log::warn!("{name}: the switch cannot be reached and keeps the instance's ports");
             } else if let Err(error) = self.fabric.unplug(&entry.name) {
                 log::warn!("{name}: {error}");
             }
+            blueprint.vlans().iter().for_each(VlanLink::remove);
         }
         self.registry.remove(&entry.name);
     }
@@ -375,12 +432,22 @@ fn retired(name: &Name) -> ControlError {
     ControlError::with(ErrorCode::Busy, format!("{} was retired while it booted", name.as_str()))
 }
 
+/// A function that cannot be given to a guest, for whoever asked us.
+fn from_borrow(error: BorrowError) -> ControlError {
+    let code = match &error {
+        BorrowError::Change { .. } | BorrowError::Record { .. } | BorrowError::NotBound { .. } => ErrorCode::Io,
+        BorrowError::AllInUse { .. } | BorrowError::InUse { .. } | BorrowError::StillOpen { .. } => ErrorCode::Busy,
+        _ => ErrorCode::Malformed,
+    };
+    ControlError::with(code, error.to_string())
+}
+
 /// A failure to boot, for whoever asked us.
 pub(super) fn from_launch(error: LaunchError) -> ControlError {
     let code = match &error {
         LaunchError::MissingImage { .. } => ErrorCode::NotFound,
         LaunchError::Accel(_) | LaunchError::MissingProgram(_) => ErrorCode::Unsupported,
-        LaunchError::Invalid(_) | LaunchError::Passthrough(_) => ErrorCode::Malformed,
+        LaunchError::Invalid(_) | LaunchError::Passthrough(_) | LaunchError::Placement { .. } => ErrorCode::Malformed,
         LaunchError::Io { .. } | LaunchError::Ended { .. } | LaunchError::NotReady { .. } => ErrorCode::Io,
     };
     ControlError::with(code, error.to_string())

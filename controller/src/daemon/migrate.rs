@@ -2,19 +2,79 @@
 
 use super::Daemon;
 use super::drive::Pair;
+use super::migrations::micros;
 use super::registry::{CALL_LIMIT, Entry};
-use crate::api::{ApiEvent, MigrateOptions, MigrationOutcome, MigrationResult};
+use crate::api::{ApiEvent, DestinationFrom, DestinationReady, MigrateOptions, MigrationOutcome, MigrationResult};
 use slim_core::migration::{Coordinator, CoordinatorParameters};
-use slim_core::protocol::control::{ControlError, ErrorCode, InstanceRequest, InstanceRole};
+use slim_core::protocol::control::{ControlError, Description, ErrorCode, InstanceRequest, InstanceRole};
 use slim_core::protocol::{MigrationId, Name, Nonce};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an instance may take to become idle again.
 const RESET_LIMIT: Duration = Duration::from_secs(5);
 
 impl Daemon {
-    /// Moves a live network function; returns when that is over, well or not.
+    /// Moves a live network function, to an instance out of the pool if none is named; returns when that is over, well or
+    /// not.
     pub(super) fn migrate(
+        &self,
+        source: &Name,
+        destination: Option<&Name>,
+        options: &MigrateOptions,
+        on_event: &mut dyn FnMut(ApiEvent),
+    ) -> Result<MigrationOutcome, ControlError> {
+        if let Some(destination) = destination {
+            let outcome = self.migrate_to(source, destination, options, on_event);
+            self.write_kept();
+            return outcome;
+        }
+        let (entry, ready) = self.choose_destination(source)?;
+        // Whatever happens to this daemon, it is no longer one of the pool.
+        self.write_kept();
+        let outcome = self.migrate_to(source, &entry.name, options, on_event);
+        let outcome = match outcome {
+            Err(error) => {
+                self.put_back(&entry);
+                Err(error)
+            }
+            Ok(mut outcome) => {
+                outcome.destination_ready = Some(ready);
+                // It would have to be emptied, and nobody has asked for it by name: the pool makes a new one.
+                if outcome.result() == MigrationResult::RolledBack
+                    && let Err(error) = self.retire(&entry.name, false)
+                {
+                    outcome.warnings.push(format!("{} was not retired: {error}", entry.name));
+                }
+                Ok(outcome)
+            }
+        };
+        self.write_kept();
+        outcome
+    }
+
+    /// An idle instance of the network function that `source` is.
+    fn choose_destination(&self, source: &Name) -> Result<(Arc<Entry>, DestinationReady), ControlError> {
+        let began = Instant::now();
+        let entry = self.registry.get(source)?;
+        let Some(vnf) = &entry.vnf else {
+            let text = format!("{source} was attached without --vnf: name the instance that is to take over");
+            return Err(ControlError::with(ErrorCode::Malformed, text));
+        };
+        check_name(&entry)?;
+        if let Some(role) = entry.status().map(|status| status.role).filter(|role| *role != InstanceRole::Live) {
+            return Err(ControlError::with(ErrorCode::WrongRole, format!("{source} is not live, but {role}")));
+        }
+        let own = entry.state().description.clone();
+        // The image may have been built anew since one of them was booted.
+        let fits =
+            |other: &Description| own.as_ref().is_none_or(|own| (&own.kind, own.schema) == (&other.kind, other.schema));
+        let (destination, at_hand) = self.take_or_boot(vnf, fits)?;
+        let from = if at_hand { DestinationFrom::Pool } else { DestinationFrom::Boot };
+        Ok((destination, DestinationReady { from, after_us: micros(began.elapsed()) }))
+    }
+
+    fn migrate_to(
         &self,
         source: &Name,
         destination: &Name,
@@ -33,6 +93,7 @@ impl Daemon {
             check_name(entry)?;
         }
         let claim = Claim::new(migration, &pair)?;
+        pair.destination.state().pooled = false;
         reset_if_used(&pair.destination)?;
         let parameters = CoordinatorParameters {
             migration,
@@ -51,7 +112,6 @@ impl Daemon {
         {
             outcome.warnings.push(format!("{source} was not retired: {error}"));
         }
-        self.write_kept();
         Ok(outcome)
     }
 }

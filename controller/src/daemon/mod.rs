@@ -9,6 +9,8 @@
 //! - `registry`, `blueprint`, `lifecycle`: instances, from a section of the deployment to their end;
 //! - `identities`: who everybody is;
 //! - `migrate`, `drive`, `migrations`: who migrates where, the coordinator's driver, and how it went;
+//! - `pool`: instances that are booted before anybody asks for one;
+//! - `vlan`: how the switch reaches instances on PCI functions;
 //! - `precopy`, `host_link`: moving a whole guest instead, and the stream that its memory takes;
 //! - `keep`, `search`, `recover`: what one run of the daemon leaves for the next, and what that makes of it.
 
@@ -22,6 +24,7 @@ mod migrate;
 mod migrations;
 mod network;
 mod plan;
+mod pool;
 mod precopy;
 mod recover;
 mod registry;
@@ -29,12 +32,15 @@ mod requests;
 mod search;
 mod server;
 mod traffic;
+mod vlan;
 
 use crate::deployment::Deployment;
 use crate::fabric::{Fabric, FabricError, SwitchAgent};
 use crate::peer::{CallError, PeerEvent};
 use identities::Identities;
 use migrations::Migrations;
+pub use pool::POOL_MAX;
+use pool::Pools;
 use registry::Registry;
 use slim_core::migration::{CoordinatorEvent, Party};
 use slim_core::protocol::control::{ControlError, ErrorCode};
@@ -118,6 +124,7 @@ pub struct Daemon {
     fabric: Arc<dyn Fabric>,
     registry: Registry,
     migrations: Migrations,
+    pools: Pools,
     started: Instant,
     stop: StopFlag,
     /// Whether the switch may have been restarted and has not got back what it had.
@@ -149,6 +156,7 @@ impl Daemon {
             fabric: Arc::new(switch),
             registry: Registry::default(),
             migrations: Migrations::default(),
+            pools: Pools::default(),
             started: Instant::now(),
             stop,
             switch_is_new: Arc::default(),
@@ -161,6 +169,7 @@ impl Daemon {
         daemon.settle_traffic().map_err(|error| DaemonError::Network(error.to_string()))?;
         let serving = listener.serve(Arc::clone(&daemon))?;
         daemon.keep_identities().map_err(DaemonError::io("start a thread"))?;
+        let tending = daemon.tend_pools().map_err(DaemonError::io("start a thread"))?;
         if daemon.deployment.trust.plaintext {
             log::warn!(
                 "PLAINTEXT: control connections and state streams are neither encrypted nor authenticated; whoever \
@@ -181,6 +190,7 @@ impl Daemon {
         log::info!("ending");
         serving.end();
         daemon.end_migrations();
+        daemon.leave_pools(tending);
         if daemon.deployment.keep && !daemon.retire_at_end.load(Ordering::Acquire) {
             daemon.leave_all();
         } else {

@@ -25,16 +25,18 @@ const LOCAL: Duration = Duration::from_millis(100);
 const PKT_Q_QUARTERS: u64 = 3;
 
 impl Daemon {
-    /// Watches `source` for a while and says how a migration to `destination` will go in each mode.
+    /// Watches `source` for a while and says how a migration to `destination`, or to one like `source`, will go in each
+    /// mode.
     pub(super) fn plan(
         &self,
         source: &Name,
-        destination: &Name,
+        destination: Option<&Name>,
         options: &MigrateOptions,
     ) -> Result<MigrationPlan, ControlError> {
-        let pair = [self.registry.get(source)?, self.registry.get(destination)?];
+        let like = destination.unwrap_or(source);
+        let pair = [self.registry.get(source)?, self.registry.get(like)?];
         let status = sample(&pair[0])?;
-        let link_bps = self.shared_link(source, destination)?;
+        let link_bps = self.shared_link(source, like)?;
         let start = options.start(&self.deployment.link, SourceTimeouts::default());
         let pkt_q = pair[1].status().and_then(|status| status.queues.get("pkt_q").map(|queue| queue.capacity_bytes));
         let measured = Measured {
@@ -48,7 +50,7 @@ impl Daemon {
         let forecast = |mode| ModeForecast::new(mode, &observed.forecast(mode));
         Ok(MigrationPlan {
             source: source.clone(),
-            destination: destination.clone(),
+            destination: destination.cloned(),
             scheduling: options.scheduling,
             measured,
             modes: Mode::ALL.map(forecast).into(),

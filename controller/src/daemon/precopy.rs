@@ -99,6 +99,10 @@ impl Daemon {
             ControlError::with(ErrorCode::Unsupported, text)
         };
         let (blueprint, index) = old.blueprint.as_ref().zip(old.index).ok_or_else(not_ours)?;
+        if !blueprint.functions().is_empty() {
+            let text = format!("{} has PCI functions of the host: its guest cannot be moved, its state can", old.name);
+            return Err(ControlError::with(ErrorCode::Unsupported, text));
+        }
         let new = Blueprint::new(&self.deployment, destination, &blueprint.vnf, index);
         let new = new.map_err(|error| ControlError::with(ErrorCode::Limit, error))?;
         let vnf = old.vnf.as_ref();
@@ -165,7 +169,7 @@ impl Daemon {
 
     /// Starts a hypervisor that waits for a guest to move in, and says where it takes commands.
     fn start_waiting(&self, new: &Entry, blueprint: &Blueprint) -> Result<PathBuf, Failed> {
-        let Start::Guest(mut launch) = blueprint.start(None).map_err(from_launch)? else {
+        let Start::Guest(mut launch) = blueprint.start(None, &[]).map_err(from_launch)? else {
             return Err(Failed::Refused("it is an ordinary process, which no hypervisor can move".into()));
         };
         launch.incoming = true;

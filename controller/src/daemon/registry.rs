@@ -1,7 +1,8 @@
 //! The instances the daemon has charge of.
 
-use super::blueprint::Blueprint;
+use super::blueprint::{Blueprint, Origin};
 use crate::api::{InstanceInfo, Life, Runs};
+use crate::hypervisor::borrowed::Loan;
 use crate::hypervisor::{Machine, Ready};
 use crate::peer::{CallError, Endpoint, InstancePeer};
 use slim_core::protocol::control::{
@@ -35,12 +36,18 @@ pub(super) struct Entry {
 pub(super) struct State {
     pub(super) stage: Stage,
     pub(super) machine: Option<Box<dyn Machine>>,
+    /// The host's functions that its guest has.
+    pub(super) loan: Option<Loan>,
     pub(super) peer: Option<Arc<InstancePeer>>,
     pub(super) description: Option<Description>,
     pub(super) ready: Option<Ready>,
     pub(super) migration: Option<MigrationId>,
     /// Whether the traffic of its network function leads to it, for a switch that has forgotten it.
     pub(super) has_traffic: bool,
+    /// The files that it was booted from, as they were; `None` for one that was not, or by another daemon.
+    pub(super) origin: Option<Origin>,
+    /// Whether it waits in its network function's pool.
+    pub(super) pooled: bool,
     /// When its identity is to be renewed; at once if it was not we who gave it the present one.
     pub(super) renew_at: Option<Instant>,
 }
@@ -65,11 +72,14 @@ impl Entry {
         let state = State {
             stage: Stage::Booting,
             machine: None,
+            loan: None,
             peer: None,
             description: None,
             ready: None,
             migration: None,
             has_traffic: false,
+            origin: None,
+            pooled: false,
             renew_at: Some(Instant::now()),
         };
         Self { name: name.clone(), vnf: vnf.cloned(), blueprint, control, index, state: Mutex::new(state) }
@@ -185,6 +195,8 @@ impl Entry {
             (None, _) => Some(Runs::Attached {}),
         };
         let description = state.description.as_ref();
+        let placement = state.machine.as_ref().and_then(|machine| machine.placement());
+        let placement = placement.filter(|placement| !placement.is_anywhere());
         InstanceInfo {
             name: self.name.clone(),
             vnf: self.vnf.clone(),
@@ -192,6 +204,7 @@ impl Entry {
             life,
             role: status.as_ref().map(|status| status.role),
             runs,
+            placement: placement.map(ToString::to_string),
             process_id: state.machine.as_ref().map(|machine| machine.process_id()),
             control: self.control.clone(),
             state_address: description.map(|description| description.state_address),
@@ -199,6 +212,7 @@ impl Entry {
             boot_ms: description.map(|description| description.boot_ms),
             console_log: state.machine.as_ref().map(|machine| machine.console_log().to_owned()),
             migration: state.migration,
+            pooled: state.pooled,
             capacity: description.map(|description| description.capacity.clone()).unwrap_or_default(),
             status: status.filter(|_| detailed).map(Box::new),
         }

@@ -1,5 +1,6 @@
 //! What clients ask for.
 
+use super::lifecycle::Order;
 use super::registry::CALL_LIMIT;
 use super::{Daemon, from_fabric};
 use crate::api::{ApiEvent, ApiReply, ApiRequest, DaemonStatus, InstanceInfo};
@@ -26,8 +27,8 @@ impl Daemon {
             ApiRequest::InstanceSubscribers { name, from } => {
                 self.registry.get(&name)?.subscribers(from, CALL_LIMIT).map(|page| ApiReply::Subscribers { page })
             }
-            ApiRequest::InstanceBoot { name, vnf, active } => {
-                let booted = self.boot(&name, vnf.as_ref(), active);
+            ApiRequest::InstanceBoot { name, vnf, active, functions } => {
+                let booted = self.boot(&name, vnf.as_ref(), &Order { active, pooled: false, functions });
                 self.write_kept();
                 booted.map(instance)
             }
@@ -46,14 +47,15 @@ impl Daemon {
                 self.fabric.paths().map(|instances| ApiReply::Paths { instances }).map_err(from_fabric)
             }
             ApiRequest::Plan { source, destination, options } => {
-                self.plan(&source, &destination, &options).map(|plan| ApiReply::Plan { plan: Box::new(plan) })
+                self.plan(&source, destination.as_ref(), &options).map(|plan| ApiReply::Plan { plan: Box::new(plan) })
             }
             ApiRequest::Migrate { source, destination, options } => self
-                .migrate(&source, &destination, &options, on_event)
+                .migrate(&source, destination.as_ref(), &options, on_event)
                 .map(|outcome| ApiReply::Migration { outcome: Box::new(outcome) }),
             ApiRequest::Precopy { source, destination, options } => self
                 .precopy(&source, &destination, &options, on_event)
                 .map(|outcome| ApiReply::Precopy { outcome: Box::new(outcome) }),
+            ApiRequest::Pool { vnf, size } => self.pool(vnf.as_ref(), size).map(|pools| ApiReply::Pools { pools }),
             ApiRequest::Abort { instance } => self.abort(instance.as_ref()).map(done),
             ApiRequest::InstanceReset { name } => {
                 self.registry.get(&name)?.order(InstanceRequest::Reset {}, CALL_LIMIT).map(done)

@@ -6,6 +6,7 @@
 use super::Daemon;
 use super::keep::KeptInstance;
 use crate::deployment::{Deployment, Source};
+use crate::hypervisor::borrowed::Functions;
 use crate::hypervisor::{AccelChoice, Adoption};
 use crate::net::Ipv4Interface;
 use crate::process::ProcessId;
@@ -48,6 +49,14 @@ impl Daemon {
             );
             return None;
         };
+        if arguments.iter().any(|argument| argument.starts_with("vfio-pci,")) {
+            log::error!(
+                "{name} runs as process {} on PCI functions of this host, and it is written down nowhere how the switch \
+                 reaches it: end it, and give them back with `slimctl host clean`",
+                process.pid
+            );
+            return None;
+        }
         let guest = matches!(source, Source::Image(_));
         let kvm = arguments.windows(2).any(|pair| pair[0] == "-accel" && pair[1].starts_with("kvm"));
         let accel = AccelChoice { kvm, reason: "found running".into() };
@@ -64,6 +73,8 @@ impl Daemon {
                 config_file: found.config_file,
             }),
             name: found.name,
+            pooled: false,
+            functions: Functions::default(),
         })
     }
 }

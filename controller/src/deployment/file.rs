@@ -3,8 +3,10 @@
 use super::{
     Deployment, DeploymentError, External, Management, Source, Trust, Vnf, VnfPort, default_run_dir, default_socket,
 };
+use crate::daemon::POOL_MAX;
 use crate::hypervisor::Accel;
-use crate::net::Ipv4Interface;
+use crate::hypervisor::placement::{CpuChoice, HugePages};
+use crate::net::{Ipv4Interface, MacAddress};
 use crate::peer::Endpoint;
 use crate::timeouts::Timeouts;
 use serde::Deserialize;
@@ -62,6 +64,7 @@ impl Default for TrustSection {
 #[serde(deny_unknown_fields)]
 struct SwitchSection {
     control: String,
+    trunk: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +108,11 @@ struct VnfSection {
     port: Vec<VnfPortSection>,
     memory_mb: Option<u32>,
     vcpus: Option<u8>,
+    cpus: Option<CpuChoice>,
+    hugepages: Option<HugePages>,
     accel: Option<Accel>,
+    #[serde(default)]
+    pool: usize,
     #[serde(default)]
     cmdline: String,
     #[serde(default)]
@@ -121,6 +128,7 @@ struct VnfSection {
 struct VnfPortSection {
     name: Name,
     external: Name,
+    mac: Option<MacAddress>,
 }
 
 /// Where in which file something is wrong.
@@ -154,6 +162,11 @@ pub(super) fn resolve(text: &str, path: &Path) -> Result<Deployment, DeploymentE
         Ok(address) => Endpoint::Tcp(address),
         Err(_) => Endpoint::Unix(at.path(file.switch.control.into())),
     };
+    if let Some(trunk) = &file.switch.trunk {
+        // Room for a VLAN's number behind it.
+        check_interface(&at, "switch.trunk", trunk, 10)?;
+    }
+    let trunk = file.switch.trunk;
     let trust = trust(&at, file.trust)?;
     let management = management(&at, file.management)?;
     let externals = externals(&at, file.external)?;
@@ -170,7 +183,7 @@ pub(super) fn resolve(text: &str, path: &Path) -> Result<Deployment, DeploymentE
         return Err(at.value("management.port", message));
     }
     let (keep, timeouts) = (file.daemon.keep, file.timeouts);
-    Ok(Deployment { socket, run_dir, keep, trust, switch, management, externals, link, timeouts, vnfs })
+    Ok(Deployment { socket, run_dir, keep, trust, switch, trunk, management, externals, link, timeouts, vnfs })
 }
 
 fn trust(at: &At<'_>, section: TrustSection) -> Result<Trust, DeploymentError> {
@@ -220,14 +233,19 @@ fn externals(at: &At<'_>, sections: Vec<ExternalSection>) -> Result<Vec<External
             (None, None, Some(devargs)) => Some(PortKind::Vdev { devargs }),
             _ => return Err(at.value(key, "give only one of tap, af_packet and vdev")),
         };
-        if let Some(PortKind::Tap { interface } | PortKind::AfPacket { interface }) = &kind
-            && (interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ']))
-        {
-            return Err(at.value(key, format!("{interface:?} is not the name of a network interface")));
+        if let Some(PortKind::Tap { interface } | PortKind::AfPacket { interface }) = &kind {
+            check_interface(at, &key, interface, 15)?;
         }
         externals.push(External { name: section.name, kind });
     }
     Ok(externals)
+}
+
+fn check_interface(at: &At<'_>, key: &str, interface: &str, longest: usize) -> Result<(), DeploymentError> {
+    if interface.is_empty() || interface.len() > longest || interface.contains(['/', ' ']) {
+        return Err(at.value(key, format!("{interface:?} is not the name of a network interface of {longest} letters")));
+    }
+    Ok(())
 }
 
 fn link(at: &At<'_>, section: &LinkSection) -> Result<LinkSettings, DeploymentError> {
@@ -251,9 +269,13 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
         _ => return Err(at.value(key("image"), "give the folder of an image, or `program` for an ordinary process")),
     };
     if let Source::Program(_) = source
-        && (section.memory_mb.is_some() || section.vcpus.is_some() || section.accel.is_some())
+        && (section.memory_mb.is_some()
+            || section.vcpus.is_some()
+            || section.cpus.is_some()
+            || section.hugepages.is_some()
+            || section.accel.is_some())
     {
-        return Err(at.value(key("program"), "memory_mb, vcpus and accel are for images only"));
+        return Err(at.value(key("program"), "memory_mb, vcpus, cpus, hugepages and accel are for images only"));
     }
     if section.port.is_empty() {
         return Err(at.value(key("port"), "list the network function's ports, in its order"));
@@ -268,7 +290,7 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
         if ports.iter().any(|other| other.name == port.name || other.external == port.external) {
             return Err(at.value(key("port"), format!("{} or its external port is listed twice", port.name.as_str())));
         }
-        ports.push(VnfPort { name: port.name, external: port.external });
+        ports.push(VnfPort { name: port.name, external: port.external, mac: port.mac });
     }
     let memory_mb = section.memory_mb.unwrap_or(256);
     if !(64..=65536).contains(&memory_mb) {
@@ -277,6 +299,9 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
     let vcpus = section.vcpus.unwrap_or(1);
     if vcpus == 0 {
         return Err(at.value(key("vcpus"), "a guest needs at least one"));
+    }
+    if section.pool > POOL_MAX {
+        return Err(at.value(key("pool"), format!("it holds {POOL_MAX} instances at most")));
     }
     let kind = section.kind.unwrap_or_else(|| name.clone());
     let config = match (section.config, section.config_file) {
@@ -291,7 +316,10 @@ fn vnf(at: &At<'_>, name: &Name, section: VnfSection, externals: &[External]) ->
         ports,
         memory_mb,
         vcpus,
+        cpus: section.cpus.unwrap_or_default(),
+        huge_pages: section.hugepages.unwrap_or_default(),
         accel: section.accel.unwrap_or_default(),
+        pool: section.pool,
         cmdline: section.cmdline,
         limits: section.limits,
         log: section.log,

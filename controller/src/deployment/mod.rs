@@ -7,6 +7,7 @@
 mod file;
 
 use crate::hypervisor::Accel;
+use crate::hypervisor::placement::{CpuChoice, HugePages};
 use crate::net::{Ipv4Interface, MacAddress};
 use crate::peer::Endpoint;
 use crate::timeouts::Timeouts;
@@ -70,6 +71,8 @@ pub struct Deployment {
     pub trust: Trust,
     /// The switch agent's control socket.
     pub switch: Endpoint,
+    /// The interface by which the switch reaches PCI functions that instances are given, each in a VLAN of its own.
+    pub trunk: Option<String>,
     /// The network between controller and instances.
     pub management: Management,
     /// The switch's ports to the outside world.
@@ -144,8 +147,14 @@ pub struct Vnf {
     pub memory_mb: u32,
     /// Virtual CPUs.
     pub vcpus: u8,
+    /// Which of the host's CPUs they may have.
+    pub cpus: CpuChoice,
+    /// Whether guest memory lies in reserved huge pages.
+    pub huge_pages: HugePages,
     /// How guests are run.
     pub accel: Accel,
+    /// How many idle instances to hold ready.
+    pub pool: usize,
     /// More words for the guest kernel's command line.
     pub cmdline: String,
     /// The `[limits]` section of an instance's configuration.
@@ -172,6 +181,8 @@ pub struct VnfPort {
     pub name: Name,
     /// The external port of the switch whose traffic goes through it.
     pub external: Name,
+    /// The MAC address that the network function sends from there, which a virtual function is given.
+    pub mac: Option<MacAddress>,
 }
 
 impl Deployment {

@@ -109,6 +109,8 @@ fn complaints_name_the_key() {
         ("accel = \"tcg\"", "accel = \"xen\"", &["use auto, kvm or tcg"]),
         ("accel = \"tcg\"", "memory_mb = 5", &["vnf.nat.memory_mb"]),
         ("accel = \"tcg\"", "vcpus = 0", &["vnf.nat.vcpus"]),
+        ("accel = \"tcg\"", "cpus = \"all\"", &["\"all\" does not name CPUs", "2-5,8"]),
+        ("accel = \"tcg\"", "hugepages = \"yes\"", &["auto", "off"]),
         ("image = \"../target/images/nat\"", "", &["vnf.nat.image", "program"]),
         ("image = ", "program = ", &["vnf.nat.program", "images only"]),
         ("accel = \"tcg\"", "config_file = \"x\"", &["vnf.nat.config_file", "not both"]),

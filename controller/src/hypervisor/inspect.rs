@@ -201,6 +201,12 @@ fn nic(host: &Host, address: PciAddress) -> Finding {
 fn huge_pages(host: &Host) -> Finding {
     const TOPIC: &str = "huge pages";
     const FILE: &str = "sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    const RESERVED: &str = "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    let reserved = fs::read_to_string(host.root.join(RESERVED)).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(reserved @ 1..) = reserved {
+        let reserved: u64 = reserved;
+        return Finding::good(TOPIC, format!("{reserved} of 2 MiB are reserved and free: guests that fit take them"));
+    }
     // A guest's memory is a memfd: shared memory, for which QEMU asks for huge pages by madvise.
     match fs::read_to_string(host.root.join(FILE)) {
         Ok(text) if text.contains("[never]") || text.contains("[deny]") => {
@@ -219,7 +225,7 @@ fn isolated_cpus(host: &Host) -> Finding {
         "" => Finding::note(
             TOPIC,
             "none: other programs can delay packets; `isolcpus=` on the kernel's command line keeps CPUs free, \
-             and `taskset` gives them to the guest",
+             and `--cpus` gives them to a guest's virtual ones",
         ),
         list => Finding::good(TOPIC, list),
     }

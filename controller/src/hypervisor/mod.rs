@@ -10,6 +10,7 @@
 //! * [`accel`]: whether KVM will work here, really;
 //! * [`passthrough`]: whether a PCI function can be given to a guest, and if not, what to do;
 //! * [`borrowed`]: making it so, and giving the function back as it was;
+//! * [`placement`]: on which CPUs and NUMA node a guest runs;
 //! * [`inspect`]: what of a host hinders all that, and the commands that mend it.
 
 pub mod accel;
@@ -23,6 +24,7 @@ pub mod libvirt;
 pub mod native;
 pub mod passthrough;
 mod pci;
+pub mod placement;
 pub mod qemu;
 
 pub use accel::{Accel, AccelChoice, AccelError};
@@ -31,6 +33,7 @@ pub use pci::{InvalidPciAddress, PciAddress};
 
 use crate::net::MacAddress;
 use crate::process::{MissingProgram, ProcessId};
+use placement::{CpuChoice, HugePages, Placement, PlacementError};
 use serde::{Deserialize, Serialize};
 use slim_core::protocol::control::Secret;
 use std::fmt;
@@ -129,6 +132,10 @@ pub struct Launch {
     pub memory_mb: u32,
     /// Virtual CPUs.
     pub vcpus: u8,
+    /// Which of the host's CPUs they may have.
+    pub cpus: CpuChoice,
+    /// Whether its memory lies in reserved huge pages.
+    pub huge_pages: HugePages,
     /// How to run it.
     pub accel: Accel,
     /// Receives what the guest writes on its console. Replaced if it exists.
@@ -156,6 +163,8 @@ impl Launch {
             nics: Vec::new(),
             memory_mb: 256,
             vcpus: 1,
+            cpus: CpuChoice::default(),
+            huge_pages: HugePages::default(),
             accel: Accel::Auto,
             console_log: run_dir.join(format!("{name}.console.log")),
             qmp_socket: run_dir.join(format!("{name}.qmp")),
@@ -224,6 +233,14 @@ pub enum LaunchError {
     /// A PCI function cannot be given to the guest.
     #[error(transparent)]
     Passthrough(#[from] passthrough::PassthroughError),
+    /// It cannot have the CPUs or the memory it was to have.
+    #[error("{name}: {source}")]
+    Placement {
+        /// The instance.
+        name: String,
+        /// Why.
+        source: PlacementError,
+    },
     /// Something in the [`Launch`] contradicts itself.
     #[error("{0}")]
     Invalid(String),
@@ -323,6 +340,11 @@ pub trait Machine: Send {
 
     /// How a guest is run, and why; `None` for what is no guest.
     fn accel(&self) -> Option<&AccelChoice>;
+
+    /// Where on the host a guest runs, as far as we have chosen that.
+    fn placement(&self) -> Option<&Placement> {
+        None
+    }
 
     /// The file with everything it wrote on its console.
     fn console_log(&self) -> &Path;

@@ -3,6 +3,7 @@
 mod commands;
 mod migrate;
 mod plan;
+mod pool;
 mod restart;
 mod trust;
 mod world;

@@ -15,9 +15,22 @@ use std::path::{Path, PathBuf};
 /// The package that always depends on Debian's newest kernel.
 const META: &str = "linux-image-amd64";
 
-/// What the emulated host loads, after what each of them needs: our files, KVM, VFIO, the NICs' drivers.
-const WANTED: [&str; 9] =
-    ["virtio_pci", "9p", "9pnet_virtio", "kvm_amd", "vfio_pci", "vfio_iommu_type1", "igb", "igbvf", "e1000"];
+/// What the emulated host loads, after what each of them needs: our files, KVM, VFIO, the NICs' drivers, and what the
+/// switch's ports are made of.
+const WANTED: [&str; 12] = [
+    "virtio_pci",
+    "9p",
+    "9pnet_virtio",
+    "kvm_amd",
+    "vfio_pci",
+    "vfio_iommu_type1",
+    "igb",
+    "igbvf",
+    "e1000",
+    "virtio_net",
+    "8021q",
+    "tun",
+];
 
 /// Builds everything and runs the launcher in the emulated host.
 pub fn check() -> Result<()> {

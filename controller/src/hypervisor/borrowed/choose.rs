@@ -1,7 +1,7 @@
 //! Which functions are meant, and whether they are free. Changes nothing.
 
 use super::record::Record;
-use super::{BorrowError, Lender, Place, Request, VirtualFunction};
+use super::{BorrowError, Lender, Place, Request, VirtualFunction, Vlan};
 use crate::hypervisor::PciAddress;
 use crate::hypervisor::passthrough::{self, PassthroughError};
 use crate::net::MacAddress;
@@ -15,6 +15,7 @@ pub(super) struct Chosen {
     pub(super) parent: Option<PciAddress>,
     pub(super) mac: MacAddress,
     pub(super) any_source: bool,
+    pub(super) vlan: Option<Vlan>,
 }
 
 /// How to come by a function.
@@ -58,9 +59,9 @@ impl Lender {
         for position in order {
             let Some(request) = requests.get(position) else { continue };
             let choice = match request {
-                Request::Virtual { function, mac, any_source } => {
+                Request::Virtual { function, mac, any_source, vlan } => {
                     let (way, parent) = self.choose_virtual(function, &chosen, others)?;
-                    Chosen { way, parent: Some(parent), mac: *mac, any_source: *any_source }
+                    Chosen { way, parent: Some(parent), mac: *mac, any_source: *any_source, vlan: *vlan }
                 }
                 Request::Whole { address, mac } => self.choose_whole(*address, *mac, &chosen, others)?,
             };
@@ -160,7 +161,7 @@ impl Lender {
             Some(mac) => mac,
             None => self.host.mac(address).ok_or(BorrowError::MacUnknown(address))?,
         };
-        Ok(Chosen { way: Way::Present(address), parent: None, mac, any_source: false })
+        Ok(Chosen { way: Way::Present(address), parent: None, mac, any_source: false, vlan: None })
     }
 
     fn check_there(&self, address: PciAddress) -> Result<(), BorrowError> {

@@ -15,6 +15,9 @@ pub struct VirtualSettings {
     pub spoof_check: Option<bool>,
     /// Whether it may change its filters as it likes.
     pub trust: Option<bool>,
+    /// The VLAN that all its frames belong to, and of which it sees nothing; 0 is none.
+    #[serde(default)]
+    pub vlan: Option<u16>,
 }
 
 /// Reads the settings of virtual function `index` of `interface`.
@@ -31,10 +34,13 @@ fn parse(shown: &str, index: u32) -> serde_json::Result<VirtualSettings> {
     let flag = |name: &str| ours.and_then(|function| function[name].as_bool());
     // Newer versions of iproute2 say "address" where older ones said "mac".
     let mac = ours.and_then(|function| function["address"].as_str().or_else(|| function["mac"].as_str()));
+    // Older ones have no list. Where there is none, none is shown.
+    let vlan = ours.map(|function| function.pointer("/vlan_list/0/vlan").unwrap_or(&function["vlan"]));
     Ok(VirtualSettings {
         mac: mac.and_then(|text| text.parse().ok()),
         spoof_check: flag("spoofchk"),
         trust: flag("trust"),
+        vlan: vlan.map(|vlan| vlan.as_u64().and_then(|vlan| vlan.try_into().ok()).unwrap_or(0)),
     })
 }
 
@@ -50,6 +56,7 @@ pub(super) fn write(
         ("mac", settings.mac.map(|mac| mac.to_string())),
         ("spoofchk", settings.spoof_check.map(on_off)),
         ("trust", settings.trust.map(on_off)),
+        ("vlan", settings.vlan.map(|vlan| vlan.to_string())),
     ];
     // One at a time: a driver that does not know one of them must not hinder the others.
     for (name, value) in words {
@@ -78,18 +85,23 @@ mod tests {
     fn settings_are_read_from_what_ip_shows() {
         let shown = r#"[{"ifname":"enp3s0","vfinfo_list":[
             {"vf":0,"mac":"00:00:00:00:00:00","spoofchk":true},
-            {"vf":1,"mac":"52:54:00:12:34:56"},
-            {"vf":2,"address":"52:54:00:12:34:57","spoofchk":false,"trust":true}]}]"#;
+            {"vf":1,"mac":"52:54:00:12:34:56","vlan":5},
+            {"vf":2,"address":"52:54:00:12:34:57","vlan_list":[{"vlan":101}],"spoofchk":false,"trust":true}]}]"#;
         let of = |index| parse(shown, index).unwrap();
-        assert_eq!(of(0), VirtualSettings { mac: Some(MacAddress([0; 6])), spoof_check: Some(true), trust: None });
+        assert_eq!(
+            of(0),
+            VirtualSettings { mac: Some(MacAddress([0; 6])), spoof_check: Some(true), trust: None, vlan: Some(0) }
+        );
+        assert_eq!(of(1).vlan, Some(5));
         assert_eq!(of(1).mac.unwrap().to_string(), "52:54:00:12:34:56");
         let third = VirtualSettings {
             mac: Some("52:54:00:12:34:57".parse().unwrap()),
             spoof_check: Some(false),
             trust: Some(true),
+            vlan: Some(101),
         };
         assert_eq!(of(2), third);
-        assert_eq!(of(3), VirtualSettings { mac: None, spoof_check: None, trust: None });
+        assert_eq!(of(3), VirtualSettings { mac: None, spoof_check: None, trust: None, vlan: None });
         assert!(parse("Device not found", 0).is_err());
     }
 }

@@ -17,7 +17,10 @@ mod undo;
 
 pub use change::{Kernel, ThisKernel};
 pub use link::VirtualSettings;
-pub use request::{InvalidFunction, Place, Request, VirtualFunction};
+pub use request::{
+    Functions, InvalidFunction, InvalidRequest, NamedFunction, NamedVirtual, NamedWhole, PassedPort, Place, Request,
+    VirtualFunction, Vlan, requests,
+};
 
 use super::PciAddress;
 use super::passthrough::{self, FunctionKind, Host, PassthroughError};
@@ -26,7 +29,7 @@ use crate::process::ProcessId;
 use change::VFIO;
 use choose::{Chosen, Way};
 use record::{Lent, Parent, Record, Records};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Why functions could not be borrowed or given back, and what to do about it.
@@ -224,11 +227,23 @@ impl Lender {
             }
         }
         // From here on, whatever fails is undone when the loan is dropped, after the lock.
-        loan.file = Some(self.records.write(&record)?);
-        let prepared = self.prepare(&chosen, &mut record, memory_mb);
+        let file = self.records.unused(&record.owner);
+        self.records.write_to(&file, &record)?;
+        loan.file = Some(file.clone());
+        let prepared = self.prepare(&chosen, &file, &mut record, memory_mb);
         drop(lock);
         loan.functions = prepared?;
         Ok(loan)
+    }
+
+    /// What the guest with this process was given, as an earlier process of ours has handed it over.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub fn take_up(&self, guest: ProcessId) -> Result<Option<Loan>, BorrowError> {
+        let mut records = self.records.read_all()?.into_iter();
+        let found = records.find(|(_, record)| record.owner == guest);
+        Ok(found.map(|(file, _)| Loan { lender: self.clone(), file: Some(file), functions: Vec::new() }))
     }
 
     /// Gives back what was borrowed by processes that have ended; says what, line by line.
@@ -296,10 +311,11 @@ impl Lender {
             (Some((interface, index)), Some(choice)) => {
                 let found = link::read(&*self.kernel, &interface, index)?;
                 // A driver may know fewer words than `ip` shows: what is not changed need not be set back.
-                Some(match choice.any_source {
+                let found = match choice.any_source {
                     true => found,
                     false => VirtualSettings { spoof_check: None, trust: None, ..found },
-                })
+                };
+                Some(VirtualSettings { vlan: found.vlan.filter(|_| choice.vlan.is_some()), ..found })
             }
             _ => None,
         };
@@ -312,7 +328,13 @@ impl Lender {
     }
 
     /// Changes the host until all of `chosen` can be given to a guest. `record` is written ahead of what it does.
-    fn prepare(&self, chosen: &[Chosen], record: &mut Record, memory_mb: u32) -> Result<Vec<Borrowed>, BorrowError> {
+    fn prepare(
+        &self,
+        chosen: &[Chosen],
+        file: &Path,
+        record: &mut Record,
+        memory_mb: u32,
+    ) -> Result<Vec<Borrowed>, BorrowError> {
         for parent in record.parents.clone() {
             if parent.made {
                 let indices = chosen.iter().filter(|choice| choice.parent == Some(parent.address));
@@ -342,7 +364,7 @@ impl Lender {
             }
             borrowed.push(Borrowed { address, mac: choice.mac });
         }
-        self.records.write(record)?;
+        self.records.write_to(file, record)?;
         let ours: Vec<PciAddress> = borrowed.iter().map(|function| function.address).collect();
         for &address in &ours {
             let group = passthrough::group(&self.host, address)?;
@@ -357,6 +379,7 @@ impl Lender {
                     spoof_check: choice.any_source.then_some(false),
                     // Where the kernel's driver knows the word, a trusted function may also be promiscuous.
                     trust: choice.any_source.then_some(true),
+                    vlan: choice.vlan.map(Vlan::number),
                 };
                 link::write(&*self.kernel, &interface, index, &settings)?;
             }
@@ -378,9 +401,28 @@ pub struct Loan {
 }
 
 impl Loan {
-    /// The functions, in the order of the requests.
+    /// The functions, in the order of the requests; none if it was [taken up](Lender::take_up).
     pub fn functions(&self) -> &[Borrowed] {
         &self.functions
+    }
+
+    /// From now on the functions are given back when the guest with this process has ended, whoever does it: not when this
+    /// process ends.
+    ///
+    /// # Errors
+    /// That cannot be written down.
+    pub fn hand_over(&self, guest: ProcessId) -> Result<(), BorrowError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let _lock = self.lender.records.lock()?;
+        match self.lender.records.read(file)? {
+            Some(record) => self.lender.records.write_to(file, &Record { owner: guest, ..record }),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves the functions to the guest, which goes on. [Hand them over](Self::hand_over) before.
+    pub fn leave(mut self) {
+        self.file = None;
     }
 
     /// Gives everything back as it was.

@@ -79,13 +79,13 @@ impl Records {
         Ok(Lock { _file: file })
     }
 
-    /// Writes `record` in one step, over what the same launch wrote before.
-    pub(super) fn write(&self, record: &Record) -> Result<PathBuf, BorrowError> {
-        let file = self.folder.join(format!("{}-{}.json", record.owner.pid, record.owner.start_ticks));
-        self.write_to(&file, record)?;
-        Ok(file)
+    /// A file for a new record of `owner`, which may have several. Hold the lock until it is written.
+    pub(super) fn unused(&self, owner: &ProcessId) -> PathBuf {
+        let name = |number: u32| self.folder.join(format!("{}-{}-{number}.json", owner.pid, owner.start_ticks));
+        (1..).map(name).find(|file| !file.exists()).unwrap_or_else(|| name(0))
     }
 
+    /// Writes `record` in one step, over what was there.
     pub(super) fn write_to(&self, file: &Path, record: &Record) -> Result<(), BorrowError> {
         let new = file.with_extension("new");
         let text = serde_json::to_vec_pretty(record).map_err(|error| failed("write", file)(error.into()))?;

@@ -13,7 +13,7 @@ const VFS: [&str; 3] = ["0000:03:10.0", "0000:03:10.2", "0000:03:10.4"];
 const DISK: &str = "0000:04:00.0";
 
 /// Settings of virtual functions, by interface and number: `ip`'s side of the kernel.
-type Settings = std::collections::BTreeMap<u32, (String, bool)>;
+type Settings = std::collections::BTreeMap<u32, (String, bool, u16)>;
 
 /// Reacts as Linux does.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Fake {
                 self.add(vf, "0x020000", self.shared_group.unwrap_or(20 + index as u32));
                 symlink(self.device(vf), link).unwrap();
                 symlink(self.device(PF), self.device(vf).join("physfn")).unwrap();
-                self.settings.lock().unwrap().insert(index as u32, ("00:00:00:00:00:00".into(), true));
+                self.settings.lock().unwrap().insert(index as u32, ("00:00:00:00:00:00".into(), true, 0));
                 if self.text(PF, "sriov_drivers_autoprobe") == "1" {
                     self.bind(vf, "igbvf");
                 }
@@ -145,7 +145,11 @@ impl Kernel for Fake {
             ["-json", "link", "show", "dev", "enp3s0"] => {
                 let list: Vec<_> = settings
                     .iter()
-                    .map(|(vf, (mac, spoof))| serde_json::json!({"vf": vf, "address": mac, "spoofchk": spoof}))
+                    .map(|(vf, (mac, spoof, vlan))| {
+                        let vlans: Vec<_> =
+                            (*vlan > 0).then(|| serde_json::json!({ "vlan": vlan })).into_iter().collect();
+                        serde_json::json!({"vf": vf, "address": mac, "spoofchk": spoof, "vlan_list": vlans})
+                    })
                     .collect();
                 return Ok(serde_json::json!([{ "vfinfo_list": list }]).to_string());
             }
@@ -158,6 +162,7 @@ impl Kernel for Fake {
                 match *name {
                     "mac" => entry.0 = (*value).to_owned(),
                     "spoofchk" => entry.1 = *value == "on",
+                    "vlan" => entry.2 = value.parse().unwrap(),
                     "trust" => return Err(io::ErrorKind::Unsupported.into()),
                     other => panic!("{other}"),
                 }
@@ -240,7 +245,12 @@ const MAC: &str = "02:51:1a:00:00:01";
 fn request(text: &str) -> Request {
     match text.strip_prefix("whole ") {
         Some(address) => Request::Whole { address: address.parse().unwrap(), mac: None },
-        None => Request::Virtual { function: text.parse().unwrap(), mac: MAC.parse().unwrap(), any_source: false },
+        None => Request::Virtual {
+            function: text.parse().unwrap(),
+            mac: MAC.parse().unwrap(),
+            any_source: false,
+            vlan: None,
+        },
     }
 }
 
@@ -257,7 +267,11 @@ fn functions_are_made_and_everything_is_given_back() {
     assert_eq!(world.driver(VFS[0]).as_deref(), Some(VFIO));
     assert_eq!(world.driver(VFS[1]).as_deref(), Some(VFIO));
     assert_eq!(world.fake.text(PF, "sriov_drivers_autoprobe"), "1", "only off while they are made");
-    assert_eq!(world.fake.settings.lock().unwrap()[&1], (MAC.to_owned(), true), "its own address needs no exception");
+    assert_eq!(
+        world.fake.settings.lock().unwrap()[&1],
+        (MAC.to_owned(), true, 0),
+        "its own address needs no exception"
+    );
     assert_eq!(world.fake.text(PF, "net/enp3s0/flags"), "0x1003", "its link is up");
     loan.give_back().unwrap();
     assert_eq!(world.fake.state(), before);
@@ -283,15 +297,16 @@ fn numbers_are_kept_and_the_order_is_that_of_the_requests() {
 fn functions_that_are_there_get_their_driver_and_settings_back() {
     let world = World::new();
     world.fake.set_count(3).unwrap();
-    world.fake.settings.lock().unwrap().insert(1, ("02:00:00:00:00:09".into(), true));
+    world.fake.settings.lock().unwrap().insert(1, ("02:00:00:00:00:09".into(), true, 7));
     let before = world.fake.state();
     let function = VFS[1].parse().unwrap();
-    let request = Request::Virtual { function, mac: MAC.parse().unwrap(), any_source: true };
+    let request =
+        Request::Virtual { function, mac: MAC.parse().unwrap(), any_source: true, vlan: Some("101".parse().unwrap()) };
     let loan = world.lender.borrow(&[request], 256).unwrap();
     assert_eq!(addresses(&loan), [VFS[1]]);
     assert_eq!(world.driver(VFS[1]).as_deref(), Some(VFIO));
     assert_eq!(world.driver(VFS[0]).as_deref(), Some("igbvf"), "no business of ours");
-    assert_eq!(world.fake.settings.lock().unwrap()[&1], (MAC.to_owned(), false), "other sources are let through");
+    assert_eq!(world.fake.settings.lock().unwrap()[&1], (MAC.to_owned(), false, 101), "other sources are let through");
     loan.give_back().unwrap();
     assert_eq!(world.fake.state(), before);
 }
@@ -324,6 +339,32 @@ fn what_a_crash_leaves_is_given_back_later() {
     assert_eq!(addresses(&loan), [VFS[0]], "the next launch cleans up first");
     loan.give_back().unwrap();
     assert_eq!(world.fake.state(), before);
+}
+
+#[test]
+fn what_a_guest_has_that_goes_on_is_given_back_after_it() {
+    let world = World::new();
+    world.fake.set_count(3).unwrap();
+    let before = world.fake.state();
+    // One process may have several guests.
+    let first = world.borrow(&["enp3s0:0"]).unwrap();
+    let second = world.borrow(&["enp3s0"]).unwrap();
+    assert_eq!(addresses(&second), [VFS[1]]);
+    let mut guest = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let process = ProcessId::of(guest.id()).unwrap();
+    first.hand_over(process).unwrap();
+    first.leave();
+    second.give_back().unwrap();
+    assert!(world.lender.clean().unwrap().is_empty(), "its guest lives");
+    let taken_up = world.lender.take_up(process).unwrap().unwrap();
+    taken_up.leave();
+
+    guest.kill().unwrap();
+    guest.wait().unwrap();
+    assert_eq!(world.lender.left_behind().unwrap().len(), 2);
+    world.lender.take_up(process).unwrap().unwrap().give_back().unwrap();
+    assert_eq!(world.fake.state(), before);
+    assert!(world.lender.take_up(process).unwrap().is_none());
 }
 
 #[test]

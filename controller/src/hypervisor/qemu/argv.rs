@@ -1,5 +1,6 @@
 //! QEMU's command line.
 
+use crate::hypervisor::placement::Placement;
 use crate::hypervisor::{Boots, ConfigDrive, Firmware, Launch, Link, Nic};
 use crate::net::MacAddress;
 use std::ffi::OsString;
@@ -16,12 +17,19 @@ const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_
      guest_uso4=off,guest_uso6=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,host_uso=off,mrg_rxbuf=off";
 
 /// The arguments of QEMU for `launch`, with the instance's configuration and identity in these files.
-pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Option<&Path>) -> Vec<OsString> {
+pub fn argv(
+    launch: &Launch,
+    kvm: bool,
+    placement: &Placement,
+    config_file: &Path,
+    identity_file: Option<&Path>,
+) -> Vec<OsString> {
     let mut args = Args(Vec::new());
     args.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
     args.pair("-display", "none");
     args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny");
-    args.pair("-name", &format!("slim-{}", launch.name));
+    // With names of threads, which `top -H` then shows.
+    args.pair("-name", &format!("slim-{},debug-threads=on", launch.name));
     args.pair("-machine", &format!("{MACHINE},memory-backend=memory"));
     match kvm {
         true => args.pair("-accel", "kvm").pair("-cpu", "host"),
@@ -29,8 +37,7 @@ pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Optio
     };
     args.pair("-smp", &launch.vcpus.to_string());
     args.pair("-m", &format!("{}M", launch.memory_mb));
-    // Shared, so that the switch can read and write the rings in it: vhost-user needs nothing more.
-    args.pair("-object", &format!("memory-backend-memfd,id=memory,size={}M,share=on", launch.memory_mb));
+    args.pair("-object", &memory(launch, placement));
 
     match &launch.firmware {
         None => {
@@ -76,6 +83,20 @@ pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Optio
         }
     }
     args.0
+}
+
+/// The guest's memory.
+fn memory(launch: &Launch, placement: &Placement) -> String {
+    // Shared, so that the switch can read and write the rings in it: vhost-user needs nothing more.
+    let mut memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", launch.memory_mb);
+    if placement.huge_pages {
+        // All at once: a guest that touches a page when there are none left is killed.
+        memory += ",hugetlb=on,hugetlbsize=2M,prealloc=on";
+    }
+    if let Some(node) = placement.node {
+        memory += &format!(",host-nodes={node},policy=bind");
+    }
+    memory
 }
 
 /// The guest kernel's command line.
@@ -198,6 +219,10 @@ mod tests {
         launch
     }
 
+    fn anywhere() -> Placement {
+        Placement::default()
+    }
+
     /// The values of every occurrence of `flag`.
     fn values(args: &[OsString], flag: &str) -> Vec<String> {
         args.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1].to_str().unwrap().to_owned()).collect()
@@ -206,7 +231,7 @@ mod tests {
     #[test]
     fn a_vnf_gets_shared_memory_its_configuration_and_its_links() {
         let identity = Path::new("/run/slim/nat-a.identity.pem");
-        let args = argv(&launch(), false, Path::new("/run/slim/nat-a.toml"), Some(identity));
+        let args = argv(&launch(), false, &anywhere(), Path::new("/run/slim/nat-a.toml"), Some(identity));
         assert_eq!(values(&args, "-object"), ["memory-backend-memfd,id=memory,size=256M,share=on"]);
         assert!(values(&args, "-machine")[0].ends_with(",memory-backend=memory"));
         assert_eq!(
@@ -231,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_guest_differs_from_one_that_boots_in_nothing_else() {
-        let of = |incoming| argv(&Launch { incoming, ..launch() }, false, Path::new("c"), None);
+        let of = |incoming| argv(&Launch { incoming, ..launch() }, false, &anywhere(), Path::new("c"), None);
         let (boots, mut waits) = (of(false), of(true));
         assert_eq!(values(&waits, "-incoming"), ["defer"]);
         let at = waits.iter().position(|word| word == "-incoming").unwrap();
@@ -245,7 +270,7 @@ mod tests {
         launch.firmware =
             Some(Firmware { program: "/ovmf".into(), boots: Boots::Qcow2("/images/nat/a,b.qcow2".into()) });
         launch.config_drive = Some(ConfigDrive::Cd("/run/cidata.iso".into()));
-        let args = argv(&launch, false, Path::new("c"), Some(Path::new("i")));
+        let args = argv(&launch, false, &anywhere(), Path::new("c"), Some(Path::new("i")));
         for absent in ["-kernel", "-initrd", "-append", "-fw_cfg"] {
             assert!(values(&args, absent).is_empty(), "{absent}");
         }
@@ -259,14 +284,25 @@ mod tests {
         );
         launch.firmware = Some(Firmware { program: "/ovmf".into(), boots: Boots::Uki("/uki".into()) });
         launch.config_drive = None;
-        let args = argv(&launch, false, Path::new("c"), None);
+        let args = argv(&launch, false, &anywhere(), Path::new("c"), None);
         assert_eq!((values(&args, "-kernel"), values(&args, "-fw_cfg").len()), (vec!["/uki".into()], 1));
         assert!(values(&args, "-append").is_empty(), "the image has its own");
     }
 
     #[test]
+    fn memory_lies_where_the_guest_was_placed() {
+        let placed = Placement { node: Some(1), huge_pages: true, ..anywhere() };
+        let args = argv(&launch(), false, &placed, Path::new("c"), None);
+        assert_eq!(
+            values(&args, "-object"),
+            ["memory-backend-memfd,id=memory,size=256M,share=on,hugetlb=on,hugetlbsize=2M,prealloc=on,host-nodes=1,\
+              policy=bind"]
+        );
+    }
+
+    #[test]
     fn only_the_management_interface_loses_its_offloads() {
-        let devices = values(&argv(&launch(), false, Path::new("c"), None), "-device");
+        let devices = values(&argv(&launch(), false, &anywhere(), Path::new("c"), None), "-device");
         assert_eq!(devices.len(), 3);
         assert!(devices[0].contains("mac=52:54:00:03:00:0b") && devices[0].contains(",csum=off,guest_csum=off,"));
         assert_eq!(
@@ -286,7 +322,7 @@ mod tests {
             Nic::Dataplane { link: Link::Tap { interface: "tap0".into() }, mac },
             Nic::Management { link: Link::User { forward: vec![(7101, 7001), (7102, 7002)] }, mac },
         ];
-        let args = argv(&launch, false, Path::new("c"), None);
+        let args = argv(&launch, false, &anywhere(), Path::new("c"), None);
         assert!(values(&args, "-device").iter().all(|device| !device.contains("tx_queue_size")));
         assert_eq!(
             values(&args, "-netdev"),
@@ -303,15 +339,15 @@ mod tests {
         let mut launch = launch();
         launch.extra_cmdline = "  debug foo=1 ".into();
         launch.vcpus = 2;
-        let tcg = argv(&launch, false, Path::new("c"), None);
+        let tcg = argv(&launch, false, &anywhere(), Path::new("c"), None);
         assert_eq!(values(&tcg, "-cpu"), ["max"]);
         assert_eq!(
             values(&tcg, "-append"),
             ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable debug foo=1"]
         );
-        let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, false, Path::new("c"), None);
+        let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, false, &anywhere(), Path::new("c"), None);
         assert!(values(&alone, "-append")[0].contains(" noreplace-smp "), "one CPU needs no locks rewritten");
-        let kvm = argv(&launch, true, Path::new("c"), None);
+        let kvm = argv(&launch, true, &anywhere(), Path::new("c"), None);
         assert_eq!(values(&kvm, "-accel"), ["kvm"]);
         assert_eq!(values(&kvm, "-cpu"), ["host"]);
         assert_eq!(values(&kvm, "-append"), ["console=ttyS0 quiet panic=-1 reboot=t debug foo=1"]);
@@ -323,7 +359,7 @@ mod tests {
         let mut launch = launch();
         launch.image.kernel = "/a,b/kernel".into();
         launch.qmp_socket = "/a,b/qmp".into();
-        let args = argv(&launch, false, Path::new("/a,b/config"), None);
+        let args = argv(&launch, false, &anywhere(), Path::new("/a,b/config"), None);
         assert_eq!(values(&args, "-kernel"), ["/a,b/kernel"]);
         assert_eq!(values(&args, "-fw_cfg"), ["name=opt/slim/config,file=/a,,b/config"]);
         assert_eq!(values(&args, "-chardev")[1], "socket,id=qmp,server=on,wait=off,path=/a,,b/qmp");

@@ -1,10 +1,12 @@
 //! A running QEMU.
 
 use super::argv::argv;
+use super::pin::pin;
 use super::qmp::Qmp;
 use crate::hypervisor::child::Attended;
 use crate::hypervisor::console::tail;
 use crate::hypervisor::handover::Handover;
+use crate::hypervisor::placement::Placement;
 use crate::hypervisor::{AccelChoice, Adoption, Launch, LaunchError, Machine, Ready, Stopped};
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -19,6 +21,7 @@ const QUIT_GRACE: Duration = Duration::from_secs(2);
 pub struct Instance {
     child: Attended,
     accel: AccelChoice,
+    placement: Placement,
     files: Files,
     handover: Handover,
 }
@@ -55,7 +58,12 @@ impl Files {
 
 impl Instance {
     /// Starts QEMU for a launch that has been checked.
-    pub(super) fn start(program: &Path, launch: &Launch, accel: AccelChoice) -> Result<Self, LaunchError> {
+    pub(super) fn start(
+        program: &Path,
+        launch: &Launch,
+        accel: AccelChoice,
+        placement: Placement,
+    ) -> Result<Self, LaunchError> {
         if UnixStream::connect(&launch.qmp_socket).is_ok() {
             return Err(LaunchError::Invalid(format!(
                 "{} runs already: its QEMU answers on {}",
@@ -77,10 +85,15 @@ impl Instance {
         let log = File::create(&files.qemu_log).map_err(writing(&files.qemu_log))?;
 
         let arguments = |command: &mut std::process::Command| {
-            command.args(argv(launch, accel.kvm, &files.config, handover.file()));
+            command.args(argv(launch, accel.kvm, &placement, &files.config, handover.file()));
         };
         let child = Attended::start(&launch.name, program, arguments, &launch.console_log, log, launch.outlives_us)?;
-        Ok(Self { child, accel, files, handover })
+        let mut instance = Self { child, accel, placement, files, handover };
+        // What ends at once says why when it is asked whether it is ready.
+        pin(&launch.name, &instance.files.qmp_socket.clone(), &instance.placement.vcpus.clone(), || {
+            instance.is_alive()
+        })?;
+        Ok(instance)
     }
 
     /// Takes charge of a guest that was left running.
@@ -88,6 +101,8 @@ impl Instance {
         Some(Self {
             child: Attended::adopt(adoption),
             accel: adoption.accel.clone()?,
+            // Its threads stay where they are; where that is was not written down.
+            placement: Placement::default(),
             files: Files::new(&adoption.name, adoption.qmp_socket.as_deref()?),
             handover: Handover::default(),
         })
@@ -128,6 +143,10 @@ impl Machine for Instance {
 
     fn accel(&self) -> Option<&AccelChoice> {
         Some(&self.accel)
+    }
+
+    fn placement(&self) -> Option<&Placement> {
+        Some(&self.placement)
     }
 
     fn console_log(&self) -> &Path {

@@ -7,6 +7,7 @@
 mod argv;
 mod instance;
 mod live;
+mod pin;
 mod probe;
 mod qmp;
 
@@ -16,6 +17,7 @@ pub use instance::Instance;
 pub use live::{LiveMigration, Progress as LiveProgress, Stage as LiveStage};
 
 use super::accel::{self, ProbeCache};
+use super::placement::{Placement, may_run_on};
 use super::{
     Accel, AccelChoice, AccelError, Boots, ConfigDrive, Hypervisor, Image, Launch, LaunchError, Link, Machine, Nic,
 };
@@ -49,8 +51,13 @@ impl Qemu {
     pub fn start(&self, launch: &Launch) -> Result<Instance, LaunchError> {
         check(launch)?;
         let choice = self.choose_accel(launch.accel, &launch.image)?;
+        let placement = Placement::choose(Path::new("/"), launch, may_run_on);
+        let placement = placement.map_err(|source| LaunchError::Placement { name: launch.name.clone(), source })?;
         log::info!("{}: runs with {choice}", launch.name);
-        Instance::start(&self.program, launch, choice)
+        if !placement.is_anywhere() {
+            log::info!("{}: {placement}", launch.name);
+        }
+        Instance::start(&self.program, launch, choice, placement)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A boot that says whether KVM runs a guest kernel or only starts one.
 
 use super::instance::Instance;
+use crate::hypervisor::placement::Placement;
 use crate::hypervisor::{AccelChoice, Image, Launch, Machine};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,7 +22,8 @@ pub(super) fn boot(program: &Path, image: &Image, limit: Duration) -> Result<Str
     let run_dir = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder: {error}"))?;
     let launch = Launch::new("kvm-probe", image.clone(), run_dir.path());
     let choice = AccelChoice { kvm: true, reason: "probe".into() };
-    let mut instance = Instance::start(program, &launch, choice).map_err(|error| error.to_string())?;
+    let mut instance =
+        Instance::start(program, &launch, choice, Placement::default()).map_err(|error| error.to_string())?;
     let started = Instant::now();
     loop {
         // The process first: what it wrote before its end is then read completely.

@@ -32,6 +32,8 @@ pub struct Faults {
     pub other_state: bool,
     /// Traffic that it would have to process, in Mbit/s: packets of 512 bytes with a statelet of 12 bytes each.
     pub load_mbit: u64,
+    /// Its state has another shape than everybody else's.
+    pub other_schema: bool,
     /// As a destination, it falls silent once it is armed: the connection ends and nobody listens any more.
     pub vanishes_when_armed: bool,
 }
@@ -68,6 +70,7 @@ pub struct TestInstance {
 struct Runner {
     name: Name,
     vei: Instance,
+    schema: Schema,
     faults: Faults,
     state_address: SocketAddr,
     streams: Streams,
@@ -81,19 +84,27 @@ struct Runner {
 }
 
 impl TestInstance {
-    /// Starts an instance that listens on loopback.
-    pub fn start(name: &str, faults: Faults, streams: &Streams, hand_back: Sender<MigrationId>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    /// Starts an instance that listens on loopback, at `address`.
+    pub fn start(
+        name: &str,
+        address: SocketAddr,
+        faults: Faults,
+        streams: &Streams,
+        hand_back: Sender<MigrationId>,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let control = listener.local_addr().unwrap();
         // Nobody connects to it: it is what instances know each other by.
-        let state_address = SocketAddr::from(([127, 0, 0, 1], control.port() ^ 1));
+        let state_address = SocketAddr::new(control.ip(), control.port() ^ 1);
         let (inputs, queue) = channel();
         streams.lock().unwrap().insert(state_address, inputs.clone());
         let clients = Clients::default();
-        let identity = Identity { kind: name_of("nat"), schema: Schema(7), shards: 1 };
+        let schema = Schema(if faults.other_schema { 8 } else { 7 });
+        let identity = Identity { kind: name_of("nat"), schema, shards: 1 };
         let runner = Runner {
             name: name_of(name),
             vei: Instance::new(identity),
+            schema,
             faults,
             state_address,
             streams: Arc::clone(streams),
@@ -320,7 +331,7 @@ impl Runner {
             (_, InstanceRequest::Describe {}) => InstanceReply::Description(Description {
                 name: self.name.clone(),
                 kind: name_of("nat"),
-                schema: Schema(7),
+                schema: self.schema,
                 software: "test".into(),
                 shards: 1,
                 ports: vec![name_of("in"), name_of("out")],

@@ -7,6 +7,7 @@ use instance::{Faults, Streams, TestInstance, name_of};
 use serde_json::Value;
 use slim_core::protocol::MigrationId;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Sender, channel};
@@ -144,14 +145,20 @@ impl World {
 
     /// Starts an instance and has the daemon take charge of it.
     pub fn instance(&self, name: &str, active: bool, faults: Faults) -> TestInstance {
-        let instance = TestInstance::start(name, faults, &self.streams, self.hand_back.clone());
-        self.switch.state.lock().unwrap().lcores.insert(name_of(name), instance.inputs.clone());
+        let instance = self.unattached(name, ([127, 0, 0, 1], 0).into(), faults);
         let control = instance.control.to_string();
         let mut arguments = vec!["instance", "attach", name, "--control", &control, "--vnf", "nat"];
         if active {
             arguments.push("--active");
         }
         self.done(&arguments);
+        instance
+    }
+
+    /// Starts an instance of which the daemon does not know.
+    pub fn unattached(&self, name: &str, address: SocketAddr, faults: Faults) -> TestInstance {
+        let instance = TestInstance::start(name, address, faults, &self.streams, self.hand_back.clone());
+        self.switch.state.lock().unwrap().lcores.insert(name_of(name), instance.inputs.clone());
         instance
     }
 

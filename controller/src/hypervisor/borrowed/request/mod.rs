@@ -5,6 +5,10 @@ use crate::net::MacAddress;
 use std::fmt;
 use std::str::FromStr;
 
+mod named;
+
+pub use named::{Functions, InvalidRequest, NamedFunction, NamedVirtual, NamedWhole, PassedPort, Vlan, requests};
+
 /// A function that a guest shall have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -16,6 +20,8 @@ pub enum Request {
         mac: MacAddress,
         /// Whether it sends from other addresses too, which a NIC has to be told.
         any_source: bool,
+        /// The VLAN to which the NIC shall confine it; left as it is if not given.
+        vlan: Option<Vlan>,
     },
     /// A whole function.
     Whole {
@@ -63,7 +69,7 @@ impl FromStr for VirtualFunction {
             if let Ok(address) = text.parse() {
                 return Some(Place::Address(address));
             }
-            let plain = |c: char| c.is_ascii_graphic() && !"/:=".contains(c);
+            let plain = |c: char| c.is_ascii_graphic() && !"/:=@".contains(c);
             (!text.is_empty() && text.len() <= NAME_MAX && text.chars().all(plain) && !text.starts_with('.'))
                 .then(|| Place::Interface(text.to_owned()))
         };
