@@ -16,12 +16,11 @@ pub use topology::Binding;
 
 use crate::bridge::{Bridge, Forward};
 use crate::counters::{DropCause, Drops};
-use crate::error::TopologyError;
 use crate::limits::Limits;
 use crate::lower_effort::is_lower_effort;
 use crate::{Buffers, PortIndex};
 use model::{Hop, Instance, InstanceIndex, Port, PortNumber, Role};
-use redirect::RedirectRecord;
+use redirect::{RedirectRecord, Refusal};
 use report::Counts;
 use slim_core::packet::PacketBuf;
 use slim_core::protocol::control::SwitchEvent;
@@ -55,8 +54,8 @@ pub struct Switch<B: Buffers> {
     instances: Vec<Option<Instance<B::Packet>>>,
     bridge: Bridge,
     redirects: VecDeque<RedirectRecord>,
-    /// Redirects that were refused, and stay so: one that comes again, late, belongs to a migration that is over.
-    refused: VecDeque<(Redirect, TopologyError)>,
+    /// Redirects that were refused.
+    refused: VecDeque<Refusal>,
     /// Packets wait at a device.
     backlog: bool,
     /// The earliest drain packet to re-send or hold to end.

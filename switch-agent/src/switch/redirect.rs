@@ -61,6 +61,24 @@ pub(super) struct RedirectRecord {
     holding: bool,
 }
 
+/// A redirect that was refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    request: Redirect,
+    error: TopologyError,
+    /// It is refused from now on, whatever changes: who asks again, late, belongs to a migration that is over.
+    stands: bool,
+}
+
+impl Refusal {
+    /// Whether `request` is of a later migration of the same instances, so that this one's must be over.
+    fn is_overtaken_by(&self, request: &Redirect) -> bool {
+        let concerned = [&self.request.from, &self.request.to];
+        self.request.migration != request.migration
+            && [&request.from, &request.to].iter().any(|name| concerned.contains(name))
+    }
+}
+
 #[derive(Debug)]
 struct PathState {
     path: PathIndex,
@@ -99,19 +117,21 @@ impl<B: Buffers> Switch<B> {
             let reused = TopologyError::NonceReused { migration: request.migration, nonce: request.nonce };
             return if same { Ok(()) } else { Err(reused) };
         }
-        if let Some((_, error)) = self.refused.iter().find(|(refused, _)| *refused == request) {
-            return Err(error.clone());
+        if let Some(refusal) = self.refused.iter().find(|refusal| refusal.stands && refusal.request == request) {
+            return Err(refusal.error.clone());
         }
         let (from, to, moves) = match self.check_redirect(&request) {
             Ok(checked) => checked,
             Err(error) => {
                 // What is undone is asked for until it is done, and a hold ends by itself.
-                if !request.rollback && !matches!(error, TopologyError::RollbackUnfinished(_)) {
-                    self.remember_refusal(request, error.clone());
-                }
+                let stands = !request.rollback && !matches!(error, TopologyError::RollbackUnfinished(_));
+                self.remember_refusal(Refusal { request, error: error.clone(), stands });
                 return Err(error);
             }
         };
+        for refusal in &mut self.refused {
+            refusal.stands |= refusal.is_overtaken_by(&request);
+        }
         if moves {
             self.move_paths(from, to);
         }
@@ -192,11 +212,13 @@ impl<B: Buffers> Switch<B> {
         }
     }
 
-    fn remember_refusal(&mut self, request: Redirect, error: TopologyError) {
+    fn remember_refusal(&mut self, refusal: Refusal) {
+        // One that is asked for again and again must not drive out the others.
+        self.refused.retain(|known| known.request != refusal.request);
         if self.refused.len() >= Limits::REDIRECTS_MAX {
             self.refused.pop_front();
         }
-        self.refused.push_back((request, error));
+        self.refused.push_back(refusal);
     }
 
     /// The instances, and whether there is anything to move: a rollback of what never happened has nothing.

@@ -176,6 +176,27 @@ fn a_redirect_that_was_refused_stays_refused() {
     rig.switch.redirect(rig.now, request(9, "nat-b", "nat-a")).unwrap();
 }
 
+/// A controller that has given up undoing a migration goes on to others.
+#[test]
+fn a_refused_rollback_may_be_repeated_until_another_migration_has_redirected() {
+    let mut rig = Rig::new(WIDE);
+    let request = |migration, nonce, from, to, rollback| Redirect {
+        migration: MigrationId(migration),
+        nonce: Nonce(nonce),
+        from: name(from),
+        to: name(to),
+        rollback,
+        hold_max: Duration::ZERO,
+    };
+    let [repeated, late] = [1, 2].map(|nonce| request(8, nonce, "nat-b", "nat-a", true));
+    rig.switch.set_paths(&name("nat-a"), &[]).unwrap();
+    let refusals = [&repeated, &late].map(|request| rig.switch.redirect(rig.now, request.clone()).unwrap_err());
+    rig.switch.set_paths(&name("nat-b"), &bindings(&["inside", "outside"])).unwrap();
+    rig.switch.redirect(rig.now, repeated).unwrap();
+    rig.switch.redirect(rig.now, request(9, 1, "nat-a", "nat-b", false)).unwrap();
+    assert_eq!(rig.switch.redirect(rig.now, late), Err(refusals[1].clone()));
+}
+
 #[test]
 fn the_source_can_still_send_after_the_redirect() {
     let mut rig = Rig::new(WIDE);
