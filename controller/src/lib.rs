@@ -20,4 +20,5 @@ pub mod plan;
 pub mod precopy;
 pub mod process;
 pub mod timeouts;
+pub mod transfer;
 pub mod units;

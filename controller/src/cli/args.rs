@@ -5,8 +5,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use slim_controller::hypervisor::borrowed::{NamedVirtual, NamedWhole};
 use slim_controller::peer::Endpoint;
 use slim_controller::timeouts::parse_change;
-use slim_controller::units::parse_bytes;
-use slim_core::protocol::{Mode, Name, Scheduling};
+use slim_controller::transfer::TransferArgs;
+use slim_core::protocol::{Mode, Name};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -313,30 +313,9 @@ pub struct MigrateArgs {
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
 
-    /// What goes first on the instances' links
-    ///
-    /// dataplane-first: packets and statelets; the snapshot takes what they leave over, and a hundredth of the link in any
-    /// case; packets that had to wait leave at the link's rate. best-effort: all alike, as in the paper, so that a snapshot as fast as TCP goes costs packets.
-    #[arg(long, default_value_t, value_name = "SCHEDULING", value_parser = schedulings())]
-    pub scheduling: Scheduling,
-
-    /// Incompressible bytes added to the snapshot, to stand for a larger state; takes suffixes such as 20MB
-    #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
-    pub snapshot_filler: u64,
-
-    /// How fast the snapshot is sent, in Mbit/s; 0 is as fast as TCP goes
-    /// [default: 0 with dataplane-first, a quarter of the deployment's link rate with best-effort]
-    #[arg(long, value_name = "MBIT")]
-    pub snapshot_rate: Option<u64>,
-
-    /// Send each statelet as it was announced; otherwise those that a later one overwrites, or can be added to, are
-    /// merged with it while both wait to be sent
-    #[arg(long)]
-    pub no_coalesce: bool,
-
-    /// Compress the statelets: fewer bytes on the link for more work in both instances
-    #[arg(long)]
-    pub compress: bool,
+    /// How state is transferred.
+    #[command(flatten)]
+    pub transfer: TransferArgs,
 
     /// Retire the source afterwards
     #[arg(long)]
@@ -392,14 +371,10 @@ fn modes() -> impl TypedValueParser<Value = Way> {
     })
 }
 
-/// The schedulings by their names.
-fn schedulings() -> impl TypedValueParser<Value = Scheduling> {
-    PossibleValuesParser::new(Scheduling::ALL.map(Scheduling::name)).try_map(|name| name.parse::<Scheduling>())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slim_core::protocol::Scheduling;
     use clap::CommandFactory;
 
     #[test]
@@ -412,7 +387,10 @@ mod tests {
         let cli = Cli::parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--json", "--snapshot-filler", "20MB"]);
         assert!(cli.json);
         let Command::Migrate(migrate) = cli.command else { panic!("{cli:?}") };
-        assert_eq!((migrate.source.as_str(), migrate.snapshot_filler, migrate.retire), ("nat-a", 20_000_000, false));
+        assert_eq!(
+            (migrate.source.as_str(), migrate.transfer.snapshot_filler, migrate.retire),
+            ("nat-a", 20_000_000, false)
+        );
     }
 
     #[test]
@@ -433,7 +411,7 @@ mod tests {
     fn every_scheduling_is_taken_by_its_name() {
         for scheduling in Scheduling::ALL {
             let cli = Cli::parse_from(["slimctl", "migrate", "nat-a", "nat-b", "--scheduling", scheduling.name()]);
-            assert!(matches!(cli.command, Command::Migrate(migrate) if migrate.scheduling == scheduling));
+            assert!(matches!(cli.command, Command::Migrate(migrate) if migrate.transfer.scheduling == scheduling));
         }
     }
 

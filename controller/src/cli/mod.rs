@@ -219,14 +219,9 @@ fn migrate(client: &mut Client, arguments: MigrateArgs, json: bool) -> Result<Ex
         Way::Precopy => return precopy(client, &arguments, json),
     };
     let options = MigrateOptions {
-        mode,
-        scheduling: arguments.scheduling,
-        filler_bytes: arguments.snapshot_filler,
-        snapshot_rate_mbit: arguments.snapshot_rate,
-        no_coalesce: arguments.no_coalesce,
-        compress: arguments.compress,
         retire: arguments.retire,
         timeouts: arguments.timeouts.into_iter().collect(),
+        ..arguments.transfer.options(mode)
     };
     if !arguments.force {
         let forecast =
@@ -250,8 +245,11 @@ fn precopy(client: &mut Client, arguments: &MigrateArgs, json: bool) -> Result<E
     let Some(destination) = &arguments.destination else {
         bail!("by precopy a guest moves to where there is none: say what it is to be called there");
     };
-    let options =
-        PrecopyOptions { scheduling: arguments.scheduling, rounds: arguments.rounds, ..PrecopyOptions::default() };
+    let options = PrecopyOptions {
+        scheduling: arguments.transfer.scheduling,
+        rounds: arguments.rounds,
+        ..PrecopyOptions::default()
+    };
     let watch = Watch::new(json);
     let outcome = client.precopy(&arguments.source, destination, options, |event| watch.show(event));
     drop(watch);

@@ -148,7 +148,9 @@ impl Daemon {
             if let Some(machine) = machine {
                 log::info!("{}: goes on", entry.name);
                 machine.leave();
-                loan.map(Loan::leave);
+                if let Some(loan) = loan {
+                    loan.leave();
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::sim::{FILLER_BYTES, PKT_Q_PACKETS, sockets};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use slim_controller::api::{InstanceInfo, Runs};
+use slim_controller::transfer::TransferArgs;
 use slim_core::protocol;
 use slim_testbed::artifacts::Artifacts;
 use slim_testbed::demo::{DemoSpec, InstanceArguments, MoveArguments, Outcome};
@@ -140,13 +141,15 @@ fn spec(cell: &Cell, scale: u32) -> Result<DemoSpec> {
         },
         migrate_at: BEFORE_S,
         moving: MoveArguments {
-            snapshot_filler: FILLER_BYTES / u64::from(scale),
             mode,
-            scheduling,
-            // As in the paper: as fast as TCP goes.
-            snapshot_rate: Some(0),
-            no_coalesce: !coalesce,
-            compress,
+            transfer: TransferArgs {
+                scheduling,
+                snapshot_filler: FILLER_BYTES / u64::from(scale),
+                // As in the paper: as fast as TCP goes.
+                snapshot_rate: Some(0),
+                no_coalesce: !coalesce,
+                compress,
+            },
             plan: true,
             patience: Some(patience_s),
             stop_after: Some(AFTER_S),
@@ -222,7 +225,7 @@ mod tests {
                 let spec = spec(cell, scale).unwrap();
                 let link_mbit = spec.instances.link_rate as f64;
                 let pkt_q = spec.instances.pkt_q_bytes.unwrap() as f64;
-                let sizes = [spec.load.rate_mbit, spec.moving.snapshot_filler as f64, pkt_q];
+                let sizes = [spec.load.rate_mbit, spec.moving.transfer.snapshot_filler as f64, pkt_q];
                 (sizes.map(|size| size / link_mbit), spec.instances.link_burst)
             };
             let (full, tenth) = (ratios(1), ratios(10));

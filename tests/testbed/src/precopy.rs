@@ -58,7 +58,7 @@ pub fn run(artifacts: &Artifacts, spec: &PrecopySpec, folder: &Path) -> Result<P
     load.mark(DURING)?;
     let patience_s = demo.moving.patience().map_or(0, |patience| patience.as_secs());
     let options = PrecopyOptions {
-        scheduling: demo.moving.scheduling,
+        scheduling: demo.moving.transfer.scheduling,
         rounds: *rounds,
         patience_s: patience_s.try_into().unwrap_or(u32::MAX),
     };

@@ -4,36 +4,20 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
 use slim_controller::api::MigrateOptions;
-use slim_controller::units::parse_bytes;
-use slim_core::protocol::{Mode, Scheduling};
+use slim_controller::transfer::TransferArgs;
+use slim_core::protocol::Mode;
 use std::time::Duration;
 
 /// How the network function is moved.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 pub struct MoveArguments {
-    /// Incompressible bytes added to the snapshot, to stand for a larger state; takes suffixes such as 20MB
-    #[arg(long, default_value = "0", value_name = "BYTES", value_parser = parse_bytes)]
-    pub snapshot_filler: u64,
-
     /// How the destination's state is kept up to date; `slimctl migrate --help` explains the modes
     #[arg(long, default_value_t, value_name = "MODE", value_parser = modes())]
     pub mode: Mode,
 
-    /// What goes first on the instances' links; `slimctl migrate --help` explains it
-    #[arg(long, default_value_t, value_name = "SCHEDULING", value_parser = schedulings())]
-    pub scheduling: Scheduling,
-
-    /// How fast the snapshot is sent, in Mbit/s; 0 is as fast as TCP goes
-    #[arg(long, value_name = "MBIT")]
-    pub snapshot_rate: Option<u64>,
-
-    /// Send each statelet as it was announced instead of merging those that wait
-    #[arg(long)]
-    pub no_coalesce: bool,
-
-    /// Compress the statelets
-    #[arg(long)]
-    pub compress: bool,
+    /// How state is transferred; `slimctl migrate --help` explains it.
+    #[command(flatten)]
+    pub transfer: TransferArgs,
 
     /// Ask the controller beforehand how it will go, as `slimctl migrate --plan` does
     #[arg(long)]
@@ -51,15 +35,7 @@ pub struct MoveArguments {
 impl MoveArguments {
     /// The same for the controller.
     pub fn options(&self) -> MigrateOptions {
-        MigrateOptions {
-            mode: self.mode,
-            scheduling: self.scheduling,
-            filler_bytes: self.snapshot_filler,
-            snapshot_rate_mbit: self.snapshot_rate,
-            no_coalesce: self.no_coalesce,
-            compress: self.compress,
-            ..MigrateOptions::default()
-        }
+        self.transfer.options(self.mode)
     }
 
     /// After which time the migration is given up.
@@ -92,8 +68,4 @@ fn seconds(seconds: f64) -> Duration {
 
 fn modes() -> impl TypedValueParser<Value = Mode> {
     PossibleValuesParser::new(Mode::ALL.map(Mode::name)).try_map(|name| name.parse::<Mode>())
-}
-
-fn schedulings() -> impl TypedValueParser<Value = Scheduling> {
-    PossibleValuesParser::new(Scheduling::ALL.map(Scheduling::name)).try_map(|name| name.parse::<Scheduling>())
 }
