@@ -8,7 +8,7 @@ use super::blueprint::Blueprint;
 use super::registry::{Entry, Stage};
 use super::{Daemon, from_fabric};
 use crate::hypervisor::Adoption;
-use crate::hypervisor::borrowed::{Functions, Lender, Loan};
+use crate::hypervisor::borrowed::{Functions, Lender};
 use crate::peer::Endpoint;
 use serde::{Deserialize, Serialize};
 use slim_core::protocol::Name;
