@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use slim_controller::hypervisor::borrowed::Lender;
 use slim_controller::hypervisor::qemu::Qemu;
-use slim_controller::hypervisor::{Accel, Machine};
+use slim_controller::hypervisor::{Accel, Chipset, Machine};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -39,6 +39,10 @@ pub struct Arguments {
     /// Guest memory in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     memory: u32,
+
+    /// The machine the guest sees; docs/boot.md compares them
+    #[arg(long, default_value_t, value_name = "q35|microvm")]
+    machine: Chipset,
 
     /// Give the guest a virtual function of an SR-IOV NIC as its next dataplane interface; may be repeated.
     ///
@@ -107,6 +111,7 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     launch.accel = arguments.accel;
     launch.vcpus = arguments.vcpus;
     launch.memory_mb = arguments.memory;
+    launch.chipset = arguments.machine;
     formats::apply(arguments.format, &folder, &mut launch)?;
     if let Some(layout) = arguments.config_drive {
         launch.config_drive = Some(config_drive::write(layout, &config_drive::user_data(&launch), run_dir.path())?);

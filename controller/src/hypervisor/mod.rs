@@ -15,6 +15,7 @@
 pub mod accel;
 pub mod borrowed;
 mod child;
+mod chipset;
 mod console;
 mod firmware;
 mod handover;
@@ -26,6 +27,7 @@ mod pci;
 pub mod qemu;
 
 pub use accel::{Accel, AccelChoice, AccelError};
+pub use chipset::{Chipset, UnknownChipset};
 pub use firmware::{Boots, ConfigDrive, Firmware};
 pub use pci::{InvalidPciAddress, PciAddress};
 
@@ -125,6 +127,8 @@ pub struct Launch {
     pub identity: Option<Secret>,
     /// Its interfaces.
     pub nics: Vec<Nic>,
+    /// The machine it sees.
+    pub chipset: Chipset,
     /// Guest memory in MiB.
     pub memory_mb: u32,
     /// Virtual CPUs.
@@ -154,6 +158,7 @@ impl Launch {
             config_toml: String::new(),
             identity: None,
             nics: Vec::new(),
+            chipset: Chipset::default(),
             memory_mb: 256,
             vcpus: 1,
             accel: Accel::Auto,

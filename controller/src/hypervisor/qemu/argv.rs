@@ -1,6 +1,6 @@
 //! QEMU's command line.
 
-use crate::hypervisor::{Boots, ConfigDrive, Firmware, Launch, Link, Nic};
+use crate::hypervisor::{Boots, Chipset, ConfigDrive, Firmware, Launch, Link, Nic};
 use crate::net::MacAddress;
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,7 +9,16 @@ use std::path::Path;
 const RING_SIZE: u16 = 1024;
 
 /// A machine with little more than PCIe and a serial port: what is absent need not be probed at boot.
-const MACHINE: &str = "q35,sata=off,smbus=off,i8042=off,usb=off,vmport=off";
+fn machine(chipset: Chipset) -> &'static str {
+    match chipset {
+        Chipset::Q35 => "q35,sata=off,smbus=off,i8042=off,usb=off,vmport=off",
+        Chipset::Microvm => "microvm,pcie=on,acpi=on,rtc=on,auto-kernel-cmdline=off",
+    }
+}
+
+/// Emulated, a processor of all that QEMU knows, but for the words that it copies memory quicker by single bytes: they are
+/// true of real processors only, and the kernel would believe them.
+const EMULATED_CPU: &str = "max,-erms,-fsrm";
 
 /// Every offload off. A frame then always carries complete checksums and fits the link, as the switch needs it.
 const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
@@ -22,10 +31,10 @@ pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Optio
     args.pair("-display", "none");
     args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny");
     args.pair("-name", &format!("slim-{}", launch.name));
-    args.pair("-machine", &format!("{MACHINE},memory-backend=memory"));
+    args.pair("-machine", &format!("{},memory-backend=memory", machine(launch.chipset)));
     match kvm {
         true => args.pair("-accel", "kvm").pair("-cpu", "host"),
-        false => args.pair("-accel", "tcg,thread=multi").pair("-cpu", "max"),
+        false => args.pair("-accel", "tcg,thread=multi").pair("-cpu", EMULATED_CPU),
     };
     args.pair("-smp", &launch.vcpus.to_string());
     args.pair("-m", &format!("{}M", launch.memory_mb));
@@ -304,7 +313,7 @@ mod tests {
         launch.extra_cmdline = "  debug foo=1 ".into();
         launch.vcpus = 2;
         let tcg = argv(&launch, false, Path::new("c"), None);
-        assert_eq!(values(&tcg, "-cpu"), ["max"]);
+        assert_eq!(values(&tcg, "-cpu"), ["max,-erms,-fsrm"]);
         assert_eq!(
             values(&tcg, "-append"),
             ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable debug foo=1"]
