@@ -24,15 +24,31 @@ const EMULATED_CPU: &str = "max,-erms,-fsrm";
 const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
      guest_uso4=off,guest_uso6=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,host_uso=off,mrg_rxbuf=off";
 
+/// What of the host decides about the command line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Host<'a> {
+    /// Whether the guest runs with KVM.
+    pub kvm: bool,
+    /// The quickest firmware for a kernel that is entered directly. QEMU's default does far more than is needed.
+    pub loader: Option<&'a Path>,
+    /// The rate of its time-stamp counter, for an emulated guest: on a busy host it takes long to find that out, and on a
+    /// machine without a second clock it cannot be found out at all.
+    pub tsc_khz: Option<u64>,
+}
+
 /// The arguments of QEMU for `launch`, with the instance's configuration and identity in these files.
-pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Option<&Path>) -> Vec<OsString> {
+pub fn argv(launch: &Launch, host: Host<'_>, config_file: &Path, identity_file: Option<&Path>) -> Vec<OsString> {
     let mut args = Args(Vec::new());
     args.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
     args.pair("-display", "none");
     args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny");
     args.pair("-name", &format!("slim-{}", launch.name));
     args.pair("-machine", &format!("{},memory-backend=memory", machine(launch.chipset)));
-    match kvm {
+    if launch.chipset == Chipset::Q35 {
+        // No slot is filled or emptied while a guest runs: a third of the hardware's description need not be interpreted.
+        args.pair("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
+    }
+    match host.kvm {
         true => args.pair("-accel", "kvm").pair("-cpu", "host"),
         false => args.pair("-accel", "tcg,thread=multi").pair("-cpu", EMULATED_CPU),
     };
@@ -45,7 +61,11 @@ pub fn argv(launch: &Launch, kvm: bool, config_file: &Path, identity_file: Optio
         None => {
             args.path("-kernel", "", &launch.image.kernel);
             args.path("-initrd", "", &launch.image.initramfs);
-            args.pair("-append", &cmdline(launch, kvm));
+            let rate = host.tsc_khz.map_or_else(String::new, |khz| format!(" tsc_early_khz={khz}"));
+            args.pair("-append", &(cmdline(launch, host.kvm) + &rate));
+            if let Some(loader) = host.loader {
+                args.path("-bios", "", loader);
+            }
         }
         Some(firmware) => args.firmware(firmware),
     }
@@ -190,6 +210,8 @@ mod tests {
     use super::*;
     use crate::hypervisor::Image;
 
+    const TCG: Host<'_> = Host { kvm: false, loader: None, tsc_khz: None };
+
     fn launch() -> Launch {
         let image = Image { kernel: "/images/nat/kernel".into(), initramfs: "/images/nat/initramfs".into() };
         let mut launch = Launch::new("nat-a", image, Path::new("/run/slim"));
@@ -215,7 +237,7 @@ mod tests {
     #[test]
     fn a_vnf_gets_shared_memory_its_configuration_and_its_links() {
         let identity = Path::new("/run/slim/nat-a.identity.pem");
-        let args = argv(&launch(), false, Path::new("/run/slim/nat-a.toml"), Some(identity));
+        let args = argv(&launch(), TCG, Path::new("/run/slim/nat-a.toml"), Some(identity));
         assert_eq!(values(&args, "-object"), ["memory-backend-memfd,id=memory,size=256M,share=on"]);
         assert!(values(&args, "-machine")[0].ends_with(",memory-backend=memory"));
         assert_eq!(
@@ -240,7 +262,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_guest_differs_from_one_that_boots_in_nothing_else() {
-        let of = |incoming| argv(&Launch { incoming, ..launch() }, false, Path::new("c"), None);
+        let of = |incoming| argv(&Launch { incoming, ..launch() }, TCG, Path::new("c"), None);
         let (boots, mut waits) = (of(false), of(true));
         assert_eq!(values(&waits, "-incoming"), ["defer"]);
         let at = waits.iter().position(|word| word == "-incoming").unwrap();
@@ -254,11 +276,15 @@ mod tests {
         launch.firmware =
             Some(Firmware { program: "/ovmf".into(), boots: Boots::Qcow2("/images/nat/a,b.qcow2".into()) });
         launch.config_drive = Some(ConfigDrive::Cd("/run/cidata.iso".into()));
-        let args = argv(&launch, false, Path::new("c"), Some(Path::new("i")));
+        let args = argv(&launch, TCG, Path::new("c"), Some(Path::new("i")));
         for absent in ["-kernel", "-initrd", "-append", "-fw_cfg"] {
             assert!(values(&args, absent).is_empty(), "{absent}");
         }
         assert_eq!(values(&args, "-bios"), ["/ovmf"]);
+        let quick = Host { loader: Some(Path::new("/qboot.rom")), ..TCG };
+        assert_eq!(values(&argv(&launch, quick, Path::new("c"), None), "-bios"), ["/ovmf"]);
+        let direct = Launch { firmware: None, ..launch.clone() };
+        assert_eq!(values(&argv(&direct, quick, Path::new("c"), None), "-bios"), ["/qboot.rom"]);
         assert_eq!(
             values(&args, "-drive"),
             [
@@ -268,14 +294,14 @@ mod tests {
         );
         launch.firmware = Some(Firmware { program: "/ovmf".into(), boots: Boots::Uki("/uki".into()) });
         launch.config_drive = None;
-        let args = argv(&launch, false, Path::new("c"), None);
+        let args = argv(&launch, TCG, Path::new("c"), None);
         assert_eq!((values(&args, "-kernel"), values(&args, "-fw_cfg").len()), (vec!["/uki".into()], 1));
         assert!(values(&args, "-append").is_empty(), "the image has its own");
     }
 
     #[test]
     fn only_the_management_interface_loses_its_offloads() {
-        let devices = values(&argv(&launch(), false, Path::new("c"), None), "-device");
+        let devices = values(&argv(&launch(), TCG, Path::new("c"), None), "-device");
         assert_eq!(devices.len(), 3);
         assert!(devices[0].contains("mac=52:54:00:03:00:0b") && devices[0].contains(",csum=off,guest_csum=off,"));
         assert_eq!(
@@ -295,7 +321,7 @@ mod tests {
             Nic::Dataplane { link: Link::Tap { interface: "tap0".into() }, mac },
             Nic::Management { link: Link::User { forward: vec![(7101, 7001), (7102, 7002)] }, mac },
         ];
-        let args = argv(&launch, false, Path::new("c"), None);
+        let args = argv(&launch, TCG, Path::new("c"), None);
         assert!(values(&args, "-device").iter().all(|device| !device.contains("tx_queue_size")));
         assert_eq!(
             values(&args, "-netdev"),
@@ -312,15 +338,17 @@ mod tests {
         let mut launch = launch();
         launch.extra_cmdline = "  debug foo=1 ".into();
         launch.vcpus = 2;
-        let tcg = argv(&launch, false, Path::new("c"), None);
+        let tcg = argv(&launch, TCG, Path::new("c"), None);
         assert_eq!(values(&tcg, "-cpu"), ["max,-erms,-fsrm"]);
         assert_eq!(
             values(&tcg, "-append"),
             ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable debug foo=1"]
         );
-        let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, false, Path::new("c"), None);
+        let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, TCG, Path::new("c"), None);
         assert!(values(&alone, "-append")[0].contains(" noreplace-smp "), "one CPU needs no locks rewritten");
-        let kvm = argv(&launch, true, Path::new("c"), None);
+        let timed = argv(&launch, Host { tsc_khz: Some(2_600_000), ..TCG }, Path::new("c"), None);
+        assert!(values(&timed, "-append")[0].ends_with(" tsc_early_khz=2600000"));
+        let kvm = argv(&launch, Host { kvm: true, ..TCG }, Path::new("c"), None);
         assert_eq!(values(&kvm, "-accel"), ["kvm"]);
         assert_eq!(values(&kvm, "-cpu"), ["host"]);
         assert_eq!(values(&kvm, "-append"), ["console=ttyS0 quiet panic=-1 reboot=t debug foo=1"]);
@@ -332,7 +360,7 @@ mod tests {
         let mut launch = launch();
         launch.image.kernel = "/a,b/kernel".into();
         launch.qmp_socket = "/a,b/qmp".into();
-        let args = argv(&launch, false, Path::new("/a,b/config"), None);
+        let args = argv(&launch, TCG, Path::new("/a,b/config"), None);
         assert_eq!(values(&args, "-kernel"), ["/a,b/kernel"]);
         assert_eq!(values(&args, "-fw_cfg"), ["name=opt/slim/config,file=/a,,b/config"]);
         assert_eq!(values(&args, "-chardev")[1], "socket,id=qmp,server=on,wait=off,path=/a,,b/qmp");

@@ -1,7 +1,8 @@
 //! A running QEMU.
 
-use super::argv::argv;
+use super::argv::{Host, argv};
 use super::qmp::Qmp;
+use super::{loader, tsc};
 use crate::hypervisor::child::Attended;
 use crate::hypervisor::console::tail;
 use crate::hypervisor::handover::Handover;
@@ -76,8 +77,10 @@ impl Instance {
         File::create(&launch.console_log).map_err(writing(&launch.console_log))?;
         let log = File::create(&files.qemu_log).map_err(writing(&files.qemu_log))?;
 
+        let tsc_khz = if accel.kvm { None } else { tsc::khz() };
+        let host = Host { kvm: accel.kvm, loader: loader(), tsc_khz };
         let arguments = |command: &mut std::process::Command| {
-            command.args(argv(launch, accel.kvm, &files.config, handover.file()));
+            command.args(argv(launch, host, &files.config, handover.file()));
         };
         let child = Attended::start(&launch.name, program, arguments, &launch.console_log, log, launch.outlives_us)?;
         Ok(Self { child, accel, files, handover })

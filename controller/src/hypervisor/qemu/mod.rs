@@ -11,9 +11,10 @@ mod live;
 mod monitor;
 mod probe;
 mod qmp;
+mod tsc;
 
-pub use argv::argv;
 pub(super) use argv::cmdline;
+pub use argv::{Host, argv};
 pub use instance::Instance;
 pub use live::{LiveMigration, Progress as LiveProgress, Stage as LiveStage};
 pub use monitor::Monitor;
@@ -81,6 +82,14 @@ impl Hypervisor for Qemu {
             answer
         })
     }
+}
+
+/// Where QEMU's qboot is kept. Without it, QEMU's own choice boots the same, a little later.
+const LOADERS: [&str; 3] =
+    ["/usr/share/qemu/qboot.rom", "/usr/share/qemu-kvm/qboot.rom", "/usr/local/share/qemu/qboot.rom"];
+
+fn loader() -> Option<&'static Path> {
+    LOADERS.iter().map(Path::new).find(|place| place.is_file())
 }
 
 /// What can be found wrong with `launch` before QEMU complains in its own words.
