@@ -40,7 +40,7 @@ fn describe(manifest: &Manifest) -> String {
         mib(manifest.kernel.size_bytes),
         format!("Linux {}, entered directly (PVH)", linux.release),
     ]);
-    table.add_row(["initramfs".to_owned(), mib(manifest.initramfs.size_bytes), "LZ4".to_owned()]);
+    table.add_row(["initramfs".to_owned(), mib(manifest.initramfs.size_bytes), "not compressed".to_owned()]);
     table.add_row([
         "  program".to_owned(),
         mib(manifest.program.size_bytes),

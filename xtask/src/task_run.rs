@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use slim_controller::hypervisor::borrowed::{Lender, NamedVirtual, NamedWhole};
 use slim_controller::hypervisor::placement::{CpuChoice, HugePages};
 use slim_controller::hypervisor::qemu::Qemu;
-use slim_controller::hypervisor::{Accel, Machine};
+use slim_controller::hypervisor::{Accel, Chipset, Machine};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -52,6 +52,10 @@ pub struct Arguments {
     /// Whether guest memory lies in reserved huge pages of 2 MiB: if enough are free, in any case, or not at all
     #[arg(long, default_value = "auto", value_name = "auto|on|off")]
     hugepages: HugePages,
+
+    /// The machine the guest sees; docs/boot.md compares them
+    #[arg(long, default_value_t, value_name = "q35|microvm")]
+    machine: Chipset,
 
     /// Give the guest a virtual function of an SR-IOV NIC as its next dataplane interface; may be repeated.
     ///
@@ -120,6 +124,7 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     launch.accel = arguments.accel;
     launch.vcpus = arguments.vcpus;
     launch.memory_mb = arguments.memory;
+    launch.chipset = arguments.machine;
     formats::apply(arguments.format, &folder, &mut launch)?;
     if let Some(layout) = arguments.config_drive {
         launch.config_drive = Some(config_drive::write(layout, &config_drive::user_data(&launch), run_dir.path())?);

@@ -374,8 +374,8 @@ fn modes() -> impl TypedValueParser<Value = Way> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slim_core::protocol::Scheduling;
     use clap::CommandFactory;
+    use slim_core::protocol::Scheduling;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -16,6 +16,7 @@
 pub mod accel;
 pub mod borrowed;
 mod child;
+mod chipset;
 mod console;
 mod firmware;
 mod handover;
@@ -28,6 +29,7 @@ pub mod placement;
 pub mod qemu;
 
 pub use accel::{Accel, AccelChoice, AccelError};
+pub use chipset::{Chipset, UnknownChipset};
 pub use firmware::{Boots, ConfigDrive, Firmware};
 pub use pci::{InvalidPciAddress, PciAddress};
 
@@ -128,6 +130,8 @@ pub struct Launch {
     pub identity: Option<Secret>,
     /// Its interfaces.
     pub nics: Vec<Nic>,
+    /// The machine it sees.
+    pub chipset: Chipset,
     /// Guest memory in MiB.
     pub memory_mb: u32,
     /// Virtual CPUs.
@@ -161,6 +165,7 @@ impl Launch {
             config_toml: String::new(),
             identity: None,
             nics: Vec::new(),
+            chipset: Chipset::default(),
             memory_mb: 256,
             vcpus: 1,
             cpus: CpuChoice::default(),

@@ -255,7 +255,8 @@ fn instance<F: NetworkFunction>(
     boot_ms: impl Fn() -> u64,
     manage: impl FnOnce() -> Result<(), guest::Error>,
 ) -> Result<(), Error> {
-    let config_toml = config.in_force::<F>()?;
+    let whole = config.clone();
+    let in_force = Box::new(move || whole.in_force::<F>());
     let (sender, inbox) = manage::inbox::<F>();
     // The dataplane first: most of its start is waiting.
     let started = start_dataplane(plan, &sender)?;
@@ -295,7 +296,7 @@ fn instance<F: NetworkFunction>(
     let (name, kind) = (config.name.clone(), F::KIND);
     let (idle, drivers) = (running.idle, running.drivers.join(","));
     let manager = Manager::new(Ready {
-        instance: Instance { name: config.name, limits: config.limits, state_address, boot_ms, config_toml, security },
+        instance: Instance { name: config.name, limits: config.limits, state_address, boot_ms, in_force, security },
         config: config.nf,
         shards: vec![ManagedShard::new(Shard::ONLY, running.lcore)],
         sources: Sources { lcores: vec![running.counters], ports: running.ports, doors },

@@ -1,4 +1,4 @@
-//! Boot time: our image until it is ready, Debian's cloud kernel until it merely reaches PID 1.
+//! Boot time, by stages: our image until it is ready, Debian's cloud kernel until it merely reaches PID 1.
 //!
 //! Both boot the same initramfs on the same machine with the same accelerator; runs alternate, so that other load on
 //! the host meets both alike. The clock starts when QEMU does.
@@ -6,112 +6,189 @@
 use super::cloud_kernel::CloudKernel;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use slim_controller::hypervisor::qemu::Qemu;
-use slim_controller::hypervisor::{AccelChoice, Launch, Machine};
+use slim_controller::hypervisor::qemu::{Monitor, Qemu};
+use slim_controller::hypervisor::{AccelChoice, Chipset, Launch, Machine};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What PID 1 of every image writes before anything else.
 pub const INIT_LINE: &str = "slim: init";
 
+/// What it writes when DPDK is up.
+const EAL_LINE: &str = "EAL started";
+
+/// What it writes when it is ready.
+const READY_LINE: &str = "slim: ready";
+
 /// The longest time a boot may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How often the console is looked at.
+/// How often the console and the processor are looked at.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Measured boots.
+/// The moments of one boot, in milliseconds since QEMU was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Boot {
+    /// QEMU has set its machine up, firmware runs.
+    pub machine_ms: u64,
+    /// The processor is in the kernel.
+    pub kernel_ms: u64,
+    /// PID 1 runs.
+    pub init_ms: u64,
+    /// DPDK is up; of our image only.
+    pub eal_ms: Option<u64>,
+    /// It is ready to forward packets; of our image only.
+    pub ready_ms: Option<u64>,
+}
+
+impl Boot {
+    /// The stages in order, each with how long it took.
+    pub fn stages(&self) -> [(&'static str, Option<u64>); 5] {
+        let since = |later: Option<u64>, before: Option<u64>| Some(later?.saturating_sub(before?));
+        [
+            ("QEMU", Some(self.machine_ms)),
+            ("firmware", since(Some(self.kernel_ms), Some(self.machine_ms))),
+            ("kernel", since(Some(self.init_ms), Some(self.kernel_ms))),
+            ("PID 1 until EAL is up", since(self.eal_ms, Some(self.init_ms))),
+            ("until ready", since(self.ready_ms, self.eal_ms)),
+        ]
+    }
+}
+
+/// Measured boots on one machine.
 #[derive(Debug, Serialize)]
 pub struct Measurement {
+    /// The machine.
+    pub machine: &'static str,
     /// How the guests ran, `kvm` or `tcg`.
     pub accel: String,
-    /// Our image, from the start of QEMU to its `ready` line.
-    pub image_ready_ms: Vec<u64>,
-    /// Our image, to the first line of PID 1.
-    pub image_init_ms: Vec<u64>,
-    /// Debian's cloud kernel with the same initramfs, to the first line of PID 1.
-    pub cloud_init_ms: Vec<u64>,
+    /// Our image.
+    pub image: Vec<Boot>,
+    /// Debian's cloud kernel with the same initramfs.
+    pub cloud: Vec<Boot>,
 }
 
 impl Measurement {
-    /// The median until ready, divided by Debian's until PID 1.
+    /// The median until ready.
+    pub fn ready_ms(&self) -> u64 {
+        median(self.image.iter().filter_map(|boot| boot.ready_ms))
+    }
+
+    /// Debian's median until PID 1.
+    pub fn cloud_init_ms(&self) -> u64 {
+        median(self.cloud.iter().map(|boot| boot.init_ms))
+    }
+
+    /// The one divided by the other.
     pub fn ratio(&self) -> f64 {
-        median(&self.image_ready_ms) as f64 / (median(&self.cloud_init_ms) as f64).max(1.0)
+        self.ready_ms() as f64 / (self.cloud_init_ms() as f64).max(1.0)
     }
 }
 
 /// The middle one of `values`, the lower of the two if their number is even; 0 if there is none.
-pub fn median(values: &[u64]) -> u64 {
-    let mut sorted = values.to_vec();
+pub fn median(values: impl IntoIterator<Item = u64>) -> u64 {
+    let mut sorted: Vec<u64> = values.into_iter().collect();
     sorted.sort_unstable();
     sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0)
 }
 
-/// Boots `image` and the same with Debian's kernel, `repetitions` times in turn. Calls `progress` before each boot.
+/// Boots `image` and the same with Debian's kernel on each of `machines`, `repetitions` times in turn. Calls `progress`
+/// before each boot.
 pub fn measure(
     qemu: &Qemu,
     image: &Launch,
     cloud: &CloudKernel,
+    machines: &[Chipset],
     repetitions: u32,
-    mut progress: impl FnMut(u32, &str),
-) -> Result<Measurement> {
-    let mut with_cloud = image.clone();
-    with_cloud.image.kernel.clone_from(&cloud.path);
-    let mut measured = Measurement {
-        accel: String::new(),
-        image_ready_ms: Vec::new(),
-        image_init_ms: Vec::new(),
-        cloud_init_ms: Vec::new(),
-    };
-    for round in 0..repetitions {
-        progress(2 * round, "SliM's image");
-        let (init, ready) = boot(qemu, image, true, &mut measured.accel)?;
-        measured.image_init_ms.push(init);
-        measured.image_ready_ms.push(ready);
-        progress(2 * round + 1, "Debian's cloud kernel");
-        let (init, _) = boot(qemu, &with_cloud, false, &mut measured.accel)?;
-        measured.cloud_init_ms.push(init);
+    mut progress: impl FnMut(u64, &str),
+) -> Result<Vec<Measurement>> {
+    let mut measured: Vec<Measurement> = machines
+        .iter()
+        .map(|machine| Measurement {
+            machine: machine.name(),
+            accel: String::new(),
+            image: Vec::new(),
+            cloud: Vec::new(),
+        })
+        .collect();
+    let mut number = 0;
+    for _ in 0..repetitions {
+        for (measured, chipset) in measured.iter_mut().zip(machines) {
+            let ours = Launch { chipset: *chipset, ..image.clone() };
+            let mut theirs = ours.clone();
+            theirs.image.kernel.clone_from(&cloud.path);
+            progress(number, &format!("SliM's image on {chipset}"));
+            measured.image.push(boot(qemu, &ours, true, &mut measured.accel)?);
+            progress(number + 1, &format!("Debian's cloud kernel on {chipset}"));
+            measured.cloud.push(boot(qemu, &theirs, false, &mut measured.accel)?);
+            number += 2;
+        }
     }
     Ok(measured)
 }
 
-/// Boots once. Milliseconds from the start of QEMU to PID 1's first line, and to `ready` if that is waited for.
-fn boot(qemu: &Qemu, launch: &Launch, until_ready: bool, accel: &mut String) -> Result<(u64, u64)> {
+/// Boots once, until it is ready if that is waited for, else until PID 1 runs.
+fn boot(qemu: &Qemu, launch: &Launch, until_ready: bool, accel: &mut String) -> Result<Boot> {
     let started = Instant::now();
     let mut machine = qemu.start(launch)?;
     machine.accel().map_or("", AccelChoice::name).clone_into(accel);
-    let mut init = None;
-    let outcome = loop {
+    match watch(&mut machine, &launch.qmp_socket, started, until_ready)? {
+        // Its memory is of no interest any more: no need for an orderly end.
+        Ok(boot) => Ok(boot),
+        Err(why) => {
+            bail!("{} {why}; the end of its console:\n{}", launch.image.kernel.display(), machine.console_tail())
+        }
+    }
+}
+
+/// Follows a boot to its end, or says why it came to none.
+fn watch(
+    machine: &mut impl Machine,
+    socket: &Path,
+    started: Instant,
+    until_ready: bool,
+) -> Result<Result<Boot, String>> {
+    let mut boot = Boot::default();
+    let mut monitor = None;
+    let mut in_kernel = false;
+    loop {
         let elapsed = started.elapsed();
         let now_ms = u64::try_from(elapsed.as_millis())?;
         // The process first, then what it wrote: an end in between is then not mistaken for silence.
         let alive = machine.is_alive();
-        let console = std::fs::read(machine.console_log()).context("cannot read the console")?;
-        if init.is_none() && contains(&console, INIT_LINE) {
-            init = Some(now_ms);
+        if !in_kernel {
+            if monitor.is_none() {
+                monitor = Monitor::connect(socket).ok();
+                boot.machine_ms = now_ms;
+            }
+            // Only for as long as firmware runs: looking disturbs the guest a little.
+            if let Some(monitor) = &mut monitor {
+                in_kernel = monitor.is_in_kernel().unwrap_or(false);
+                boot.kernel_ms = now_ms;
+            }
         }
-        if let Some(init) = init {
-            if !until_ready {
-                break Ok((init, now_ms));
-            }
-            if contains(&console, "slim: ready") {
-                break Ok((init, now_ms));
-            }
+        let console = std::fs::read(machine.console_log()).context("cannot read the console")?;
+        if boot.init_ms == 0 && contains(&console, INIT_LINE) {
+            boot.init_ms = now_ms;
+        }
+        if until_ready && boot.eal_ms.is_none() && contains(&console, EAL_LINE) {
+            boot.eal_ms = Some(now_ms);
+        }
+        if until_ready && contains(&console, READY_LINE) {
+            boot.ready_ms = Some(now_ms);
+        }
+        let is_done = if until_ready { boot.ready_ms.is_some() } else { boot.init_ms > 0 };
+        if is_done {
+            return Ok(Ok(boot));
         }
         let what = if until_ready { "ready" } else { "in PID 1" };
         if !alive {
-            break Err(format!("ended before it was {what}"));
+            return Ok(Err(format!("ended before it was {what}")));
         }
         if elapsed > LIMIT {
-            break Err(format!("was not {what} after {} s", LIMIT.as_secs()));
+            return Ok(Err(format!("was not {what} after {} s", LIMIT.as_secs())));
         }
         std::thread::sleep(POLL);
-    };
-    match outcome {
-        // Its memory is of no interest any more: no need for an orderly end.
-        Ok(times) => Ok(times),
-        Err(why) => {
-            bail!("{} {why}; the end of its console:\n{}", launch.image.kernel.display(), machine.console_tail())
-        }
     }
 }
 
@@ -125,10 +202,19 @@ mod tests {
 
     #[test]
     fn the_median_is_a_measured_value() {
-        assert_eq!(median(&[]), 0);
-        assert_eq!(median(&[7]), 7);
-        assert_eq!(median(&[9, 1]), 1);
-        assert_eq!(median(&[9, 1, 5]), 5);
+        assert_eq!(median([]), 0);
+        assert_eq!(median([7]), 7);
+        assert_eq!(median([9, 1]), 1);
+        assert_eq!(median([9, 1, 5]), 5);
+    }
+
+    #[test]
+    fn stages_add_up_to_the_whole() {
+        let boot = Boot { machine_ms: 70, kernel_ms: 120, init_ms: 600, eal_ms: Some(850), ready_ms: Some(900) };
+        let stages: Vec<_> = boot.stages().iter().map(|(_, ms)| ms.expect("all are there")).collect();
+        assert_eq!(stages, [70, 50, 480, 250, 50]);
+        let cloud = Boot { eal_ms: None, ready_ms: None, ..boot };
+        assert_eq!(cloud.stages()[3..].iter().filter_map(|(_, ms)| *ms).count(), 0);
     }
 
     #[test]

@@ -98,7 +98,9 @@ pub fn ensure_format(vnf: &Vnf, format: Format) -> Result<(PathBuf, Manifest)> {
         let step = Step::start(format!("packing {} for firmware to boot", vnf.name));
         let uki = folder.join(Format::Uki.file());
         let title = format!("SliM {}", vnf.name);
-        replace(&uki, |path| uki::write(&kernel.bzimage(), &folder.join("initramfs"), &title, path))?;
+        let compressed = tempfile::NamedTempFile::new()?;
+        initramfs::compress(&folder.join("initramfs"), compressed.path())?;
+        replace(&uki, |path| uki::write(&kernel.bzimage(), compressed.path(), &title, path))?;
         if format == Format::Qcow2 {
             replace(&folder.join(Format::Qcow2.file()), |path| disk::write_qcow2(&uki, path))?;
         }

@@ -1,7 +1,7 @@
 //! QEMU's command line.
 
 use crate::hypervisor::placement::Placement;
-use crate::hypervisor::{Boots, ConfigDrive, Firmware, Launch, Link, Nic};
+use crate::hypervisor::{Boots, Chipset, ConfigDrive, Firmware, Launch, Link, Nic};
 use crate::net::MacAddress;
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,16 +10,37 @@ use std::path::Path;
 const RING_SIZE: u16 = 1024;
 
 /// A machine with little more than PCIe and a serial port: what is absent need not be probed at boot.
-const MACHINE: &str = "q35,sata=off,smbus=off,i8042=off,usb=off,vmport=off";
+fn machine(chipset: Chipset) -> &'static str {
+    match chipset {
+        Chipset::Q35 => "q35,sata=off,smbus=off,i8042=off,usb=off,vmport=off",
+        Chipset::Microvm => "microvm,pcie=on,acpi=on,rtc=on,auto-kernel-cmdline=off",
+    }
+}
+
+/// Emulated, a processor of all that QEMU knows, but for the words that it copies memory quicker by single bytes: they are
+/// true of real processors only, and the kernel would believe them.
+const EMULATED_CPU: &str = "max,-erms,-fsrm";
 
 /// Every offload off. A frame then always carries complete checksums and fits the link, as the switch needs it.
 const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
      guest_uso4=off,guest_uso6=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,host_uso=off,mrg_rxbuf=off";
 
+/// What of the host decides about the command line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Host<'a> {
+    /// Whether the guest runs with KVM.
+    pub kvm: bool,
+    /// The quickest firmware for a kernel that is entered directly. QEMU's default does far more than is needed.
+    pub loader: Option<&'a Path>,
+    /// The rate of its time-stamp counter, for an emulated guest: on a busy host it takes long to find that out, and on a
+    /// machine without a second clock it cannot be found out at all.
+    pub tsc_khz: Option<u64>,
+}
+
 /// The arguments of QEMU for `launch`, with the instance's configuration and identity in these files.
 pub fn argv(
     launch: &Launch,
-    kvm: bool,
+    host: Host<'_>,
     placement: &Placement,
     config_file: &Path,
     identity_file: Option<&Path>,
@@ -30,10 +51,14 @@ pub fn argv(
     args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny");
     // With names of threads, which `top -H` then shows.
     args.pair("-name", &format!("slim-{},debug-threads=on", launch.name));
-    args.pair("-machine", &format!("{MACHINE},memory-backend=memory"));
-    match kvm {
+    args.pair("-machine", &format!("{},memory-backend=memory", machine(launch.chipset)));
+    if launch.chipset == Chipset::Q35 {
+        // No slot is filled or emptied while a guest runs: a third of the hardware's description need not be interpreted.
+        args.pair("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
+    }
+    match host.kvm {
         true => args.pair("-accel", "kvm").pair("-cpu", "host"),
-        false => args.pair("-accel", "tcg,thread=multi").pair("-cpu", "max"),
+        false => args.pair("-accel", "tcg,thread=multi").pair("-cpu", EMULATED_CPU),
     };
     args.pair("-smp", &launch.vcpus.to_string());
     args.pair("-m", &format!("{}M", launch.memory_mb));
@@ -43,7 +68,11 @@ pub fn argv(
         None => {
             args.path("-kernel", "", &launch.image.kernel);
             args.path("-initrd", "", &launch.image.initramfs);
-            args.pair("-append", &cmdline(launch, kvm));
+            let rate = host.tsc_khz.map_or_else(String::new, |khz| format!(" tsc_early_khz={khz}"));
+            args.pair("-append", &(cmdline(launch, host.kvm) + &rate));
+            if let Some(loader) = host.loader {
+                args.path("-bios", "", loader);
+            }
         }
         Some(firmware) => args.firmware(firmware),
     }
@@ -202,6 +231,8 @@ mod tests {
     use super::*;
     use crate::hypervisor::Image;
 
+    const TCG: Host<'_> = Host { kvm: false, loader: None, tsc_khz: None };
+
     fn launch() -> Launch {
         let image = Image { kernel: "/images/nat/kernel".into(), initramfs: "/images/nat/initramfs".into() };
         let mut launch = Launch::new("nat-a", image, Path::new("/run/slim"));
@@ -231,7 +262,7 @@ mod tests {
     #[test]
     fn a_vnf_gets_shared_memory_its_configuration_and_its_links() {
         let identity = Path::new("/run/slim/nat-a.identity.pem");
-        let args = argv(&launch(), false, &anywhere(), Path::new("/run/slim/nat-a.toml"), Some(identity));
+        let args = argv(&launch(), TCG, &anywhere(), Path::new("/run/slim/nat-a.toml"), Some(identity));
         assert_eq!(values(&args, "-object"), ["memory-backend-memfd,id=memory,size=256M,share=on"]);
         assert!(values(&args, "-machine")[0].ends_with(",memory-backend=memory"));
         assert_eq!(
@@ -256,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_guest_differs_from_one_that_boots_in_nothing_else() {
-        let of = |incoming| argv(&Launch { incoming, ..launch() }, false, &anywhere(), Path::new("c"), None);
+        let of = |incoming| argv(&Launch { incoming, ..launch() }, TCG, &anywhere(), Path::new("c"), None);
         let (boots, mut waits) = (of(false), of(true));
         assert_eq!(values(&waits, "-incoming"), ["defer"]);
         let at = waits.iter().position(|word| word == "-incoming").unwrap();
@@ -270,11 +301,15 @@ mod tests {
         launch.firmware =
             Some(Firmware { program: "/ovmf".into(), boots: Boots::Qcow2("/images/nat/a,b.qcow2".into()) });
         launch.config_drive = Some(ConfigDrive::Cd("/run/cidata.iso".into()));
-        let args = argv(&launch, false, &anywhere(), Path::new("c"), Some(Path::new("i")));
+        let args = argv(&launch, TCG, &anywhere(), Path::new("c"), Some(Path::new("i")));
         for absent in ["-kernel", "-initrd", "-append", "-fw_cfg"] {
             assert!(values(&args, absent).is_empty(), "{absent}");
         }
         assert_eq!(values(&args, "-bios"), ["/ovmf"]);
+        let quick = Host { loader: Some(Path::new("/qboot.rom")), ..TCG };
+        assert_eq!(values(&argv(&launch, quick, &anywhere(), Path::new("c"), None), "-bios"), ["/ovmf"]);
+        let direct = Launch { firmware: None, ..launch.clone() };
+        assert_eq!(values(&argv(&direct, quick, &anywhere(), Path::new("c"), None), "-bios"), ["/qboot.rom"]);
         assert_eq!(
             values(&args, "-drive"),
             [
@@ -284,7 +319,7 @@ mod tests {
         );
         launch.firmware = Some(Firmware { program: "/ovmf".into(), boots: Boots::Uki("/uki".into()) });
         launch.config_drive = None;
-        let args = argv(&launch, false, &anywhere(), Path::new("c"), None);
+        let args = argv(&launch, TCG, &anywhere(), Path::new("c"), None);
         assert_eq!((values(&args, "-kernel"), values(&args, "-fw_cfg").len()), (vec!["/uki".into()], 1));
         assert!(values(&args, "-append").is_empty(), "the image has its own");
     }
@@ -292,7 +327,7 @@ mod tests {
     #[test]
     fn memory_lies_where_the_guest_was_placed() {
         let placed = Placement { node: Some(1), huge_pages: true, ..anywhere() };
-        let args = argv(&launch(), false, &placed, Path::new("c"), None);
+        let args = argv(&launch(), TCG, &placed, Path::new("c"), None);
         assert_eq!(
             values(&args, "-object"),
             ["memory-backend-memfd,id=memory,size=256M,share=on,hugetlb=on,hugetlbsize=2M,prealloc=on,host-nodes=1,\
@@ -302,7 +337,7 @@ mod tests {
 
     #[test]
     fn only_the_management_interface_loses_its_offloads() {
-        let devices = values(&argv(&launch(), false, &anywhere(), Path::new("c"), None), "-device");
+        let devices = values(&argv(&launch(), TCG, &anywhere(), Path::new("c"), None), "-device");
         assert_eq!(devices.len(), 3);
         assert!(devices[0].contains("mac=52:54:00:03:00:0b") && devices[0].contains(",csum=off,guest_csum=off,"));
         assert_eq!(
@@ -322,7 +357,7 @@ mod tests {
             Nic::Dataplane { link: Link::Tap { interface: "tap0".into() }, mac },
             Nic::Management { link: Link::User { forward: vec![(7101, 7001), (7102, 7002)] }, mac },
         ];
-        let args = argv(&launch, false, &anywhere(), Path::new("c"), None);
+        let args = argv(&launch, TCG, &anywhere(), Path::new("c"), None);
         assert!(values(&args, "-device").iter().all(|device| !device.contains("tx_queue_size")));
         assert_eq!(
             values(&args, "-netdev"),
@@ -339,15 +374,17 @@ mod tests {
         let mut launch = launch();
         launch.extra_cmdline = "  debug foo=1 ".into();
         launch.vcpus = 2;
-        let tcg = argv(&launch, false, &anywhere(), Path::new("c"), None);
-        assert_eq!(values(&tcg, "-cpu"), ["max"]);
+        let tcg = argv(&launch, TCG, &anywhere(), Path::new("c"), None);
+        assert_eq!(values(&tcg, "-cpu"), [EMULATED_CPU]);
         assert_eq!(
             values(&tcg, "-append"),
             ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable debug foo=1"]
         );
-        let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, false, &anywhere(), Path::new("c"), None);
+        let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, TCG, &anywhere(), Path::new("c"), None);
         assert!(values(&alone, "-append")[0].contains(" noreplace-smp "), "one CPU needs no locks rewritten");
-        let kvm = argv(&launch, true, &anywhere(), Path::new("c"), None);
+        let timed = argv(&launch, Host { tsc_khz: Some(2_600_000), ..TCG }, &anywhere(), Path::new("c"), None);
+        assert!(values(&timed, "-append")[0].ends_with(" tsc_early_khz=2600000"));
+        let kvm = argv(&launch, Host { kvm: true, ..TCG }, &anywhere(), Path::new("c"), None);
         assert_eq!(values(&kvm, "-accel"), ["kvm"]);
         assert_eq!(values(&kvm, "-cpu"), ["host"]);
         assert_eq!(values(&kvm, "-append"), ["console=ttyS0 quiet panic=-1 reboot=t debug foo=1"]);
@@ -359,7 +396,7 @@ mod tests {
         let mut launch = launch();
         launch.image.kernel = "/a,b/kernel".into();
         launch.qmp_socket = "/a,b/qmp".into();
-        let args = argv(&launch, false, &anywhere(), Path::new("/a,b/config"), None);
+        let args = argv(&launch, TCG, &anywhere(), Path::new("/a,b/config"), None);
         assert_eq!(values(&args, "-kernel"), ["/a,b/kernel"]);
         assert_eq!(values(&args, "-fw_cfg"), ["name=opt/slim/config,file=/a,,b/config"]);
         assert_eq!(values(&args, "-chardev")[1], "socket,id=qmp,server=on,wait=off,path=/a,,b/qmp");

@@ -1,8 +1,9 @@
 //! A running QEMU.
 
-use super::argv::argv;
+use super::argv::{Host, argv};
 use super::pin::pin;
 use super::qmp::Qmp;
+use super::{loader, tsc};
 use crate::hypervisor::child::Attended;
 use crate::hypervisor::console::tail;
 use crate::hypervisor::handover::Handover;
@@ -84,8 +85,10 @@ impl Instance {
         File::create(&launch.console_log).map_err(writing(&launch.console_log))?;
         let log = File::create(&files.qemu_log).map_err(writing(&files.qemu_log))?;
 
+        let tsc_khz = if accel.kvm { None } else { tsc::khz() };
+        let host = Host { kvm: accel.kvm, loader: loader(), tsc_khz };
         let arguments = |command: &mut std::process::Command| {
-            command.args(argv(launch, accel.kvm, &placement, &files.config, handover.file()));
+            command.args(argv(launch, host, &placement, &files.config, handover.file()));
         };
         let child = Attended::start(&launch.name, program, arguments, &launch.console_log, log, launch.outlives_us)?;
         let mut instance = Self { child, accel, placement, files, handover };

@@ -2,24 +2,29 @@
 //!
 //! * [`argv`]: the command line for a [`Launch`], a pure function;
 //! * [`Instance`]: the running QEMU, from its start to its orderly end;
-//! * [`LiveMigration`]: moving a guest from one QEMU to another.
+//! * [`LiveMigration`]: moving a guest from one QEMU to another;
+//! * [`Monitor`]: watching a guest boot.
 
 mod argv;
 mod instance;
 mod live;
+mod monitor;
 mod pin;
 mod probe;
 mod qmp;
+mod tsc;
 
-pub use argv::argv;
 pub(super) use argv::cmdline;
+pub use argv::{Host, argv};
 pub use instance::Instance;
 pub use live::{LiveMigration, Progress as LiveProgress, Stage as LiveStage};
+pub use monitor::Monitor;
 
 use super::accel::{self, ProbeCache};
 use super::placement::{Placement, may_run_on};
 use super::{
-    Accel, AccelChoice, AccelError, Boots, ConfigDrive, Hypervisor, Image, Launch, LaunchError, Link, Machine, Nic,
+    Accel, AccelChoice, AccelError, Boots, Chipset, ConfigDrive, Hypervisor, Image, Launch, LaunchError, Link, Machine,
+    Nic,
 };
 use crate::process::{MissingProgram, find_program};
 use std::path::{Path, PathBuf};
@@ -86,6 +91,14 @@ impl Hypervisor for Qemu {
     }
 }
 
+/// Where QEMU's qboot is kept. Without it, QEMU's own choice boots the same, a little later.
+const LOADERS: [&str; 3] =
+    ["/usr/share/qemu/qboot.rom", "/usr/share/qemu-kvm/qboot.rom", "/usr/local/share/qemu/qboot.rom"];
+
+fn loader() -> Option<&'static Path> {
+    LOADERS.iter().map(Path::new).find(|place| place.is_file())
+}
+
 /// What can be found wrong with `launch` before QEMU complains in its own words.
 fn check(launch: &Launch) -> Result<(), LaunchError> {
     for file in [&launch.image.kernel, &launch.image.initramfs] {
@@ -100,6 +113,9 @@ fn check(launch: &Launch) -> Result<(), LaunchError> {
     });
     if let Some(file) = boots.chain(launch.config_drive.as_ref().map(ConfigDrive::file)).find(|file| !file.is_file()) {
         return invalid(format!("there is no file {}", file.display()));
+    }
+    if launch.chipset == Chipset::Microvm && (launch.firmware.is_some() || launch.config_drive.is_some()) {
+        return invalid("microvm neither boots by UEFI firmware nor has config drives: use q35".into());
     }
     if launch.firmware.is_some() && !launch.extra_cmdline.is_empty() {
         return invalid("what firmware boots has its own command line".into());

@@ -103,7 +103,7 @@ pub fn start<F: NetworkFunction>(
 
 fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Error> {
     let eal = Eal::init(&plan.eal)?;
-    log::debug!("EAL started");
+    log::info!("EAL started");
     let pool = Mempool::new(&eal, "packets", plan.mbufs)?;
     log::debug!("{} packet buffers made", plan.mbufs);
     let config = PortConfig {

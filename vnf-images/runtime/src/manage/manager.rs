@@ -8,7 +8,7 @@ use super::outgoing::StreamOptions;
 use super::sample::Sample;
 use super::shard::{ManagedShard, Means, SourceMeans};
 use super::status::{Sources, gauges};
-use crate::config::Limits;
+use crate::config::{Invalid, Limits};
 use slim_core::nf::{Gauge, NetworkFunction, ShardId, Subscriber};
 use slim_core::protocol::control::{
     ConfigInForce, ControlError, Counters, Description, ErrorCode, InstanceEvent, InstanceReply, InstanceRequest,
@@ -42,8 +42,9 @@ pub struct Instance {
     pub state_address: SocketAddr,
     /// How long it took to become ready.
     pub boot_ms: u64,
-    /// Its configuration file, with what is in force where nothing was said.
-    pub config_toml: String,
+    /// Writes its configuration file, with what is in force where nothing was said. Only when somebody asks: at a boot
+    /// there is no time for it.
+    pub in_force: Box<dyn Fn() -> Result<String, Invalid>>,
     /// How it speaks to others.
     pub security: Security,
 }
@@ -186,8 +187,10 @@ impl<F: NetworkFunction> Manager<F> {
                     self.clients.reply(client, request.id, Ok(InstanceReply::Done));
                 }
                 InstanceRequest::Config {} => {
-                    let toml = self.ready.instance.config_toml.clone();
-                    self.clients.reply(client, request.id, Ok(InstanceReply::Config(ConfigInForce { toml })));
+                    let toml = (self.ready.instance.in_force)();
+                    let reply = toml.map(|toml| InstanceReply::Config(ConfigInForce { toml }));
+                    let reply = reply.map_err(|error| ControlError::new(ErrorCode::Internal, error.to_string()));
+                    self.clients.reply(client, request.id, reply);
                 }
                 InstanceRequest::Subscribers { from } => self.ask_subscribers(client, request.id, from),
                 InstanceRequest::RenewIdentity { identity } => {
