@@ -1,13 +1,10 @@
 //! QEMU's command line.
 
+use super::args::Args;
 use crate::hypervisor::placement::Placement;
-use crate::hypervisor::{Boots, Chipset, ConfigDrive, Firmware, Launch, Link, Nic};
-use crate::net::MacAddress;
+use crate::hypervisor::{Chipset, Launch, Nic};
 use std::ffi::OsString;
 use std::path::Path;
-
-/// Deep enough for 20 ms of small packets at the default rate; the most that virtio-net on vhost-user takes.
-const RING_SIZE: u16 = 1024;
 
 /// A machine with little more than PCIe and a serial port: what is absent need not be probed at boot.
 fn machine(chipset: Chipset) -> &'static str {
@@ -17,9 +14,10 @@ fn machine(chipset: Chipset) -> &'static str {
     }
 }
 
-/// Emulated, a processor of all that QEMU knows, but for the words that it copies memory quicker by single bytes: they are
-/// true of real processors only, and the kernel would believe them.
-const EMULATED_CPU: &str = "max,-erms,-fsrm";
+/// Emulated, a processor of all that QEMU knows, but for two of its words on copying memory. That single bytes are copied
+/// quickest is true of real processors only, and the kernel would believe it; that words are copied quickly by one
+/// instruction is true, but the kernel believes it of AMD's processors of this family and later.
+const EMULATED_CPU: &str = "max,family=16,-erms,-fsrm";
 
 /// Every offload off. A frame then always carries complete checksums and fits the link, as the switch needs it.
 const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
@@ -143,93 +141,10 @@ pub(in crate::hypervisor) fn cmdline(launch: &Launch, kvm: bool) -> String {
     words.join(" ")
 }
 
-/// Arguments under construction.
-struct Args(Vec<OsString>);
-
-impl Args {
-    fn flag(&mut self, flag: &str) -> &mut Self {
-        self.0.push(flag.into());
-        self
-    }
-
-    fn pair(&mut self, flag: &str, value: &str) -> &mut Self {
-        self.flag(flag).flag(value)
-    }
-
-    /// A flag whose value ends with a file name. QEMU wants commas doubled where options precede it.
-    fn path(&mut self, flag: &str, options: &str, path: &Path) -> &mut Self {
-        use std::os::unix::ffi::{OsStrExt, OsStringExt};
-        let mut value = options.as_bytes().to_vec();
-        for &byte in path.as_os_str().as_bytes() {
-            value.push(byte);
-            if byte == b',' && !options.is_empty() {
-                value.push(byte);
-            }
-        }
-        self.flag(flag).0.push(OsString::from_vec(value));
-        self
-    }
-
-    fn firmware(&mut self, firmware: &Firmware) {
-        self.path("-bios", "", &firmware.program);
-        match &firmware.boots {
-            Boots::Uki(file) => self.path("-kernel", "", file),
-            Boots::Qcow2(file) => {
-                self.path("-drive", "if=none,id=boot,format=qcow2,read-only=on,file=", file);
-                self.pair("-device", "virtio-blk-pci,drive=boot,bootindex=0,disable-legacy=on")
-            }
-        };
-    }
-
-    fn config_drive(&mut self, drive: &ConfigDrive) {
-        self.path("-drive", "if=none,id=config,format=raw,read-only=on,file=", drive.file());
-        match drive {
-            ConfigDrive::Cd(_) => {
-                self.pair("-device", "ahci,id=sata").pair("-device", "ide-cd,bus=sata.0,drive=config")
-            }
-            ConfigDrive::Disk(_) => self.pair("-device", "virtio-blk-pci,drive=config,disable-legacy=on"),
-        };
-    }
-
-    fn link(&mut self, index: usize, link: &Link) {
-        match link {
-            Link::VhostUser { socket } => {
-                self.path("-chardev", &format!("socket,id=link{index},reconnect-ms=100,path="), socket);
-                self.pair("-netdev", &format!("vhost-user,id=net{index},chardev=link{index}"));
-            }
-            Link::Tap { interface } => {
-                self.pair("-netdev", &format!("tap,id=net{index},ifname={interface},script=no,downscript=no"));
-            }
-            Link::User { forward } => {
-                let forward: String =
-                    forward.iter().map(|(host, guest)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
-                self.pair("-netdev", &format!("user,id=net{index}{forward}"));
-            }
-            Link::Unconnected => {
-                self.pair("-netdev", &format!("hubport,id=net{index},hubid={index}"));
-            }
-        }
-    }
-
-    fn virtio(&mut self, index: usize, link: &Link, mac: MacAddress, options: &str) {
-        // Without ROM and legacy registers there is less to map, and no I/O ports to run out of.
-        let mut device = format!("virtio-net-pci,netdev=net{index},mac={mac},romfile=,rombar=0,disable-legacy=on");
-        device += &format!(",rx_queue_size={RING_SIZE}");
-        if matches!(link, Link::VhostUser { .. }) {
-            device += &format!(",tx_queue_size={RING_SIZE}");
-        }
-        if !options.is_empty() {
-            device += ",";
-            device += options;
-        }
-        self.pair("-device", &device);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::Image;
+    use crate::hypervisor::{Boots, ConfigDrive, Firmware, Image, Link};
 
     const TCG: Host<'_> = Host { kvm: false, loader: None, tsc_khz: None };
 
@@ -375,7 +290,7 @@ mod tests {
         launch.extra_cmdline = "  debug foo=1 ".into();
         launch.vcpus = 2;
         let tcg = argv(&launch, TCG, &anywhere(), Path::new("c"), None);
-        assert_eq!(values(&tcg, "-cpu"), [EMULATED_CPU]);
+        assert_eq!(values(&tcg, "-cpu"), ["max,family=16,-erms,-fsrm"]);
         assert_eq!(
             values(&tcg, "-append"),
             ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable debug foo=1"]

@@ -5,6 +5,7 @@
 //! * [`LiveMigration`]: moving a guest from one QEMU to another;
 //! * [`Monitor`]: watching a guest boot.
 
+mod args;
 mod argv;
 mod instance;
 mod live;
