@@ -1,9 +1,10 @@
 //! `cargo xtask image`.
 
-use crate::image::{self, BUDGET_BYTES, Format, Manifest};
+use crate::image::{self, BUDGET_BYTES, Format, Manifest, NicDriver};
 use crate::setup::{self, Policy};
 use crate::vnf;
 use anyhow::Result;
+use std::collections::BTreeSet;
 
 /// Which image.
 #[derive(Debug, clap::Args)]
@@ -14,13 +15,18 @@ pub struct Arguments {
     /// What it is to be started from, besides kernel and initramfs; docs/formats.md says how each is deployed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+
+    /// A driver for a NIC that few need, besides the usual ones; may be repeated. The image is called after it: nat+ena
+    #[arg(long = "nic", value_enum, value_name = "DRIVER")]
+    nics: Vec<NicDriver>,
 }
 
 /// Builds the image and prints what it consists of.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let vnf = vnf::find(&arguments.vnf)?;
     setup::ensure(arguments.format.needs(), policy)?;
-    let (folder, manifest) = image::ensure_format(vnf, arguments.format)?;
+    let nics: Vec<NicDriver> = arguments.nics.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let (folder, manifest) = image::ensure_with(vnf, arguments.format, &nics)?;
     println!("{}", describe(&manifest));
     match arguments.format {
         Format::KernelInitrd => println!("{}", folder.display()),
@@ -46,6 +52,9 @@ fn describe(manifest: &Manifest) -> String {
         mib(manifest.program.size_bytes),
         format!("static, DPDK {}", manifest.dpdk),
     ]);
+    if let Some(more) = &manifest.more_drivers {
+        table.add_row([format!("  of it {}", more.names.join(", ")), mib(more.size_bytes), "drivers".to_owned()]);
+    }
     table.add_row(["image".to_owned(), mib(manifest.size_bytes()), format!("of at most {}", mib(BUDGET_BYTES))]);
     for (name, file) in [(Format::Uki.file(), &manifest.uki), (Format::Qcow2.file(), &manifest.qcow2)] {
         if let Some(file) = file {

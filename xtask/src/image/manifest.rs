@@ -1,6 +1,6 @@
 //! What is known of an image, in `manifest.json` beside it.
 
-use super::Format;
+use super::{Format, NicDriver};
 use crate::cargo;
 use crate::git::Revision;
 use crate::hash;
@@ -46,10 +46,34 @@ pub struct Manifest {
     pub initramfs: File,
     /// The program inside the initramfs.
     pub program: File,
+    /// Drivers of NICs that the usual image has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more_drivers: Option<MoreDrivers>,
     /// The unified kernel image, if it was asked for.
     pub uki: Option<File>,
     /// The disk, if it was asked for.
     pub qcow2: Option<File>,
+}
+
+/// Drivers of NICs that the usual image has not, and what they cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoreDrivers {
+    /// Their names.
+    pub names: Vec<String>,
+    /// By how much the program is longer, all of them together.
+    pub size_bytes: u64,
+}
+
+impl MoreDrivers {
+    /// The difference between `program`, which has `nics`, and the `usual` one.
+    pub fn new(nics: &[NicDriver], program: &Path, usual: &Path) -> Result<Self> {
+        let [longer, shorter] = [File::describe(program)?, File::describe(usual)?];
+        Ok(Self {
+            names: nics.iter().map(NicDriver::to_string).collect(),
+            size_bytes: longer.size_bytes.saturating_sub(shorter.size_bytes),
+        })
+    }
 }
 
 /// One file of an image.
@@ -82,7 +106,13 @@ impl Manifest {
     }
 
     /// The manifest for what is now in `folder`.
-    pub fn new(vnf: &Vnf, folder: &Path, linux: &Kernel, program: File) -> Result<Self> {
+    pub fn new(
+        vnf: &Vnf,
+        folder: &Path,
+        linux: &Kernel,
+        program: File,
+        more_drivers: Option<MoreDrivers>,
+    ) -> Result<Self> {
         let revision = Revision::read();
         Ok(Self {
             format: FORMAT,
@@ -97,6 +127,7 @@ impl Manifest {
             kernel: File::describe(&folder.join("kernel"))?,
             initramfs: File::describe(&folder.join("initramfs"))?,
             program,
+            more_drivers,
             uki: File::describe_any(&folder.join(Format::Uki.file()))?,
             qcow2: File::describe_any(&folder.join(Format::Qcow2.file()))?,
         })

@@ -5,10 +5,12 @@ pub mod cpio;
 mod disk;
 mod initramfs;
 mod manifest;
+mod nics;
 mod uki;
 mod vmlinux;
 
-pub use manifest::{FILE_NAME, Manifest};
+pub use manifest::{FILE_NAME, Manifest, MoreDrivers};
+pub use nics::NicDriver;
 
 use crate::cargo;
 use crate::kernel::{self, Kernel};
@@ -75,9 +77,22 @@ pub fn ensure(vnf: &Vnf) -> Result<(PathBuf, Manifest)> {
 
 /// The same, also in the form `format`.
 pub fn ensure_format(vnf: &Vnf, format: Format) -> Result<(PathBuf, Manifest)> {
+    ensure_with(vnf, format, &[])
+}
+
+/// The same with further drivers, in a folder of its own. What they cost is told by comparison with the usual image, so that
+/// is built too.
+pub fn ensure_with(vnf: &Vnf, format: Format, nics: &[NicDriver]) -> Result<(PathBuf, Manifest)> {
     let kernel = kernel::ensure()?;
-    let program = cargo::build_image_program(vnf.package, vnf.program)?;
-    let folder = paths::image(vnf.name);
+    let program = cargo::build_image_program(vnf.package, vnf.program, nics)?;
+    let more_drivers = match nics {
+        [] => None,
+        _ => {
+            let usual = cargo::build_image_program(vnf.package, vnf.program, &[])?;
+            Some(MoreDrivers::new(nics, &program, &usual)?)
+        }
+    };
+    let folder = paths::image(&nics::image_name(vnf.name, nics));
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
 
     let described = manifest::File::describe(&program)?;
@@ -106,7 +121,7 @@ pub fn ensure_format(vnf: &Vnf, format: Format) -> Result<(PathBuf, Manifest)> {
         }
         step.finish("");
     }
-    let manifest = Manifest::new(vnf, &folder, &kernel, described)?;
+    let manifest = Manifest::new(vnf, &folder, &kernel, described, more_drivers)?;
     if before.as_ref() != Some(&manifest) {
         replace(&folder.join(FILE_NAME), |path| Ok(fs::write(path, serde_json::to_vec_pretty(&manifest)?)?))?;
     }
