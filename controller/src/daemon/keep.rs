@@ -8,7 +8,7 @@ use super::blueprint::Blueprint;
 use super::registry::{Entry, Stage};
 use super::{Daemon, from_fabric};
 use crate::hypervisor::Adoption;
-use crate::hypervisor::borrowed::{Functions, Lender, Loan};
+use crate::hypervisor::borrowed::{Functions, Lender};
 use crate::peer::Endpoint;
 use serde::{Deserialize, Serialize};
 use slim_core::protocol::Name;
@@ -148,7 +148,9 @@ impl Daemon {
             if let Some(machine) = machine {
                 log::info!("{}: goes on", entry.name);
                 machine.leave();
-                loan.map(Loan::leave);
+                if let Some(loan) = loan {
+                    loan.leave();
+                }
             }
         }
     }
