@@ -19,8 +19,8 @@ use slim_core::protocol::control::{
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a guest may take to become ready. In emulation on a busy host it takes seconds.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a guest may take to become ready. In emulation on a busy host it takes seconds, and minutes in an emulated host.
+const READY_LIMIT: Duration = Duration::from_secs(180);
 
 /// How long an instance may take from ready to its first answer: a few lost segments at most.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);

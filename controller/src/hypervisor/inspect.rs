@@ -329,5 +329,9 @@ mod tests {
             .collect();
         assert!(notes[0].contains("with 0000:04:00.0 (nvme)"), "{notes:?}");
         assert!(notes[1].contains("echo advise | sudo tee"), "{notes:?}");
+        write(folder.path(), "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "512\n");
+        let all = findings(folder.path(), None);
+        let found = all.iter().find(|finding| finding.topic == "huge pages").unwrap();
+        assert!(found.verdict == Verdict::Good && found.text.starts_with("512 of 2 MiB are reserved"), "{found}");
     }
 }

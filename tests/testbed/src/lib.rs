@@ -10,6 +10,7 @@
 //! - [`topology`]: switch agent, daemon and two NAT instances, standing;
 //! - [`demo`]: the run behind `cargo xtask demo`;
 //! - [`precopy`]: a guest that its hypervisor moves as a whole, for comparison;
+//! - [`pool`]: migrations to a warm instance, and to one that is booted;
 //! - [`chaos`]: faults at every phase of a migration, behind `cargo xtask chaos`.
 
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod end;
 pub mod generator;
 pub mod impair;
 pub mod load;
+pub mod pool;
 pub mod precopy;
 pub mod process;
 pub mod programs;

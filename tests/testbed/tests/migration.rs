@@ -2,6 +2,7 @@
 //!
 //! These need built images and programs, which `cargo xtask test` makes and names in `SLIM_ARTIFACTS`.
 
+use slim_controller::api::{DestinationFrom, MigrationOutcome};
 use slim_testbed::artifacts::Artifacts;
 use slim_testbed::chaos::{Blow, ChaosSpec, Matrix, Party, Phase};
 use slim_testbed::demo::{AFTER, DURING, DemoSpec, InstanceArguments, MoveArguments, Outcome};
@@ -9,6 +10,7 @@ use slim_testbed::download::{DownloadOutcome, DownloadSpec};
 use slim_testbed::impair::Impairment;
 use slim_testbed::load::LoadSpec;
 use slim_testbed::load::report::{BEFORE, PhaseReport};
+use slim_testbed::pool::PoolRun;
 use slim_testbed::precopy::{PrecopyRun, PrecopySpec};
 use slim_testbed::programs::{self, ProgramsSpec};
 use slim_testbed::sandbox;
@@ -37,6 +39,22 @@ fn booted_nat_moves_under_load_without_loss() {
 fn nat_process_moves_under_load_without_loss() {
     let instances = InstanceArguments { process: true, ..InstanceArguments::default() };
     demo("nat_process_moves", &DemoSpec { instances, ..DemoSpec::default() });
+}
+
+#[test]
+#[ignore = "boots images; run by `cargo xtask test`"]
+fn a_warm_instance_takes_over_without_a_boot() {
+    let run: PoolRun = run("pool", "pool", &InstanceArguments::default());
+    let found = |outcome: &MigrationOutcome| outcome.destination_ready.expect("nobody has named it");
+    let (warm, cold) = (found(&run.warm), found(&run.cold));
+    assert_eq!((warm.from, cold.from), (DestinationFrom::Pool, DestinationFrom::Boot));
+    for outcome in [&run.warm, &run.cold] {
+        assert_eq!((outcome.failure(), outcome.digests_equal()), (None, Some(true)));
+    }
+    println!(
+        "a destination out of the pool was ready after {} µs, a booted one after {} µs",
+        warm.after_us, cold.after_us
+    );
 }
 
 fn precopy(name: &str, rounds: u32, link_rate: u64, patience_s: f64) -> PrecopyRun {

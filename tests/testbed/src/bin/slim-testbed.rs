@@ -6,7 +6,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use slim_testbed::artifacts::Artifacts;
-use slim_testbed::{chaos, demo, download, precopy, programs, sandbox, standing};
+use slim_testbed::{chaos, demo, download, pool, precopy, programs, sandbox, standing};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +26,8 @@ enum Inside {
     Demo(RunArguments),
     /// Have the hypervisor move a whole guest under load and print the outcome as JSON.
     Precopy(RunArguments),
+    /// Migrate to a warm instance and to one that is booted, and print both outcomes as JSON.
+    Pool(RunArguments),
     /// Migrate to and fro under a TCP download and print the outcome as JSON.
     Download(RunArguments),
     /// Send real programs through a NAT that moves, and print what became of them as JSON.
@@ -85,6 +87,11 @@ fn run(command: Inside) -> Result<()> {
             sandbox::enter()?;
             let spec = serde_json::from_str(&run.spec)?;
             print(&precopy::run(&Artifacts::read(&run.artifacts)?, &spec, &run.folder)?)
+        }
+        Inside::Pool(run) => {
+            sandbox::enter()?;
+            let spec = serde_json::from_str(&run.spec)?;
+            print(&pool::run(&Artifacts::read(&run.artifacts)?, &spec, &run.folder)?)
         }
         Inside::Download(run) => {
             sandbox::enter()?;
