@@ -3,7 +3,7 @@
 
 use crate::artifacts::Artifacts;
 use crate::demo::InstanceArguments;
-use crate::topology::{Ends, FIRST, NAT, Topology};
+use crate::topology::{Ends, FIRST, Function, Topology};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use slim_controller::api::{MigrateOptions, MigrationOutcome};
@@ -42,7 +42,7 @@ pub fn run(artifacts: &Artifacts, spec: &InstanceArguments, folder: &Path) -> Re
 
 /// Has the pool hold `size` instances, and waits until it does.
 fn hold(topology: &Topology, size: usize) -> Result<()> {
-    let nat = Name::try_from(NAT)?;
+    let nat = Name::try_from(Function::Nat.kind())?;
     topology.client()?.pool(Some(&nat), Some(size))?;
     let deadline = Instant::now() + LIMIT;
     loop {
