@@ -192,7 +192,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
         }
         match self.mode {
             // The next packet of `pkt_q` has to wait.
-            _ if self.pacer.as_ref().is_some_and(Pacer::waits) => Patience::Tick,
+            _ if self.pkt_q_waits() => Patience::Tick,
             Mode::Arming | Mode::Process(Then::Resumed | Then::TakenOver | Then::Stop) => Patience::None,
             Mode::HandBack { end: Some(_), .. } => Patience::None,
             Mode::Process(Then::GoOn) => Patience::Tick,

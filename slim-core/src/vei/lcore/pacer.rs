@@ -16,12 +16,13 @@ pub(super) struct Pacer {
     credit: i128,
     begun: Instant,
     updated: Instant,
+    waits: bool,
 }
 
 impl Pacer {
     /// A full bucket.
     pub(super) fn new(now: Instant, pace: Pace) -> Self {
-        Self { pace, credit: i128::from(pace.burst_bytes) * UNITS, begun: now, updated: now }
+        Self { pace, credit: i128::from(pace.burst_bytes) * UNITS, begun: now, updated: now, waits: false }
     }
 
     /// Whether a packet may leave at `now`.
@@ -31,12 +32,13 @@ impl Pacer {
         // Not even a burst of 0 must stand still.
         self.credit = (self.credit + gained).min(full.max(UNITS));
         self.updated = self.updated.max(now);
-        self.credit > 0 || now - self.begun >= PACED_MAX
+        self.waits = self.credit <= 0 && now - self.begun < PACED_MAX;
+        !self.waits
     }
 
     /// Whether nothing could leave when that was asked last.
     pub(super) fn waits(&self) -> bool {
-        self.credit <= 0
+        self.waits
     }
 
     /// Takes the credit of a packet of `len` bytes.

@@ -1,6 +1,7 @@
 //! What an lcore does with packets, by the mode it is in.
 
 use super::announce::Announce;
+use super::pacer::Pacer;
 use super::{Burst, Cause, Counted, Io, Lcore, Mode, Report, Then};
 use crate::mutant::{self, Mutant};
 use crate::nf::{Environment, LogEvent, NetworkFunction, PortId, Verdict};
@@ -150,16 +151,16 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 true
             }
             Mode::Process(then) => {
-                let waits = self.process_pkt_q(now);
+                self.process_pkt_q(now);
                 if self.pkt_q.is_empty() {
                     self.pacer = None;
                     self.caught_up(now, then, empty);
                 }
-                !waits
+                !self.pkt_q_waits()
             }
             Mode::HandBack { migration, end } => {
                 let busy = end.is_some() || !self.pkt_q.is_empty();
-                let waits = self.hand_back_pkt_q(now, migration);
+                self.hand_back_pkt_q(now, migration);
                 if self.pkt_q.is_empty() {
                     self.pacer = None;
                 }
@@ -171,28 +172,29 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 {
                     self.handed_back(migration, first);
                 }
-                busy && !waits
+                busy && !self.pkt_q_waits()
             }
         }
     }
 
-    /// Whether a packet of `pkt_q` may leave yet.
+    /// Whether there is a packet in `pkt_q` that may leave yet.
     fn may_leave(&mut self, now: Instant) -> bool {
-        self.pacer.as_mut().is_none_or(|pacer| pacer.allows(now))
+        !self.pkt_q.is_empty() && self.pacer.as_mut().is_none_or(|pacer| pacer.allows(now))
     }
 
-    /// Processes what may leave of `pkt_q`. Returns whether the next packet has to wait for its time.
-    fn process_pkt_q(&mut self, now: Instant) -> bool {
+    /// Whether the next packet of `pkt_q` has to wait for its time.
+    pub(super) fn pkt_q_waits(&self) -> bool {
+        self.pacer.as_ref().is_some_and(Pacer::waits)
+    }
+
+    fn process_pkt_q(&mut self, now: Instant) {
         for _ in 0..PKT_Q_BURST {
-            if self.pkt_q.is_empty() {
-                return false;
-            }
             if !self.may_leave(now) {
-                return true;
+                return;
             }
             // The buffer first: what has been taken out cannot be put back.
-            let Some(mut packet) = self.io.buffer() else { return false };
-            let Some((port, frame)) = self.pkt_q.pop() else { return false };
+            let Some(mut packet) = self.io.buffer() else { return };
+            let Some((port, frame)) = self.pkt_q.pop() else { return };
             if let Some(pacer) = &mut self.pacer {
                 pacer.charge(frame.len());
             }
@@ -203,7 +205,6 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             packet.bytes_mut().copy_from_slice(frame);
             self.process(now, port, packet);
         }
-        false
     }
 
     #[cold]
@@ -250,17 +251,13 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
         }
     }
 
-    /// Hands back what may leave of `pkt_q`. Returns whether the next packet has to wait for its time.
-    fn hand_back_pkt_q(&mut self, now: Instant, migration: MigrationId) -> bool {
+    fn hand_back_pkt_q(&mut self, now: Instant, migration: MigrationId) {
         for _ in 0..PKT_Q_BURST {
-            if self.pkt_q.is_empty() {
-                return false;
-            }
             if !self.may_leave(now) {
-                return true;
+                return;
             }
-            let Some(packet) = self.io.buffer() else { return false };
-            let Some((port, frame)) = self.pkt_q.pop() else { return false };
+            let Some(packet) = self.io.buffer() else { return };
+            let Some((port, frame)) = self.pkt_q.pop() else { return };
             if let Some(pacer) = &mut self.pacer {
                 pacer.charge(frame.len());
             }
@@ -270,7 +267,6 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.pkt_q_totals.discarded_packets += 1;
             }
         }
-        false
     }
 
     /// Sends the ends of `first` and the ports after it, as far as there are buffers for them.
