@@ -1,6 +1,7 @@
 //! What is run: cells of a grid of network function, packet size, load, mode, scheduling and repetition.
 
 use serde::{Deserialize, Serialize};
+use slim_core::protocol;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -53,6 +54,19 @@ impl Mode {
     }
 }
 
+impl Mode {
+    /// The instances' own mode; `None` for the one that they know nothing of.
+    pub const fn of_instances(self) -> Option<protocol::Mode> {
+        match self {
+            Self::Statelet => Some(protocol::Mode::Statelet),
+            Self::Duplicate => Some(protocol::Mode::Duplicate),
+            Self::Buffer => Some(protocol::Mode::Buffer),
+            Self::StopAndCopy => Some(protocol::Mode::StopAndCopy),
+            Self::Precopy => None,
+        }
+    }
+}
+
 /// Who goes first on the link that traffic and state share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -69,6 +83,15 @@ impl Scheduling {
         match self {
             Self::BestEffort => "best-effort",
             Self::DataplaneFirst => "dataplane-first",
+        }
+    }
+}
+
+impl From<Scheduling> for protocol::Scheduling {
+    fn from(scheduling: Scheduling) -> Self {
+        match scheduling {
+            Scheduling::BestEffort => Self::BestEffort,
+            Scheduling::DataplaneFirst => Self::DataplaneFirst,
         }
     }
 }
@@ -127,6 +150,13 @@ pub struct Setup {
     /// What differs from the testbed.
     #[serde(default)]
     pub variation: Variation,
+}
+
+impl Setup {
+    /// A point on the testbed of §VII.
+    const fn on_testbed(vnf: Vnf, packet_size_bytes: u16, rate_mbit: u32, mode: Mode, scheduling: Scheduling) -> Self {
+        Self { vnf, packet_size_bytes, rate_mbit, mode, scheduling, variation: TESTBED }
+    }
 }
 
 impl fmt::Display for Setup {
@@ -223,15 +253,7 @@ const IMAGES_REPETITIONS: u32 = 2;
 
 /// What booted images run in real time, repetition by repetition.
 pub fn vm_plan(extent: Extent) -> Vec<Cell> {
-    let setup_of = |vnf, packet_size_bytes, rate_mbit, mode, scheduling| Setup {
-        vnf,
-        packet_size_bytes,
-        rate_mbit,
-        mode,
-        scheduling,
-        variation: TESTBED,
-    };
-    let setup = |size, rate, mode, scheduling| setup_of(Vnf::Nat, size, rate, mode, scheduling);
+    let setup = |size, rate, mode, scheduling| Setup::on_testbed(Vnf::Nat, size, rate, mode, scheduling);
     let cells = |setups: Vec<Setup>, repetitions: u32| {
         (0..repetitions)
             .flat_map(move |repetition| setups.clone().into_iter().map(move |setup| Cell { setup, repetition }))
@@ -251,7 +273,7 @@ pub fn vm_plan(extent: Extent) -> Vec<Cell> {
                 compared(Mode::StopAndCopy, 300),
             ];
             plan.extend(cells(others.into(), 1));
-            let gateway = |mode, scheduling| setup_of(Vnf::Gateway, 1400, 500, mode, scheduling);
+            let gateway = |mode, scheduling| Setup::on_testbed(Vnf::Gateway, 1400, 500, mode, scheduling);
             let gateways = [
                 gateway(Mode::Statelet, Scheduling::DataplaneFirst),
                 gateway(Mode::Statelet, Scheduling::BestEffort),
@@ -266,7 +288,7 @@ pub fn vm_plan(extent: Extent) -> Vec<Cell> {
             for (mode, scheduling) in LINES {
                 for size in PACKET_SIZES_BYTES {
                     for vnf in [Vnf::Nat, Vnf::Gateway] {
-                        setups.extend(RATES_MBIT.map(|rate| setup_of(vnf, size, rate, mode, scheduling)));
+                        setups.extend(RATES_MBIT.map(|rate| Setup::on_testbed(vnf, size, rate, mode, scheduling)));
                     }
                 }
             }
@@ -299,14 +321,7 @@ pub const LINES: [(Mode, Scheduling); 3] = [
 
 fn sim_setups(extent: Extent) -> Vec<Setup> {
     let few: &[u32] = if extent == Extent::Full { &RATES_MBIT } else { &FEW_RATES_MBIT };
-    let setup = |vnf, packet_size_bytes, rate_mbit, mode, scheduling| Setup {
-        vnf,
-        packet_size_bytes,
-        rate_mbit,
-        mode,
-        scheduling,
-        variation: TESTBED,
-    };
+    let setup = Setup::on_testbed;
     let mut setups = Vec::new();
     for (mode, scheduling) in LINES {
         // The paper's own lines come first where there is little time.

@@ -1,10 +1,9 @@
 //! The back-end in virtual time: the real network functions, machines and switch, and a TCP that competes for the link.
 
 use crate::backend::Backend;
-use crate::grid::{Cell, Congestion, Extent, Mode, Scheduling, Setup, Vnf};
+use crate::grid::{Cell, Congestion, Extent, Setup, Vnf};
 use crate::record::Run;
 use anyhow::{Result, anyhow, bail};
-use slim_core::protocol;
 use slim_core::protocol::control::{LinkSettings, Pace, StartOptions};
 use slim_core::time::Duration;
 use slim_simulation::{Measured, Trial, run_trial};
@@ -82,17 +81,8 @@ pub fn sockets(vnf: Vnf) -> u16 {
 
 fn trial(cell: &Cell) -> Result<Trial> {
     let Setup { vnf, packet_size_bytes, rate_mbit, mode, scheduling, variation } = cell.setup;
-    let scheduling = match scheduling {
-        Scheduling::BestEffort => protocol::Scheduling::BestEffort,
-        Scheduling::DataplaneFirst => protocol::Scheduling::DataplaneFirst,
-    };
-    let mode = match mode {
-        Mode::Statelet => protocol::Mode::Statelet,
-        Mode::Duplicate => protocol::Mode::Duplicate,
-        Mode::Buffer => protocol::Mode::Buffer,
-        Mode::StopAndCopy => protocol::Mode::StopAndCopy,
-        Mode::Precopy => bail!("{}: there is no hypervisor in the simulation", cell.setup),
-    };
+    let scheduling = scheduling.into();
+    let Some(mode) = mode.of_instances() else { bail!("{}: there is no hypervisor in the simulation", cell.setup) };
     let seed = u64::from(cell.repetition) + 1;
     let link = LinkSettings {
         rate_bps: LINK_BPS,

@@ -1,14 +1,13 @@
 //! The back-end in real time: booted images, the switch agent, the controller's daemon, and the kernel's TCP.
 
 use crate::backend::Backend;
-use crate::grid::{Cell, Congestion, Extent, Mode, Scheduling, Setup, TESTBED, Variation, Vnf};
+use crate::grid::{Cell, Congestion, Extent, Mode, Setup, TESTBED, Variation, Vnf};
 use crate::record::{Ended, Planned, Precopy, Run};
 use crate::sim::{FILLER_BYTES, PKT_Q_PACKETS, sockets};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use slim_controller::api::{InstanceInfo, Runs};
 use slim_controller::transfer::TransferArgs;
-use slim_core::protocol;
 use slim_testbed::artifacts::Artifacts;
 use slim_testbed::demo::{DemoSpec, InstanceArguments, MoveArguments, Outcome};
 use slim_testbed::load::LoadSpec;
@@ -116,18 +115,9 @@ fn spec(cell: &Cell, scale: u32) -> Result<DemoSpec> {
         "{}: the guests' kernel has a TCP of its own",
         cell.setup
     );
-    let scheduling = match scheduling {
-        Scheduling::BestEffort => protocol::Scheduling::BestEffort,
-        Scheduling::DataplaneFirst => protocol::Scheduling::DataplaneFirst,
-    };
     let patience_s = if mode == Mode::Precopy { PRECOPY_PATIENCE_S } else { PATIENCE_S };
-    let mode = match mode {
-        // The testbed's program for it takes no notice of the mode.
-        Mode::Statelet | Mode::Precopy => protocol::Mode::Statelet,
-        Mode::Duplicate => protocol::Mode::Duplicate,
-        Mode::Buffer => protocol::Mode::Buffer,
-        Mode::StopAndCopy => protocol::Mode::StopAndCopy,
-    };
+    // The testbed's program for precopy takes no notice of the mode.
+    let mode = mode.of_instances().unwrap_or_default();
     let pkt_q_bytes = PKT_Q_PACKETS as u64 * u64::from(packet_size_bytes) / u64::from(scale);
     let spec = DemoSpec {
         load: LoadSpec {
@@ -143,7 +133,7 @@ fn spec(cell: &Cell, scale: u32) -> Result<DemoSpec> {
         moving: MoveArguments {
             mode,
             transfer: TransferArgs {
-                scheduling,
+                scheduling: scheduling.into(),
                 snapshot_filler: FILLER_BYTES / u64::from(scale),
                 // As in the paper: as fast as TCP goes.
                 snapshot_rate: Some(0),
