@@ -59,7 +59,9 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     pub(super) fn receive(&mut self, now: Instant, port: PortId, packets: Burst<I::Packet>) {
         match self.mode {
             Mode::Process(_) if self.halted => self.drop_all(now, port, packets, Cause::Halted),
-            Mode::Process(_) if self.pkt_q.is_empty() || mutant::is_active(Mutant::PktQOvertaken) => {
+            Mode::Process(_)
+                if (self.pkt_q.is_empty() && self.pacer.is_none()) || mutant::is_active(Mutant::PktQOvertaken) =>
+            {
                 if let Some(nf) = &self.nf {
                     nf.prefetch(port, &packets);
                 }
@@ -142,7 +144,8 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     #[inline]
     pub(super) fn continue_with(&mut self, now: Instant, empty: bool) -> bool {
         match self.mode {
-            Mode::Process(Then::GoOn) | Mode::Drop(_) | Mode::Enqueue => false,
+            Mode::Process(Then::GoOn) if self.pacer.is_none() => false,
+            Mode::Drop(_) | Mode::Enqueue => false,
             Mode::Arming => {
                 if empty {
                     self.mode = Mode::Enqueue;
@@ -153,8 +156,9 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
             Mode::Process(then) => {
                 self.process_pkt_q(now);
                 if self.pkt_q.is_empty() {
-                    self.pacer = None;
+                    self.pacer.take_if(|pacer| pacer.is_over(now));
                     self.caught_up(now, then, empty);
+                    return then != Then::GoOn;
                 }
                 !self.pkt_q_waits()
             }
@@ -184,7 +188,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
 
     /// Whether the next packet of `pkt_q` has to wait for its time.
     pub(super) fn pkt_q_waits(&self) -> bool {
-        self.pacer.as_ref().is_some_and(Pacer::waits)
+        !self.pkt_q.is_empty() && self.pacer.as_ref().is_some_and(Pacer::waits)
     }
 
     fn process_pkt_q(&mut self, now: Instant) {

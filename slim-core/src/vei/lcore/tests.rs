@@ -439,9 +439,18 @@ fn pkt_q_is_processed_at_its_pace() {
     paced(&mut rig, |pace| Command::TakeOver(Synchronised { nf: function(), drops: None }, pace));
     assert_eq!(rig.take_sent(), frames(0..110).into_iter().map(|frame| (1, frame)).collect::<Vec<_>>());
     assert!(matches!(rig.events.last(), Some(LcoreEvent::PktQDrained(_))), "{:?}", rig.events);
-    rig.arrive(0, frames(0..100));
+    let told = rig.events.len();
+    rig.arrive(0, frames(0..10));
+    rig.pass(None);
+    let at_once = rig.take_sent().len();
+    assert!(at_once < 10, "{at_once} of 10: the pace goes on");
+    for _ in 0..70 {
+        rig.pass(None);
+    }
+    rig.arrive(0, frames(10..110));
     rig.settle();
-    assert_eq!(rig.take_sent().len(), 100, "the pace is over");
+    assert_eq!(rig.take_sent().len(), 110 - at_once, "the pace is over");
+    assert_eq!(rig.events.len(), told);
 }
 
 #[test]
