@@ -155,7 +155,7 @@ fn process<F: NetworkFunction>(path: &Path, eal: Vec<String>) -> Result<(), Erro
         mbufs,
         log_events_max: log_events_max(&config),
     };
-    instance::<F>(config, security, plan, || began.elapsed().as_millis() as u64, || Ok(()))
+    instance::<F>(config, plan, || began.elapsed().as_millis() as u64, || Ok(security))
 }
 
 /// How the instance `name` speaks to others with `identity`.
@@ -205,25 +205,14 @@ fn boot<F: NetworkFunction>() -> Result<(), Error> {
     let told = handover::receive(DRIVE_PATIENCE)?;
     let place = |error| Error::Handover { place: told.place.clone(), error: Box::new(error) };
     let config = parse::<F>(&told.configuration, Host::Image).map_err(place)?;
-    let identity = told.identity.as_ref().map(|pem| pem.as_str());
-    let security = handed_over(config.management.plaintext, config.name.as_str(), identity).map_err(place)?;
-    // What it held, others may not read in memory that is free again.
-    drop(told);
     log::debug!("configured");
     // The configuration was checked for both.
     let management = config.management.mac.unwrap_or_default();
     let ports: Vec<_> = config.ports.iter().map(|port| (port.name.clone(), port.mac.unwrap_or_default())).collect();
     let roles = guest::nics::wait(&ports, management, NIC_PATIENCE)?;
     log::debug!("NICs: {roles:?}");
-    guest::expedite(true);
-    if let Err(error) = guest::vfio::enable_noiommu() {
-        log::warn!("{error}; without an IOMMU in the guest, NICs cannot be bound");
-    }
-    let dataplane = roles.ports.iter().flatten().chain(&roles.unknown);
-    let addresses: Vec<String> = dataplane.map(|nic| nic.address.clone()).collect();
-    addresses.iter().try_for_each(|address| guest::vfio::bind(address))?;
-
-    guest::expedite(false);
+    let dataplane: Vec<_> = roles.ports.iter().flatten().chain(&roles.unknown).collect();
+    guest::vfio::take(dataplane.iter().copied())?;
     log::debug!("NICs bound");
     let mbufs = config.limits.mbufs_for(config.ports.len());
     let memory_mb = config.limits.dpdk_memory_mb_for(mbufs, Host::Image);
@@ -231,7 +220,7 @@ fn boot<F: NetworkFunction>() -> Result<(), Error> {
     log::debug!("{memory_mb} MB of hugepages reserved");
     let mut eal: Vec<String> = ["-l", "0", "--in-memory", "--no-telemetry", "-m"].map(String::from).into();
     eal.push(memory_mb.to_string());
-    eal.extend(addresses.into_iter().flat_map(|address| ["-a".to_string(), address]));
+    eal.extend(dataplane.iter().flat_map(|nic| ["-a".to_string(), nic.address.clone()]));
     let which = roles.ports.iter().zip(&ports).map(|(nic, (name, mac))| {
         let which = nic.as_ref().map_or(Which::WithMac(*mac), |nic| Which::Present(nic.address.clone()));
         (name.clone(), which)
@@ -243,24 +232,32 @@ fn boot<F: NetworkFunction>() -> Result<(), Error> {
         mbufs,
         log_events_max: log_events_max(&config),
     };
-    let network = config.management.clone();
-    instance::<F>(config, security, plan, guest::uptime_ms, move || guest::management::bring_up(network))
+    let (network, name) = (config.management.clone(), config.name.clone());
+    instance::<F>(config, plan, guest::uptime_ms, move || {
+        let plaintext = network.plaintext;
+        guest::management::bring_up(network)?;
+        // What was told is dropped here: others may not read it in memory that is free again.
+        let told = told;
+        let identity = told.identity.as_ref().map(|pem| pem.as_str());
+        handed_over(plaintext, name.as_str(), identity)
+            .map_err(|error| Error::Handover { place: told.place.clone(), error: Box::new(error) })
+    })
 }
 
-/// Runs the instance until it is to end. `manage` is called once the dataplane is being started.
+/// Runs the instance until it is to end. `manage` is called once the dataplane is being started; it brings up the management
+/// network and says how to speak to others.
 fn instance<F: NetworkFunction>(
     config: Config<F::Config>,
-    security: Security,
     plan: Plan,
     boot_ms: impl Fn() -> u64,
-    manage: impl FnOnce() -> Result<(), guest::Error>,
+    manage: impl FnOnce() -> Result<Security, Error>,
 ) -> Result<(), Error> {
     let whole = config.clone();
     let in_force = Box::new(move || whole.in_force::<F>());
     let (sender, inbox) = manage::inbox::<F>();
     // The dataplane first: most of its start is waiting.
     let started = start_dataplane(plan, &sender)?;
-    manage()?;
+    let security = manage()?;
     let handlers = sender.clone();
     on_signals(move |reason| {
         handlers.send(Message::End(End::Requested(reason)));

@@ -76,6 +76,7 @@ impl Args {
         }
     }
 
+    /// `options` begin with a comma, if there are any.
     pub(super) fn virtio(&mut self, index: usize, link: &Link, mac: MacAddress, options: &str) {
         // Without ROM and legacy registers there is less to map, and no I/O ports to run out of.
         let mut device = format!("virtio-net-pci,netdev=net{index},mac={mac},romfile=,rombar=0,disable-legacy=on");
@@ -83,10 +84,6 @@ impl Args {
         if matches!(link, Link::VhostUser { .. }) {
             device += &format!(",tx_queue_size={RING_SIZE}");
         }
-        if !options.is_empty() {
-            device += ",";
-            device += options;
-        }
-        self.pair("-device", &device);
+        self.pair("-device", &(device + options));
     }
 }

@@ -14,10 +14,17 @@ fn machine(chipset: Chipset) -> &'static str {
     }
 }
 
-/// Emulated, a processor of all that QEMU knows, but for two of its words on copying memory. That single bytes are copied
-/// quickest is true of real processors only, and the kernel would believe it; that words are copied quickly by one
-/// instruction is true, but the kernel believes it of AMD's processors of this family and later.
-const EMULATED_CPU: &str = "max,family=16,-erms,-fsrm";
+/// Emulated, a processor of all that QEMU knows, with exceptions. That single bytes are copied quickest is true of real
+/// processors only, and the kernel would believe it; that words are copied quickly by one instruction is true, but the kernel
+/// believes it of AMD's processors of this family and later. And whatever is turned on in the middle of a boot makes all code
+/// be translated anew: wide registers, and a guard between kernel and its only program.
+const EMULATED_CPU: &str = "max,family=16,-erms,-fsrm,-xsave,-smap";
+
+/// The slot of the first NIC. Those before are QEMU's to give to drives.
+const FIRST_SLOT: usize = 0x10;
+
+/// The last slot that is free on every machine.
+const LAST_SLOT: usize = 0x1e;
 
 /// Every offload off. A frame then always carries complete checksums and fits the link, as the switch needs it.
 const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
@@ -67,7 +74,7 @@ pub fn argv(
             args.path("-kernel", "", &launch.image.kernel);
             args.path("-initrd", "", &launch.image.initramfs);
             let rate = host.tsc_khz.map_or_else(String::new, |khz| format!(" tsc_early_khz={khz}"));
-            args.pair("-append", &(cmdline(launch, host.kvm) + &rate));
+            args.pair("-append", &(cmdline(launch, host.kvm) + &rate + &for_vfio(launch)));
             if let Some(loader) = host.loader {
                 args.path("-bios", "", loader);
             }
@@ -95,21 +102,39 @@ pub fn argv(
     }
 
     for (index, nic) in launch.nics.iter().enumerate() {
+        let slot = slot(index).map_or_else(String::new, |slot| format!(",addr={slot:#x}"));
         match nic {
             Nic::Dataplane { link, mac } => {
                 args.link(index, link);
-                args.virtio(index, link, *mac, "");
+                args.virtio(index, link, *mac, &slot);
             }
             Nic::Management { link, mac } => {
                 args.link(index, link);
-                args.virtio(index, link, *mac, NO_OFFLOADS);
+                args.virtio(index, link, *mac, &format!("{slot},{NO_OFFLOADS}"));
             }
             Nic::Passthrough { address } => {
-                args.pair("-device", &format!("vfio-pci,host={address},rombar=0"));
+                args.pair("-device", &format!("vfio-pci,host={address},rombar=0{slot}"));
             }
         }
     }
     args.0
+}
+
+/// The PCI slot of a NIC, as far as there are enough.
+fn slot(index: usize) -> Option<usize> {
+    Some(index + FIRST_SLOT).filter(|slot| *slot <= LAST_SLOT)
+}
+
+/// Has the guest's kernel leave the dataplane's NICs to DPDK at once, rather than make interfaces of them first. A guest
+/// that is not told binds them itself, which takes longer.
+fn for_vfio(launch: &Launch) -> String {
+    let dataplane = launch.nics.iter().enumerate().filter(|(_, nic)| !matches!(nic, Nic::Management { .. }));
+    let addresses: Vec<_> =
+        dataplane.filter_map(|(index, _)| Some(format!("0000:00:{:02x}.0", slot(index)?))).collect();
+    match addresses.as_slice() {
+        [] => String::new(),
+        addresses => format!(" vfio.enable_unsafe_noiommu_mode=1 pci_vfio={}", addresses.join(",")),
+    }
 }
 
 /// The guest's memory.
@@ -128,10 +153,11 @@ fn memory(launch: &Launch, placement: &Placement) -> String {
 
 /// The guest kernel's command line.
 pub(in crate::hypervisor) fn cmdline(launch: &Launch, kvm: bool) -> String {
-    // A panic ends QEMU at once, by way of -no-reboot; emulated timers need neither check nor watchdog.
-    let mut words = vec!["console=ttyS0", "quiet", "panic=-1", "reboot=t"];
+    // A panic ends QEMU at once, by way of -no-reboot. Files that are never swapped need no file system that could.
+    let mut words = vec!["console=ttyS0", "quiet", "panic=-1", "reboot=t", "rootfstype=ramfs"];
     if !kvm {
-        words.extend(["no_timer_check", "tsc=reliable"]);
+        // Emulated timers need neither check nor watchdog, and ACPI's is another one that would be checked.
+        words.extend(["no_timer_check", "tsc=reliable", "pmtmr=0"]);
         if launch.vcpus == 1 {
             // Else the kernel rewrites thousands of its locked instructions, for which emulation pays 100 ms.
             words.push("noreplace-smp");
@@ -258,9 +284,22 @@ mod tests {
         assert_eq!(
             devices[1],
             "virtio-net-pci,netdev=net1,mac=52:54:00:01:00:0b,romfile=,rombar=0,disable-legacy=on,\
-             rx_queue_size=1024,tx_queue_size=1024"
+             rx_queue_size=1024,tx_queue_size=1024,addr=0x11"
         );
-        assert_eq!(devices[2], "vfio-pci,host=0000:03:10.0,rombar=0");
+        assert_eq!(devices[2], "vfio-pci,host=0000:03:10.0,rombar=0,addr=0x12");
+    }
+
+    #[test]
+    fn the_kernel_is_told_which_nics_of_those_that_fit_are_not_its_own() {
+        let mac = "52:54:00:01:00:0c".parse().unwrap();
+        let mut launch = launch();
+        launch.nics = vec![Nic::Management { link: Link::Unconnected, mac }];
+        assert!(!values(&argv(&launch, TCG, &anywhere(), Path::new("c"), None), "-append")[0].contains("vfio"));
+        launch.nics.extend((1..17).map(|_| Nic::Dataplane { link: Link::Unconnected, mac }));
+        let args = argv(&launch, TCG, &anywhere(), Path::new("c"), None);
+        let devices = values(&args, "-device");
+        assert!(devices[14].ends_with(",addr=0x1e") && !devices[15].contains("addr="));
+        assert!(values(&args, "-append")[0].ends_with(",0000:00:1e.0"));
     }
 
     #[test]
@@ -290,19 +329,20 @@ mod tests {
         launch.extra_cmdline = "  debug foo=1 ".into();
         launch.vcpus = 2;
         let tcg = argv(&launch, TCG, &anywhere(), Path::new("c"), None);
-        assert_eq!(values(&tcg, "-cpu"), ["max,family=16,-erms,-fsrm"]);
-        assert_eq!(
-            values(&tcg, "-append"),
-            ["console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable debug foo=1"]
-        );
+        assert_eq!(values(&tcg, "-cpu"), ["max,family=16,-erms,-fsrm,-xsave,-smap"]);
+        let vfio = "vfio.enable_unsafe_noiommu_mode=1 pci_vfio=0000:00:11.0,0000:00:12.0";
+        let words = "console=ttyS0 quiet panic=-1 reboot=t rootfstype=ramfs no_timer_check tsc=reliable pmtmr=0 \
+                     debug foo=1";
+        assert_eq!(values(&tcg, "-append"), [format!("{words} {vfio}")]);
         let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, TCG, &anywhere(), Path::new("c"), None);
         assert!(values(&alone, "-append")[0].contains(" noreplace-smp "), "one CPU needs no locks rewritten");
         let timed = argv(&launch, Host { tsc_khz: Some(2_600_000), ..TCG }, &anywhere(), Path::new("c"), None);
-        assert!(values(&timed, "-append")[0].ends_with(" tsc_early_khz=2600000"));
+        assert!(values(&timed, "-append")[0].contains(" tsc_early_khz=2600000 "));
         let kvm = argv(&launch, Host { kvm: true, ..TCG }, &anywhere(), Path::new("c"), None);
         assert_eq!(values(&kvm, "-accel"), ["kvm"]);
         assert_eq!(values(&kvm, "-cpu"), ["host"]);
-        assert_eq!(values(&kvm, "-append"), ["console=ttyS0 quiet panic=-1 reboot=t debug foo=1"]);
+        let words = "console=ttyS0 quiet panic=-1 reboot=t rootfstype=ramfs debug foo=1";
+        assert_eq!(values(&kvm, "-append"), [format!("{words} {vfio}")]);
         assert_eq!(values(&kvm, "-smp"), ["2"]);
     }
 

@@ -116,7 +116,7 @@ pub(crate) fn write(path: impl AsRef<Path>, text: &str) -> Result<(), Error> {
 
 /// Has the kernel wait less for its own readers (RCU), which makes taking NICs away from their drivers several times
 /// quicker. Not for good: it costs every CPU an interrupt.
-pub fn expedite(on: bool) {
+fn expedite(on: bool) {
     if let Err(error) = write("/sys/kernel/rcu_expedited", if on { "1" } else { "0" }) {
         log::debug!("{error}");
     }
