@@ -2,6 +2,9 @@
 #define _GNU_SOURCE
 #include "shim.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 #include <rte_cycles.h>
@@ -103,8 +106,24 @@ static void tsc_sample(uint64_t *tsc, uint64_t *nanos)
 	}
 }
 
+/* The TSC's frequency, if the kernel itself was told it: a launcher that emulates a machine knows it best. */
+static uint64_t tsc_frequency_told(void)
+{
+	static const char word[] = " tsc_early_khz=";
+	char line[4096];
+	FILE *file = fopen("/proc/cmdline", "r");
+
+	if (!file)
+		return 0;
+	size_t len = fread(line, 1, sizeof(line) - 1, file);
+	fclose(file);
+	line[len] = 0;
+	const char *at = strstr(line, word);
+	return at ? strtoull(at + sizeof(word) - 1, NULL, 10) * 1000 : 0;
+}
+
 /*
- * Measures the TSC's frequency in 8 ms. Stands in for the EAL's function of this name, which knows the frequency of few
+ * Asks or measures the TSC's frequency, in 8 ms. Stands in for the EAL's function of this name, which knows the frequency of few
  * machines, and of no emulated one; without an answer the EAL sleeps 100 ms to measure it, a tenth of an image's boot.
  *
  * Two windows must agree to 1 in 2000, or else the answer is 0 and the EAL does measure in its own way.
@@ -113,7 +132,10 @@ uint64_t get_tsc_freq_arch(void)
 {
 	const struct timespec window = { .tv_nsec = 4 * 1000 * 1000 };
 	uint64_t tsc[3] = { 0 }, nanos[3] = { 0 }, hz[2];
+	uint64_t told = tsc_frequency_told();
 
+	if (told)
+		return told;
 	for (int i = 0; i < 3; i++) {
 		tsc_sample(&tsc[i], &nanos[i]);
 		if (i < 2)
