@@ -16,20 +16,18 @@ const WHOLE: &[&str] = &[
     "common_iavf",
     "ethdev",
     "net_virtio",
-    "net_vhost",
     "net_e1000",
     "net_iavf",
     "net_ixgbe",
     "net_nfp",
-    "net_null",
-    "net_ring",
-    "net_tap",
-    "net_af_packet",
-    "net_memif",
 ];
 
-/// Drivers of NICs that a feature adds, linked as a whole too: the feature's name as Cargo tells it, and the library.
-const FEATURES: &[(&str, &str)] = &[("CARGO_FEATURE_ENA", "net_ena"), ("CARGO_FEATURE_BNXT", "net_bnxt")];
+/// Drivers that a feature adds, linked as a whole too: the feature's name as Cargo tells it, and the libraries.
+const FEATURES: &[(&str, &[&str])] = &[
+    ("CARGO_FEATURE_SOFTWARE", &["net_vhost", "net_null", "net_ring", "net_tap", "net_af_packet", "net_memif"]),
+    ("CARGO_FEATURE_ENA", &["net_ena"]),
+    ("CARGO_FEATURE_BNXT", &["net_bnxt"]),
+];
 
 /// Linked as needed, users before what they use.
 const PLAIN: &[&str] = &[
@@ -145,7 +143,7 @@ fn main() {
 /// What is linked as a whole, with what features add.
 fn whole() -> impl Iterator<Item = &'static str> {
     let added = FEATURES.iter().filter(|(feature, _)| env::var_os(feature).is_some());
-    WHOLE.iter().copied().chain(added.map(|(_, library)| *library))
+    WHOLE.iter().copied().chain(added.flat_map(|(_, libraries)| libraries.iter().copied()))
 }
 
 /// Where the static libraries are, after a check that all of them are there.

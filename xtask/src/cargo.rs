@@ -59,7 +59,8 @@ pub fn build_image_program(package: &str, program: &str, nics: &[NicDriver]) -> 
         &target,
         package,
         program,
-        &["--package", RUNTIME, "--features", &features],
+        // Without the ports that only processes on a host have.
+        &["--package", RUNTIME, "--no-default-features", "--features", &features],
     )
 }
 

@@ -30,6 +30,10 @@ const LAST_SLOT: usize = 0x1e;
 const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
      guest_uso4=off,guest_uso6=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,host_uso=off,mrg_rxbuf=off";
 
+/// Parts of the kernel's start that nobody here uses and no configuration leaves out: a self-test, files in sysfs about
+/// memory and caches, and events on a socket.
+const UNUSED: &str = "initcall_blacklist=blake2s_mod_init,slab_sysfs_init,cacheinfo_sysfs_init,acpi_event_init";
+
 /// What of the host decides about the command line.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Host<'a> {
@@ -154,7 +158,11 @@ fn memory(launch: &Launch, placement: &Placement) -> String {
 /// The guest kernel's command line.
 pub(in crate::hypervisor) fn cmdline(launch: &Launch, kvm: bool) -> String {
     // A panic ends QEMU at once, by way of -no-reboot. Files that are never swapped need no file system that could.
-    let mut words = vec!["console=ttyS0", "quiet", "panic=-1", "reboot=t", "rootfstype=ramfs"];
+    let mut words = vec!["console=ttyS0", "quiet", "panic=-1", "reboot=t", "rootfstype=ramfs", UNUSED];
+    if launch.chipset == Chipset::Q35 {
+        // The one device that could be found this way, the serial port, is where it always was.
+        words.push("pnpacpi=off");
+    }
     if !kvm {
         // Emulated timers need neither check nor watchdog, and ACPI's is another one that would be checked.
         words.extend(["no_timer_check", "tsc=reliable", "pmtmr=0"]);
@@ -331,9 +339,9 @@ mod tests {
         let tcg = argv(&launch, TCG, &anywhere(), Path::new("c"), None);
         assert_eq!(values(&tcg, "-cpu"), ["max,family=16,-erms,-fsrm,-xsave,-smap"]);
         let vfio = "vfio.enable_unsafe_noiommu_mode=1 pci_vfio=0000:00:11.0,0000:00:12.0";
-        let words = "console=ttyS0 quiet panic=-1 reboot=t rootfstype=ramfs no_timer_check tsc=reliable pmtmr=0 \
-                     debug foo=1";
-        assert_eq!(values(&tcg, "-append"), [format!("{words} {vfio}")]);
+        let everywhere = format!("console=ttyS0 quiet panic=-1 reboot=t rootfstype=ramfs {UNUSED}");
+        let emulated = "no_timer_check tsc=reliable pmtmr=0";
+        assert_eq!(values(&tcg, "-append"), [format!("{everywhere} pnpacpi=off {emulated} debug foo=1 {vfio}")]);
         let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, TCG, &anywhere(), Path::new("c"), None);
         assert!(values(&alone, "-append")[0].contains(" noreplace-smp "), "one CPU needs no locks rewritten");
         let timed = argv(&launch, Host { tsc_khz: Some(2_600_000), ..TCG }, &anywhere(), Path::new("c"), None);
@@ -341,8 +349,7 @@ mod tests {
         let kvm = argv(&launch, Host { kvm: true, ..TCG }, &anywhere(), Path::new("c"), None);
         assert_eq!(values(&kvm, "-accel"), ["kvm"]);
         assert_eq!(values(&kvm, "-cpu"), ["host"]);
-        let words = "console=ttyS0 quiet panic=-1 reboot=t rootfstype=ramfs debug foo=1";
-        assert_eq!(values(&kvm, "-append"), [format!("{words} {vfio}")]);
+        assert_eq!(values(&kvm, "-append"), [format!("{everywhere} pnpacpi=off debug foo=1 {vfio}")]);
         assert_eq!(values(&kvm, "-smp"), ["2"]);
     }
 
