@@ -286,6 +286,11 @@ mod tests {
         for cut in [&a[..1], &a[..2], &[]] {
             assert!(Identity::from_pem(&cut.concat()).is_err());
         }
+        let with = |authority: &str| Identity::parse(&[&a[0], &a[1], authority].concat());
+        let (own, foreign) = (with(&a[2]).unwrap(), with(&c[2]).expect("who has signed is not asked"));
+        assert_eq!((own.principal(), own.not_after_s()), (foreign.principal(), foreign.not_after_s()));
+        assert!(!own.has_authority_of(&foreign));
+        assert!(Identity::parse(&[a[0].as_str(), &b[1], &a[2]].concat()).is_err(), "a key of another certificate");
         assert!(matches!(Identity::from_pem(&"x".repeat(20_000)), Err(IdentityError::Length)));
     }
 }

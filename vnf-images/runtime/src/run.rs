@@ -172,7 +172,7 @@ fn handed_over(plaintext: bool, name: &str, identity: Option<&str>) -> Result<Se
     if plaintext {
         return Ok(Security::Plaintext);
     }
-    let identity = Identity::from_pem(identity.ok_or(Error::NoIdentity)?);
+    let identity = Identity::parse(identity.ok_or(Error::NoIdentity)?);
     as_instance(identity.map_err(|error| Error::Identity { place: "identity".into(), error })?, name)
 }
 
