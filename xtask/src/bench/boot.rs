@@ -26,6 +26,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How often the console and the processor are looked at.
 const POLL: Duration = Duration::from_millis(1);
 
+/// How long processors are kept busy before each boot.
+const AWAKE: Duration = Duration::from_millis(500);
+
 /// The moments of one boot, in milliseconds since QEMU was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Boot {
@@ -129,6 +132,7 @@ pub fn measure(
 
 /// Boots once, until it is ready if that is waited for, else until PID 1 runs.
 fn boot(qemu: &Qemu, launch: &Launch, until_ready: bool, accel: &mut String) -> Result<Boot> {
+    wake_processors();
     let started = Instant::now();
     let mut machine = qemu.start(launch)?;
     machine.accel().map_or("", AccelChoice::name).clone_into(accel);
@@ -139,6 +143,16 @@ fn boot(qemu: &Qemu, launch: &Launch, until_ready: bool, accel: &mut String) -> 
             bail!("{} {why}; the end of its console:\n{}", launch.image.kernel.display(), machine.console_tail())
         }
     }
+}
+
+/// Keeps all processors busy for a moment: those that have slept are slow at first, and not for a fixed time.
+fn wake_processors() {
+    let until = Instant::now() + AWAKE;
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+            scope.spawn(|| while Instant::now() < until {});
+        }
+    });
 }
 
 /// Follows a boot to its end, or says why it came to none.
