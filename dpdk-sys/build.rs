@@ -71,6 +71,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_rx_intr_ctl_q",
     "rte_eth_dev_rx_intr_disable",
     "rte_eth_dev_rx_intr_enable",
+    "rte_eth_dev_set_mc_addr_list",
     "rte_eth_dev_set_mtu",
     "rte_eth_dev_start",
     "rte_eth_dev_stop",

@@ -8,6 +8,7 @@ use crate::queue::{RxQueue, TxQueue};
 use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 use dpdk_sys::rte_eth_dev_info;
+use slim_core::packet::MacAddr;
 use std::sync::Arc;
 
 /// How a port is to be set up.
@@ -21,8 +22,11 @@ pub struct PortConfig {
     pub rx_descriptors: u16,
     /// Descriptors per transmit queue; adjusted to what the device can do.
     pub tx_descriptors: u16,
-    /// Receive frames for any MAC address.
-    pub promiscuous: bool,
+    /// The MAC address for which frames are wanted, besides broadcasts and `multicast`; `None` for any.
+    pub address: Option<MacAddr>,
+    /// Multicast addresses whose frames are wanted, promiscuous or not: a virtual function that may not be promiscuous
+    /// gets only what it has asked for.
+    pub multicast: &'static [MacAddr],
     /// Prepare receive interrupts, as far as the device has them: see [`Port::has_rx_interrupts`].
     pub rx_interrupts: bool,
     /// The largest payload of a frame; the device's default where none is given.
@@ -37,7 +41,8 @@ impl Default for PortConfig {
             tx_queues: 1,
             rx_descriptors: 1024,
             tx_descriptors: 1024,
-            promiscuous: true,
+            address: None,
+            multicast: &[],
             rx_interrupts: false,
             mtu: None,
         }
@@ -171,15 +176,42 @@ impl Handle {
         // SAFETY: the port is configured and all its queues are set up.
         check(unsafe { dpdk_sys::rte_eth_dev_start(id) }, "start", name)?;
         self.started = true;
-        if config.promiscuous {
-            // SAFETY: plain call on an open port.
-            let code = unsafe { dpdk_sys::rte_eth_promiscuous_enable(id) };
-            // Virtual devices without a filter have nothing to switch on.
-            if code < 0 && code != -libc::ENOTSUP {
-                return Err(refused(-code, "make promiscuous", &self.name));
-            }
-        }
+        self.filter(config)?;
         Ok(rx_interrupts)
+    }
+
+    /// Has the port receive what is wanted, and no more where the device can filter exactly that.
+    ///
+    /// The order matters: starting a device forgets its filters, and a function that is promiscuous as far as its physical
+    /// function lets it may lose its multicast filter by that (igb).
+    fn filter(&self, config: &PortConfig) -> Result<(), Error> {
+        let filters_multicast = self.receive_multicast(config.multicast);
+        if filters_multicast && config.address.is_some_and(|wanted| self.mac().is_ok_and(|mac| mac == wanted.0)) {
+            return Ok(());
+        }
+        // SAFETY: plain call on an open port.
+        let code = unsafe { dpdk_sys::rte_eth_promiscuous_enable(self.id) };
+        // Virtual devices without a filter have nothing to switch on.
+        if code < 0 && code != -libc::ENOTSUP {
+            return Err(refused(-code, "make promiscuous", &self.name));
+        }
+        Ok(())
+    }
+
+    /// Asks for the frames to these addresses; returns whether the device knows how to.
+    fn receive_multicast(&self, addresses: &[MacAddr]) -> bool {
+        if addresses.is_empty() {
+            return true;
+        }
+        let mut list: Vec<_> =
+            addresses.iter().map(|address| dpdk_sys::rte_ether_addr { addr_bytes: address.0 }).collect();
+        // SAFETY: `list` has as many addresses as are told; they are copied.
+        let code = unsafe { dpdk_sys::rte_eth_dev_set_mc_addr_list(self.id, list.as_mut_ptr(), list.len() as u32) };
+        if code < 0 && code != -libc::ENOTSUP {
+            let error = std::io::Error::from_raw_os_error(-code);
+            log::warn!("port {} cannot ask for multicast frames: {error}", self.name);
+        }
+        code == 0
     }
 }
 

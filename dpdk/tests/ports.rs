@@ -1,7 +1,7 @@
 //! Ports, queues and mbufs over virtual devices: no hugepages, no privileges.
 
 use dpdk::{Device, Eal, Error, Mbuf, Mempool, PortConfig, Started, WaitSet, process_arguments};
-use slim_core::packet::{NoRoom, PacketBuf};
+use slim_core::packet::{MacAddr, NoRoom, PacketBuf};
 use std::collections::VecDeque;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -227,6 +227,17 @@ fn descriptors_are_adjusted_to_the_device() {
     let pool = pool(1023);
     let config = PortConfig { rx_descriptors: 60_000, tx_descriptors: 7, ..PortConfig::default() };
     attach("net_null1").start(&config, &pool).expect("any number of descriptors will do");
+}
+
+#[test]
+fn a_device_that_cannot_filter_is_started_all_the_same() {
+    let pool = pool(1023);
+    let device = attach("net_null4");
+    let address = Some(MacAddr(device.mac().expect("an address")));
+    let config = PortConfig { address, multicast: &[MacAddr([3, 0, 0, 0, 0, 1])], ..PortConfig::default() };
+    let mut started = device.start(&config, &pool).expect("starts");
+    let mut packets = heapless::Vec::<Mbuf, 32>::new();
+    assert_eq!(started.rx[0].burst(&mut packets), 32, "frames for nobody in particular");
 }
 
 #[test]

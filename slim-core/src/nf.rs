@@ -29,7 +29,7 @@ pub(crate) mod source_counter;
 pub mod testing;
 mod ticker;
 
-use crate::packet::PacketBuf;
+use crate::packet::{MacAddr, PacketBuf};
 use crate::statelet::{Coalesce, Coalescing};
 use crate::table::{ScanCursor, StateItem};
 use crate::time::Instant;
@@ -192,6 +192,13 @@ pub trait NetworkFunction: Send + Sized + 'static {
 
     /// A function with empty state. `seed` keys its hash tables and random choices.
     fn new(config: &Self::Config, shard: Shard, seed: u64) -> Result<Self, ConfigError>;
+
+    /// The MAC address that frames on `port` must have to be of use, broadcasts apart; `None` if any may be.
+    ///
+    /// A NIC may keep all others from it, so packets of no use then are neither seen nor counted.
+    fn mac(_config: &Self::Config, _port: PortId) -> Option<MacAddr> {
+        None
+    }
 
     /// Processes a packet that arrived on `port` (f), announcing each change of state it makes (g).
     ///

@@ -24,6 +24,7 @@
 //! from an instance and drops, counted, any that comes from outside.
 
 use crate::nf::{PortId, ShardId};
+use crate::packet::MacAddr;
 use crate::protocol::{MigrationId, Nonce, PathIndex, PathSet};
 
 /// The EtherType of all in-band frames.
@@ -36,7 +37,8 @@ pub const HAND_BACK_HEADER_LEN: usize = 28;
 pub const HAND_BACK_FRAME_LEN_MAX: usize = u16::MAX as usize;
 
 const VERSION: u8 = 1;
-const TO_INSTANCE: [u8; 6] = [0x03, 0x51, 0x1a, 0xff, 0x00, 0x01];
+/// The multicast address of drain packets: who filters by address must let it through.
+pub const TO_INSTANCE: MacAddr = MacAddr([0x03, 0x51, 0x1a, 0xff, 0x00, 0x01]);
 const TO_SWITCH: [u8; 6] = [0x03, 0x51, 0x1a, 0xff, 0x00, 0x02];
 const FROM: [u8; 6] = [0x02, 0x51, 0x1a, 0xff, 0x00, 0x00];
 const DRAIN: u8 = 1;
@@ -178,7 +180,7 @@ impl<'a> Frame<'a> {
             Self::HandBack { migration, .. } => (HAND_BACK, *migration),
             Self::HandBackEnd(end) => (HAND_BACK_END, end.migration),
         };
-        header[..6].copy_from_slice(if kind == DRAIN { &TO_INSTANCE } else { &TO_SWITCH });
+        header[..6].copy_from_slice(if kind == DRAIN { &TO_INSTANCE.0 } else { &TO_SWITCH });
         header[6..12].copy_from_slice(&FROM);
         header[12..14].copy_from_slice(&ETHERTYPE.to_be_bytes());
         header[14] = VERSION;

@@ -34,7 +34,7 @@ pub use drops::Drop;
 use slim_core::nf::{
     self, ConfigError, Environment, Gauge, InstallError, NetworkFunction, PortId, Shard, TICK, Ticker, Verdict,
 };
-use slim_core::packet::PacketBuf;
+use slim_core::packet::{MacAddr, PacketBuf};
 use slim_core::statelet::Coalescing;
 use slim_core::table::{ScanCursor, StateItem};
 use slim_core::time::Instant;
@@ -175,6 +175,14 @@ impl NetworkFunction for Gateway {
             sweep: None,
             totals: Totals::default(),
         })
+    }
+
+    fn mac(config: &Config, port: PortId) -> Option<MacAddr> {
+        match port {
+            IN => Some(config.interior_mac),
+            OUT => Some(config.exterior_mac),
+            _ => None,
+        }
     }
 
     #[inline]

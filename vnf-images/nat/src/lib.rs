@@ -243,6 +243,10 @@ impl NetworkFunction for Nat {
         })
     }
 
+    fn mac(config: &Config, port: PortId) -> Option<MacAddr> {
+        Side::of_port(port).map(|side| config.mac(side))
+    }
+
     #[inline]
     fn process<P: PacketBuf, E: Environment>(&mut self, env: &mut E, port: PortId, packet: &mut P) -> Verdict {
         self.advance_clock(env);

@@ -2,12 +2,12 @@
 
 use crate::cli::{self, Task};
 use crate::config::{self, Config, Host, Invalid, at};
-use crate::dataplane::{self, Plan, Running, Which};
+use crate::dataplane::{self, Plan, PlannedPort, Running, Which};
 use crate::guest::handover::{self, Place};
 use crate::guest::{self, power};
 use crate::logging;
 use crate::manage::{self, End, Instance, ManagedShard, Manager, Message, Ready, Sender, Sources};
-use slim_core::nf::{ConfigError, NetworkFunction, Shard};
+use slim_core::nf::{ConfigError, NetworkFunction, PortId, Shard};
 use slim_core::vei::lcore::Report;
 use slim_trust::{Identity, IdentityError, Keyring, Role, Security};
 use std::io;
@@ -146,11 +146,10 @@ fn process<F: NetworkFunction>(path: &Path, eal: Vec<String>) -> Result<(), Erro
     let mut arguments = dpdk::process_arguments(config.limits.dpdk_memory_mb_for(mbufs, Host::Process));
     arguments.extend(eal);
     // The configuration was checked for devices.
-    let ports =
-        config.ports.iter().map(|port| (port.name.clone(), Which::Attach(port.device.clone().unwrap_or_default())));
+    let devices = config.ports.iter().map(|port| Which::Attach(port.device.clone().unwrap_or_default()));
     let plan = Plan {
         eal: arguments,
-        ports: ports.collect(),
+        ports: planned_ports::<F>(&config, devices),
         limits: config.limits.clone(),
         mbufs,
         log_events_max: log_events_max(&config),
@@ -221,13 +220,12 @@ fn boot<F: NetworkFunction>() -> Result<(), Error> {
     let mut eal: Vec<String> = ["-l", "0", "--in-memory", "--no-telemetry", "-m"].map(String::from).into();
     eal.push(memory_mb.to_string());
     eal.extend(dataplane.iter().flat_map(|nic| ["-a".to_string(), nic.address.clone()]));
-    let which = roles.ports.iter().zip(&ports).map(|(nic, (name, mac))| {
-        let which = nic.as_ref().map_or(Which::WithMac(*mac), |nic| Which::Present(nic.address.clone()));
-        (name.clone(), which)
-    });
+    let devices = roles.ports.iter().zip(&ports);
+    let devices = devices
+        .map(|(nic, (_, mac))| nic.as_ref().map_or(Which::WithMac(*mac), |nic| Which::Present(nic.address.clone())));
     let plan = Plan {
         eal,
-        ports: which.collect(),
+        ports: planned_ports::<F>(&config, devices),
         limits: config.limits.clone(),
         mbufs,
         log_events_max: log_events_max(&config),
@@ -242,6 +240,18 @@ fn boot<F: NetworkFunction>() -> Result<(), Error> {
         handed_over(plaintext, name.as_str(), identity)
             .map_err(|error| Error::Handover { place: told.place.clone(), error: Box::new(error) })
     })
+}
+
+/// The configuration's ports on `devices`.
+fn planned_ports<F: NetworkFunction>(
+    config: &Config<F::Config>,
+    devices: impl Iterator<Item = Which>,
+) -> Vec<PlannedPort> {
+    let numbers = (0..).map(PortId);
+    let ports = config.ports.iter().zip(devices).zip(numbers);
+    ports
+        .map(|((port, which), id)| PlannedPort { name: port.name.clone(), which, mac: F::mac(&config.nf, id) })
+        .collect()
 }
 
 /// Runs the instance until it is to end. `manage` is called once the dataplane is being started; it brings up the management

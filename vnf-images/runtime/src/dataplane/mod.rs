@@ -15,4 +15,4 @@ mod transmit;
 
 pub use command::{LcoreHandle, Unresponsive};
 pub use counters::Counters;
-pub use start::{Error as StartError, Plan, Running, Which, start};
+pub use start::{Error as StartError, Plan, PlannedPort, Running, Which, start};

@@ -10,6 +10,7 @@ use crate::config::Limits;
 use dpdk::{Clock, Device, Eal, Mempool, Port, PortConfig};
 use slim_core::nf::{LogEvent, NetworkFunction, Shard};
 use slim_core::packet::MacAddr;
+use slim_core::protocol::inband::TO_INSTANCE;
 use slim_core::vei::lcore::{Command, Report};
 use std::sync::Arc;
 
@@ -24,13 +25,24 @@ pub enum Which {
     Attach(String),
 }
 
+/// A port to be started.
+#[derive(Debug, Clone)]
+pub struct PlannedPort {
+    /// Its name.
+    pub name: String,
+    /// Its device.
+    pub which: Which,
+    /// The network function's MAC address there; see [`NetworkFunction::mac`].
+    pub mac: Option<MacAddr>,
+}
+
 /// What the dataplane is to be.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Arguments of the EAL.
     pub eal: Vec<String>,
-    /// The ports in order: name and device.
-    pub ports: Vec<(String, Which)>,
+    /// The ports in order.
+    pub ports: Vec<PlannedPort>,
     /// Bounds of queues and buffers.
     pub limits: Limits,
     /// Packet buffers.
@@ -110,11 +122,12 @@ fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Er
         rx_descriptors: plan.limits.rx_descriptors,
         tx_descriptors: plan.limits.tx_descriptors,
         rx_interrupts: true,
+        multicast: &[TO_INSTANCE],
         ..PortConfig::default()
     };
     let mut present = present_devices(&eal, plan);
     let (mut ports, mut rx, mut tx, mut drivers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (name, which) in &plan.ports {
+    for PlannedPort { name, which, mac } in &plan.ports {
         let failed = |error| Error::Port { port: name.clone(), error };
         let device = match which {
             Which::Present(device) => eal.open(device).map_err(failed)?,
@@ -122,6 +135,7 @@ fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Er
             Which::WithMac(mac) => take_device(&mut present, name, *mac)?,
         };
         drivers.push(device.driver().map_err(failed)?);
+        let config = PortConfig { address: *mac, ..config.clone() };
         let started = device.start(&config, &pool).map_err(failed)?;
         ports.push(started.port);
         rx.extend(started.rx);
@@ -161,10 +175,10 @@ fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Er
 
 /// The devices that nobody names, by their MAC addresses; only opened if some port is looked for among them.
 fn present_devices(eal: &Eal, plan: &Plan) -> Vec<(MacAddr, Device)> {
-    if !plan.ports.iter().any(|(_, which)| matches!(which, Which::WithMac(_))) {
+    if !plan.ports.iter().any(|port| matches!(port.which, Which::WithMac(_))) {
         return Vec::new();
     }
-    let named = |name: &String| plan.ports.iter().any(|(_, which)| *which == Which::Present(name.clone()));
+    let named = |name: &String| plan.ports.iter().any(|port| port.which == Which::Present(name.clone()));
     let unnamed = eal.port_names().into_iter().filter(|name| !named(name));
     let devices = unnamed.filter_map(|name| eal.open(&name).ok());
     devices.filter_map(|device| Some((MacAddr(device.mac().ok()?), device))).collect()
