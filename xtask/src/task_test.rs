@@ -99,7 +99,7 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     }
     if selected(Group::Hardware) {
         let started = Instant::now();
-        let error = hardware::check().err();
+        let error = hardware::check(policy).err();
         outcomes.push(Outcome { name: "hardware", error, tally: None, duration: started.elapsed() });
         let started = Instant::now();
         let error = task_libvirt::check().err();

@@ -11,6 +11,11 @@ pub const SHARE: &str = "host";
 /// The folder of the emulated host's initramfs that holds its modules, named in the order in which they are loaded.
 pub const MODULES: &str = "/modules";
 
+/// The VLANs in which the hosts inside and the server outside of the network function are, where it is behind a switch.
+pub const INSIDE_VLAN: u16 = 11;
+/// The one of the server.
+pub const OUTSIDE_VLAN: u16 = 12;
+
 /// What the emulated host waits for when it has said [`Word::Ready`].
 pub const GO_ON: &str = "go on";
 
@@ -25,6 +30,11 @@ pub enum Word {
     Passed(String),
     /// The network function is ready: exchange frames with it, then answer [`GO_ON`].
     Ready,
+    /// The network function is ready, and so is the switch before it: exchange frames with them, tagged, until told to
+    /// [settle](Self::Settle); answer [`GO_ON`] once they flow.
+    Flow,
+    /// Exchange some more, then answer [`GO_ON`].
+    Settle,
     /// A step was not as it should be, or could not be done. The last word.
     Failed(String),
     /// A guest made no progress, or reset itself: emulated hosts do that now and then. The last word.
@@ -40,6 +50,8 @@ impl fmt::Display for Word {
             Self::Begin(text) => write!(f, "begin {text}"),
             Self::Passed(text) => write!(f, "passed {text}"),
             Self::Ready => write!(f, "ready "),
+            Self::Flow => write!(f, "flow "),
+            Self::Settle => write!(f, "settle "),
             // One line, whatever is in it.
             Self::Failed(text) => write!(f, "failed {}", text.replace('\n', " | ")),
             Self::Stalled(text) => write!(f, "stalled {}", text.replace('\n', " | ")),
@@ -62,6 +74,8 @@ impl FromStr for Word {
             "begin" => Ok(Self::Begin(text.to_owned())),
             "passed" => Ok(Self::Passed(text.to_owned())),
             "ready" => Ok(Self::Ready),
+            "flow" => Ok(Self::Flow),
+            "settle" => Ok(Self::Settle),
             "failed" => Ok(Self::Failed(text.to_owned())),
             "stalled" => Ok(Self::Stalled(text.to_owned())),
             "done" => Ok(Self::Done),
@@ -79,6 +93,10 @@ pub struct Plan {
     pub launcher: String,
     /// The folder of the NAT's image.
     pub image: String,
+    /// `slimctl`.
+    pub slimctl: String,
+    /// The switch agent.
+    pub switch: String,
 }
 
 /// A series of steps.
@@ -86,6 +104,8 @@ pub struct Plan {
 pub enum Scenario {
     /// The host has all it needs.
     Complete,
+    /// The same, with a switch and a daemon on it.
+    Migration,
     /// Its IOMMU is switched off.
     NoIommu,
 }
@@ -95,9 +115,11 @@ impl Plan {
     pub fn to_text(&self) -> String {
         let scenario = match self.scenario {
             Scenario::Complete => "complete",
+            Scenario::Migration => "migration",
             Scenario::NoIommu => "no-iommu",
         };
-        format!("scenario={scenario}\nlauncher={}\nimage={}\n", self.launcher, self.image)
+        let Self { launcher, image, slimctl, switch, .. } = self;
+        format!("scenario={scenario}\nlauncher={launcher}\nimage={image}\nslimctl={slimctl}\nswitch={switch}\n")
     }
 
     /// Reads the text.
@@ -107,11 +129,14 @@ impl Plan {
         Ok(Self {
             scenario: match value("scenario")? {
                 "complete" => Scenario::Complete,
+                "migration" => Scenario::Migration,
                 "no-iommu" => Scenario::NoIommu,
                 other => anyhow::bail!("the plan's scenario {other} is unknown"),
             },
             launcher: value("launcher")?.to_owned(),
             image: value("image")?.to_owned(),
+            slimctl: value("slimctl")?.to_owned(),
+            switch: value("switch")?.to_owned(),
         })
     }
 }
@@ -122,13 +147,19 @@ mod tests {
 
     #[test]
     fn words_and_plans_arrive_as_they_were_sent() {
-        for word in [Word::Plan, Word::Begin("a b".into()), Word::Passed("a".into()), Word::Ready, Word::Done] {
+        for word in [Word::Plan, Word::Begin("a b".into()), Word::Ready, Word::Flow, Word::Settle, Word::Done] {
             assert_eq!(format!("{word}\r\n").parse(), Ok(word));
         }
         assert_eq!(Word::Failed("a\nb".into()).to_string().parse(), Ok(Word::Failed("a | b".into())));
         assert_eq!(Word::Stalled("a\nb".into()).to_string().parse(), Ok(Word::Stalled("a | b".into())));
         assert_eq!("[    0.1] Linux".parse::<Word>(), Err(NoWord));
-        let plan = Plan { scenario: Scenario::NoIommu, launcher: "/a b/xtask".into(), image: "/c=d".into() };
+        let plan = Plan {
+            scenario: Scenario::NoIommu,
+            launcher: "/a b/xtask".into(),
+            image: "/c=d".into(),
+            slimctl: "/s".into(),
+            switch: "/t".into(),
+        };
         assert_eq!(Plan::parse(&plan.to_text()).unwrap(), plan);
         assert!(Plan::parse("scenario=complete\n").is_err());
     }

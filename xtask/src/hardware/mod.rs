@@ -3,12 +3,15 @@
 mod modules;
 mod vmlinuz;
 
+use crate::artifacts::{self, Instances};
 use crate::image::cpio::Archive;
-use crate::{cargo, debian_kernel, image, paths, vnf};
+use crate::setup::Policy;
+use crate::{cargo, debian_kernel, paths};
 use anyhow::{Context, Result};
 use slim_controller::hypervisor::qemu::Qemu;
 use slim_hardware::outside::{self, Parts};
 use slim_hardware::words::MODULES;
+use slim_testbed::topology::Function;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -33,8 +36,9 @@ const WANTED: [&str; 12] = [
 ];
 
 /// Builds everything and runs the launcher in the emulated host.
-pub fn check() -> Result<()> {
-    let (image, _) = image::ensure(vnf::find("nat")?)?;
+pub fn check(policy: Policy) -> Result<()> {
+    let (programs, _) = artifacts::ensure(Instances::Images, &[Function::Nat], policy)?;
+    let image = programs.of(Function::Nat)?.image()?;
     let title = "building PID 1 of the emulated host";
     let init = cargo::build_static(title, "slim-hardware", "slim-host-init")?;
     let host = kernel()?;
@@ -46,6 +50,8 @@ pub fn check() -> Result<()> {
         initramfs,
         launcher: std::env::current_exe().context("this program cannot be found again")?,
         image: std::path::absolute(image)?,
+        slimctl: programs.slimctl,
+        switch: programs.switch,
         logs: paths::target().join("hardware-logs"),
     };
     eprintln!("==> an emulated host with {}, and our launcher in it", host.package);

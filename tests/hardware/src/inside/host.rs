@@ -53,6 +53,17 @@ pub(super) fn driven_by(name: &str) -> Result<Vec<String>> {
     Ok(addresses)
 }
 
+/// The interface of the virtio NIC.
+pub(super) fn driven_by_virtio_net() -> Result<String> {
+    let interfaces = fs::read_dir("/sys/class/net")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let driver = |interface: &String| {
+        let link = fs::read_link(Path::new("/sys/class/net").join(interface).join("device/driver")).ok()?;
+        Some(link.file_name()?.to_string_lossy().into_owned())
+    };
+    let mut interfaces = interfaces.filter(|interface| driver(interface).as_deref() == Some("virtio_net"));
+    interfaces.next().context("there is no virtio NIC")
+}
+
 /// Sets the number of a device's virtual functions; the host's driver takes them.
 pub(super) fn set_functions(address: &str, count: u32) -> Result<()> {
     let file = Path::new(DEVICES).join(address).join("sriov_numvfs");

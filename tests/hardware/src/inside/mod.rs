@@ -3,6 +3,7 @@
 mod boot;
 mod host;
 mod launcher;
+mod migration;
 mod steps;
 
 use crate::words::{GO_ON, Plan, Word};
@@ -98,6 +99,11 @@ impl Starter {
     /// Says that the network function is ready and waits until frames were exchanged with it.
     fn exchange(&mut self) -> Result<()> {
         self.say(&Word::Ready)?;
+        self.gone_on()
+    }
+
+    /// Waits for the word to go on.
+    fn gone_on(&mut self) -> Result<()> {
         let answer = self.hear()?;
         ensure!(answer.trim() == GO_ON, "the starter answered {answer:?}");
         Ok(())

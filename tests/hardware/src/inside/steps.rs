@@ -3,16 +3,17 @@
 use super::Starter;
 use super::host;
 use super::launcher::{self, Launcher};
+use super::migration;
 use crate::words::{Plan, Scenario};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
 /// How long it may take from the launcher's start until the NAT is live.
-const READY: Duration = Duration::from_secs(150);
+pub(super) const READY: Duration = Duration::from_secs(150);
 
 /// How long the launcher may take to start, or to end when asked.
-const PROMPT: Duration = Duration::from_secs(60);
+pub(super) const PROMPT: Duration = Duration::from_secs(60);
 
 pub(super) fn run(plan: &Plan, starter: &mut Starter) -> Result<()> {
     let nic = host::driven_by("igb")?.into_iter().next().context("there is no igb NIC")?;
@@ -26,6 +27,7 @@ pub(super) fn run(plan: &Plan, starter: &mut Starter) -> Result<()> {
                 Ok(())
             })
         }
+        Scenario::Migration => migration::run(plan, starter, &nic),
         Scenario::Complete => {
             starter.step("the check finds nothing in the way", || {
                 let said = launcher::run(plan, &["host", "check"])?;
@@ -49,7 +51,7 @@ fn refused(plan: &Plan, functions: &[&str], words: &str) -> Result<()> {
 }
 
 /// The host must be as it was `before`.
-fn same(before: &str) -> Result<()> {
+pub(super) fn same(before: &str) -> Result<()> {
     let after = host::state()?;
     ensure!(after == before, "the host is not as it was:\nbefore\n{before}after\n{after}");
     Ok(())

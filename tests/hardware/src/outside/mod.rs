@@ -2,16 +2,20 @@
 
 mod machine;
 mod peer;
+mod tag;
 
 use crate::words::{GO_ON, Plan, Scenario, Word};
 use anyhow::{Context, Result, bail};
 use machine::Machine;
-use peer::Peer;
+use peer::{Flow, Peer};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long one boot of the emulated host may take with all its steps: a minute where nothing else runs.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// The same where two guests boot beside a switch.
+const LIMIT_FOR_TWO: Duration = Duration::from_secs(600);
 
 /// What the emulated host is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +30,10 @@ pub struct Parts {
     pub launcher: PathBuf,
     /// The folder of the NAT's image.
     pub image: PathBuf,
+    /// `slimctl`.
+    pub slimctl: PathBuf,
+    /// The switch agent.
+    pub switch: PathBuf,
     /// Where consoles are kept.
     pub logs: PathBuf,
 }
@@ -36,12 +44,17 @@ pub struct Parts {
 /// A step failed, or the emulated host made no progress twice.
 pub fn run(parts: &Parts, mut tell: impl FnMut(&str)) -> Result<()> {
     std::fs::create_dir_all(&parts.logs)?;
-    for (scenario, name) in [(Scenario::NoIommu, "hardware-no-iommu"), (Scenario::Complete, "hardware")] {
+    for (scenario, name) in [
+        (Scenario::NoIommu, "hardware-no-iommu"),
+        (Scenario::Complete, "hardware"),
+        (Scenario::Migration, "hardware-migration"),
+    ] {
         match once(parts, scenario, name, &mut tell) {
             Err(Trouble::Stalled(error)) => {
                 // Emulated hosts were seen to stall or reset now and then, once in some tens of boots.
                 tell(&format!("RETRY after: {error:#}"));
-                once(parts, scenario, name, &mut tell).map_err(Trouble::into_error)?;
+                // Under another name, so that the first console is kept.
+                once(parts, scenario, &format!("{name}-retry"), &mut tell).map_err(Trouble::into_error)?;
             }
             result => result.map_err(Trouble::into_error)?,
         }
@@ -72,12 +85,20 @@ impl From<anyhow::Error> for Trouble {
 }
 
 fn once(parts: &Parts, scenario: Scenario, name: &str, tell: &mut impl FnMut(&str)) -> Result<(), Trouble> {
-    let plan = Plan { scenario, launcher: text(&parts.launcher)?, image: text(&parts.image)? };
+    let plan = Plan {
+        scenario,
+        launcher: text(&parts.launcher)?,
+        image: text(&parts.image)?,
+        slimctl: text(&parts.slimctl)?,
+        switch: text(&parts.switch)?,
+    };
     let folder = tempfile::Builder::new().prefix("slim-hw-").tempdir().context("cannot make a temporary folder")?;
     let console = parts.logs.join(format!("{name}.console.log"));
     let mut machine = Machine::start(parts, scenario, folder.path(), &console)?;
     let peer = Peer::new(folder.path())?;
-    let deadline = Instant::now() + LIMIT;
+    let mut flow: Option<Flow> = None;
+    let limit = if scenario == Scenario::Migration { LIMIT_FOR_TWO } else { LIMIT };
+    let deadline = Instant::now() + limit;
     let mut begun = Instant::now();
     loop {
         let word = match machine.word(deadline) {
@@ -92,6 +113,16 @@ fn once(parts: &Parts, scenario: Scenario, name: &str, tell: &mut impl FnMut(&st
                 begun = Instant::now();
                 let exchanged = peer.exchange().with_context(|| format!("the console is {}", console.display()))?;
                 tell(&format!("ok  {exchanged} ({:.1} s)", begun.elapsed().as_secs_f64()));
+                machine.say(GO_ON)?;
+            }
+            Word::Flow => {
+                flow = Some(peer.flow().with_context(|| format!("the console is {}", console.display()))?);
+                machine.say(GO_ON)?;
+            }
+            Word::Settle => {
+                let settled = flow.take().context("frames were to settle that do not flow")?.settle();
+                let settled = settled.with_context(|| format!("the console is {}", console.display()))?;
+                tell(&format!("ok  {settled}"));
                 machine.say(GO_ON)?;
             }
             Word::Failed(why) => {

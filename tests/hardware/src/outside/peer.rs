@@ -1,12 +1,17 @@
 //! The NAT's peer: hosts on both sides of it, on the one cable that both of its interfaces share.
 
 use super::machine::{NIC_END, PEER_END};
+use super::tag;
 use anyhow::{Context, Result, bail, ensure};
 use slim_core::packet::emit::{self, Ends};
 use slim_core::packet::{Arp, ArpOperation, Ethernet, Ipv4, MacAddr, Udp, ether_type, protocol};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How many packets make their way through the NAT and back.
@@ -20,6 +25,15 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long all of it may take.
 const LIMIT: Duration = Duration::from_secs(40);
+
+/// How many packets must have gone through the NAT and back before the network function moves.
+const PACKETS_BEFORE: u32 = 300;
+
+/// How many packets go through the NAT after the network function has moved.
+const MORE_PACKETS: u32 = 300;
+
+/// How long frames may flow that are to be settled in the end.
+const FLOW_LIMIT: Duration = Duration::from_secs(240);
 
 /// The NAT as `cargo xtask run nat` configures it.
 const NAT_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
@@ -46,6 +60,41 @@ pub(super) struct Peer {
     nic: PathBuf,
 }
 
+/// Frames that flow through the NAT, tagged with the VLANs of their stations, on a thread of their own.
+pub(super) struct Flow {
+    shared: Arc<Shared>,
+    thread: JoinHandle<Result<String>>,
+}
+
+/// What that thread and we tell each other.
+#[derive(Debug, Default)]
+struct Shared {
+    /// To it: settle.
+    settle: AtomicBool,
+    /// To us: how many answers have come back.
+    returned: AtomicU32,
+}
+
+impl Flow {
+    /// Waits until frames flow, so that what is done next happens in between.
+    fn flowing(self) -> Result<Self> {
+        while self.shared.returned.load(Ordering::Relaxed) < PACKETS_BEFORE {
+            if self.thread.is_finished() {
+                self.settle()?;
+                bail!("the frames have ended too early");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self)
+    }
+
+    /// Lets some more packets go through the NAT, waits for the answers of all, and says how it went.
+    pub(super) fn settle(self) -> Result<String> {
+        self.shared.settle.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the thread of the NAT's peer failed"))?
+    }
+}
+
 impl Peer {
     pub(super) fn new(folder: &Path) -> Result<Self> {
         let cable = UnixDatagram::bind(folder.join(PEER_END)).context("cannot plug the peer in")?;
@@ -55,21 +104,41 @@ impl Peer {
 
     /// Sends packets from the host through the NAT to the server, which answers each, until every answer has arrived.
     pub(super) fn exchange(&self) -> Result<String> {
-        let mut trip = Trip::default();
+        self.run(Trip::to(PACKETS), false, LIMIT, &Shared::default())
+    }
+
+    /// Does that with tagged frames until it is told to settle. Returns once some have come back.
+    pub(super) fn flow(&self) -> Result<Flow> {
+        let peer = Self { cable: self.cable.try_clone()?, nic: self.nic.clone() };
+        let shared = Arc::<Shared>::default();
+        let told = Arc::clone(&shared);
+        let run = move || peer.run(Trip::to(u32::MAX), true, FLOW_LIMIT, &told);
+        Flow { shared, thread: std::thread::Builder::new().name("peer".into()).spawn(run)? }.flowing()
+    }
+
+    fn run(&self, mut trip: Trip, tagged: bool, limit: Duration, shared: &Shared) -> Result<String> {
         let started = Instant::now();
         let mut frame = [0; 2048];
         // What the emulated host's kernel said on the cable while it booted is of no interest.
         while self.receive(&mut frame)?.is_some() {}
         while !trip.is_done() {
-            if started.elapsed() > LIMIT {
-                bail!("{}", trip.shortfall());
+            if started.elapsed() > limit {
+                bail!("{}", trip.shortfall(limit));
+            }
+            shared.returned.store(trip.returned, Ordering::Relaxed);
+            if shared.settle.load(Ordering::Relaxed) {
+                trip.settle();
             }
             for frame in trip.due(Instant::now())? {
-                self.cable.send_to(&frame, &self.nic).context("cannot send to the emulated NIC")?;
+                self.send(frame, tagged)?;
             }
             while let Some(length) = self.receive(&mut frame)? {
-                if let Some(answer) = trip.arrived(frame.get(..length).unwrap_or_default())? {
-                    self.cable.send_to(&answer, &self.nic).context("cannot send to the emulated NIC")?;
+                let received = frame.get(..length).unwrap_or_default();
+                let untagged = if tagged { tag::strip(received) } else { Some(received.to_vec()) };
+                // What goes to and fro between the switch and the NAT passes here, too.
+                let Some(received) = untagged else { continue };
+                if let Some(answer) = trip.arrived(&received)? {
+                    self.send(answer, tagged)?;
                 }
                 if trip.can_send() {
                     break;
@@ -77,6 +146,11 @@ impl Peer {
             }
         }
         Ok(trip.summary())
+    }
+
+    fn send(&self, frame: Vec<u8>, tagged: bool) -> Result<()> {
+        let frame = if tagged { tag::add(&frame, SERVER_MAC) } else { frame };
+        self.cable.send_to(&frame, &self.nic).context("cannot send to the emulated NIC").map(drop)
     }
 
     fn receive(&self, frame: &mut [u8]) -> Result<Option<usize>> {
@@ -101,15 +175,32 @@ struct Trip {
     translated: u32,
     returned: u32,
     sent_again: u32,
+    /// How many packets are to go there and back.
+    goal: u32,
+    settling: bool,
+    /// Where the host's ports appear at the server, which is part of the NAT's state.
+    mapped: BTreeMap<u16, SocketAddrV4>,
 }
 
 impl Trip {
+    fn to(goal: u32) -> Self {
+        Self { goal, ..Self::default() }
+    }
+
+    /// Only so many more from now on.
+    fn settle(&mut self) {
+        if !self.settling {
+            self.settling = true;
+            self.goal = self.next + MORE_PACKETS;
+        }
+    }
+
     fn is_done(&self) -> bool {
-        self.returned == PACKETS
+        self.returned == self.goal
     }
 
     fn can_send(&self) -> bool {
-        self.gateway_known && self.under_way.len() < WINDOW && self.next < PACKETS
+        self.gateway_known && self.under_way.len() < WINDOW && self.next < self.goal
     }
 
     /// The frames to send now.
@@ -182,6 +273,8 @@ impl Trip {
         ensure!(ethernet.source() == NAT_OUTSIDE_MAC, "a packet at the server comes from {}", ethernet.source());
         ensure!(*source.ip() == NAT_OUTSIDE, "a packet at the server was not translated: it comes from {source}");
         ensure!(destination == SERVER, "a packet at the server is for {destination}");
+        let mapped = *self.mapped.entry(host(number).port()).or_insert(source);
+        ensure!(mapped == source, "{} is {source} at the server, and was {mapped}", host(number));
         self.translated += 1;
         let ends =
             Ends { source_mac: SERVER_MAC, destination_mac: NAT_OUTSIDE_MAC, source: SERVER, destination: source };
@@ -209,7 +302,7 @@ impl Trip {
         )
     }
 
-    fn shortfall(&self) -> String {
+    fn shortfall(&self, limit: Duration) -> String {
         if !self.gateway_known {
             return "the NAT does not answer ARP on its virtual function".into();
         }
@@ -218,7 +311,7 @@ impl Trip {
             self.next,
             self.translated,
             self.returned,
-            LIMIT.as_secs()
+            limit.as_secs()
         )
     }
 }
@@ -298,7 +391,7 @@ mod tests {
     }
 
     fn known() -> Trip {
-        Trip { gateway_known: true, ..Trip::default() }
+        Trip { gateway_known: true, ..Trip::to(PACKETS) }
     }
 
     #[test]
@@ -328,13 +421,38 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_is_mapped_anew_is_found() {
+        let mut trip = known();
+        let mut other = Ends {
+            source_mac: NAT_OUTSIDE_MAC,
+            destination_mac: SERVER_MAC,
+            source: SocketAddrV4::new(NAT_OUTSIDE, 5),
+            destination: SERVER,
+        };
+        trip.arrived(&packet(&other, 7).unwrap()).unwrap();
+        trip.arrived(&packet(&other, 7 + PORTS).unwrap()).unwrap();
+        other.source = SocketAddrV4::new(NAT_OUTSIDE, 6);
+        let error = trip.arrived(&packet(&other, 7).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("is 10.2.0.1:6 at the server, and was 10.2.0.1:5"), "{error}");
+    }
+
+    #[test]
+    fn what_flows_ends_some_packets_after_it_is_told_to() {
+        let mut trip = Trip { gateway_known: true, ..Trip::to(u32::MAX) };
+        trip.due(Instant::now()).unwrap();
+        trip.settle();
+        trip.settle();
+        assert_eq!((trip.goal, trip.is_done()), (WINDOW as u32 + MORE_PACKETS, false));
+    }
+
+    #[test]
     fn what_gets_lost_is_sent_again_and_missed() {
         let mut trip = known();
         let now = Instant::now();
         assert_eq!(trip.due(now).unwrap().len(), WINDOW);
         assert!(trip.due(now).unwrap().is_empty());
         assert_eq!(trip.due(now + AGAIN * 2).unwrap().len(), WINDOW);
-        assert!(trip.shortfall().contains("of 16 packets 0 arrived translated and 0 answers"));
-        assert!(Trip::default().shortfall().contains("does not answer ARP"));
+        assert!(trip.shortfall(LIMIT).contains("of 16 packets 0 arrived translated and 0 answers"));
+        assert!(Trip::default().shortfall(LIMIT).contains("does not answer ARP"));
     }
 }
