@@ -8,6 +8,7 @@ use crate::tally::Tally;
 use crate::{artifacts, cargo, command, formats, hardware, paths, task_fuzz, task_libvirt, task_sim};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use slim_hardware::words::Scenario;
 use slim_testbed::artifacts::ARTIFACTS_ENV;
 use slim_testbed::topology::Function;
 use std::path::Path;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Which checks.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only these groups; may be given several times. The default is all of them.
+    /// Only these groups; may be given several times. The default is all of them but vf-migration.
     #[arg(long, value_enum, value_name = "GROUP")]
     only: Vec<Group>,
 }
@@ -39,6 +40,8 @@ enum Group {
     Formats,
     /// An emulated host with KVM, an IOMMU and an SR-IOV NIC: the launcher gives the NAT image virtual functions in it.
     Hardware,
+    /// In such a host, a migration between two images on virtual functions. Only on demand: emulation stalls in it now and then.
+    VfMigration,
 }
 
 impl Group {
@@ -51,7 +54,7 @@ impl Group {
             Self::E2e => &[Need::Dpdk, Need::Testbed, Need::Programs, Need::Kernel, Need::Qemu],
             Self::Formats => &[Need::Dpdk, Need::Kernel, Need::Formats, Need::Qemu, Need::Firmware],
             // The emulated host runs the programs of this machine.
-            Self::Hardware => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu, Need::Libvirt],
+            Self::Hardware | Self::VfMigration => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu, Need::Libvirt],
         }
     }
 }
@@ -66,7 +69,10 @@ struct Outcome {
 
 /// Runs all selected checks, also after failures.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
-    let selected = |group| arguments.only.is_empty() || arguments.only.contains(&group);
+    let selected = |group| match arguments.only.as_slice() {
+        [] => group != Group::VfMigration,
+        only => only.contains(&group),
+    };
     let mut needs = Vec::new();
     for group in Group::value_variants().iter().filter(|group| selected(**group)) {
         needs.extend_from_slice(group.needs());
@@ -99,11 +105,16 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     }
     if selected(Group::Hardware) {
         let started = Instant::now();
-        let error = hardware::check(policy).err();
+        let error = hardware::check(&[Scenario::NoIommu, Scenario::Complete], policy).err();
         outcomes.push(Outcome { name: "hardware", error, tally: None, duration: started.elapsed() });
         let started = Instant::now();
         let error = task_libvirt::check().err();
         outcomes.push(Outcome { name: "libvirt's schema", error, tally: None, duration: started.elapsed() });
+    }
+    if selected(Group::VfMigration) {
+        let started = Instant::now();
+        let error = hardware::check(&[Scenario::Migration], policy).err();
+        outcomes.push(Outcome { name: "vf-migration", error, tally: None, duration: started.elapsed() });
     }
     report(&outcomes)
 }

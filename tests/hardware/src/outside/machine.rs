@@ -20,8 +20,8 @@ pub(super) const PEER_END: &str = "peer";
 /// The two of them share one translated code buffer; more would only wait for the other's core.
 const CPUS: &str = "2";
 
-/// One where a switch runs beside the guests: with two of them really at once, on a quiet machine, four of seven guests that
-/// booted beside it went silent or reset themselves.
+/// One where a switch runs beside the guests: with two of them really at once, guests that booted beside it went silent or reset
+/// themselves more often.
 const CPUS_FOR_TWO: &str = "1";
 
 /// Debian's kernel, the share's cache, a guest and QEMU beside it.
