@@ -52,9 +52,7 @@ impl Mode {
             Self::Precopy => "precopy",
         }
     }
-}
 
-impl Mode {
     /// The instances' own mode; `None` for the one that they know nothing of.
     pub const fn of_instances(self) -> Option<protocol::Mode> {
         match self {

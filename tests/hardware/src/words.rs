@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn words_and_plans_arrive_as_they_were_sent() {
-        for word in [Word::Plan, Word::Begin("a b".into()), Word::Ready, Word::Flow, Word::Settle, Word::Done] {
+        let said = [Word::Begin("a b".into()), Word::Passed("a".into())];
+        for word in said.into_iter().chain([Word::Plan, Word::Ready, Word::Flow, Word::Settle, Word::Done]) {
             assert_eq!(format!("{word}\r\n").parse(), Ok(word));
         }
         assert_eq!(Word::Failed("a\nb".into()).to_string().parse(), Ok(Word::Failed("a | b".into())));

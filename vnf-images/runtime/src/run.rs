@@ -202,8 +202,9 @@ fn image<F: NetworkFunction>() -> ExitCode {
 fn boot<F: NetworkFunction>() -> Result<(), Error> {
     power::catch_ctrl_alt_del();
     let told = handover::receive(DRIVE_PATIENCE)?;
-    let place = |error| Error::Handover { place: told.place.clone(), error: Box::new(error) };
-    let config = parse::<F>(&told.configuration, Host::Image).map_err(place)?;
+    let place = told.place.clone();
+    let handover = move |error| Error::Handover { place: place.clone(), error: Box::new(error) };
+    let config = parse::<F>(&told.configuration, Host::Image).map_err(&handover)?;
     log::debug!("configured");
     // The configuration was checked for both.
     let management = config.management.mac.unwrap_or_default();
@@ -237,8 +238,7 @@ fn boot<F: NetworkFunction>() -> Result<(), Error> {
         // What was told is dropped here: others may not read it in memory that is free again.
         let told = told;
         let identity = told.identity.as_ref().map(|pem| pem.as_str());
-        handed_over(plaintext, name.as_str(), identity)
-            .map_err(|error| Error::Handover { place: told.place.clone(), error: Box::new(error) })
+        handed_over(plaintext, name.as_str(), identity).map_err(handover)
     })
 }
 

@@ -16,12 +16,18 @@ pub(super) const SCRATCH: &str = "/run/scratch";
 /// What the launcher says when QEMU has been started with KVM.
 pub(super) const RUNS: &str = "runs with kvm";
 
+/// A program as it is run here: nothing is typed to it, and only [`SCRATCH`] is its own.
+pub(super) fn program(path: &str) -> Command {
+    let mut command = Command::new(path);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
+    command.env("HOME", SCRATCH).env("TMPDIR", SCRATCH).stdin(Stdio::null());
+    command
+}
+
 /// xtask with `arguments`.
 fn command(plan: &Plan, arguments: &[&str]) -> Command {
-    let mut command = Command::new(&plan.launcher);
-    command.arg("--no-install").args(arguments).env_clear();
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-    command.env("HOME", SCRATCH).env("TMPDIR", SCRATCH).stdin(Stdio::null());
+    let mut command = program(&plan.launcher);
+    command.arg("--no-install").args(arguments);
     command
 }
 

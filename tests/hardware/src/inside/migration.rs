@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// How long an instance may take until it is ready: longer than the daemon lets it.
@@ -177,10 +177,8 @@ fn tell_logs() {
 }
 
 fn command(program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().current_dir(SCRATCH).stdin(Stdio::null());
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-    command.env("HOME", SCRATCH).env("TMPDIR", SCRATCH).env("SLIM_SOCKET", "slimctl.sock");
+    let mut command = launcher::program(program);
+    command.args(arguments).current_dir(SCRATCH).env("SLIM_SOCKET", "slimctl.sock");
     command
 }
 

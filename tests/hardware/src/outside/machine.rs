@@ -40,16 +40,15 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn start(parts: &Parts, scenario: Scenario, folder: &Path, console: &Path) -> Result<Self> {
         let place = |name: &str| folder.join(name).display().to_string();
-        let iommu = match scenario {
-            Scenario::Complete | Scenario::Migration => "on",
-            Scenario::NoIommu => "off",
+        let (iommu, cpus, memory) = match scenario {
+            Scenario::Complete => ("on", CPUS, MEMORY),
+            Scenario::Migration => ("on", CPUS_FOR_TWO, MEMORY_FOR_TWO),
+            Scenario::NoIommu => ("off", CPUS, MEMORY),
         };
         let mut command = dying_with_us(&parts.qemu)?;
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         // SVM with nested paging is emulated, so the host has a working KVM of its own.
         command.args(["-machine", "q35,usb=off,vmport=off", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]);
-        let memory = if scenario == Scenario::Migration { MEMORY_FOR_TWO } else { MEMORY };
-        let cpus = if scenario == Scenario::Migration { CPUS_FOR_TWO } else { CPUS };
         command.args(["-smp", cpus, "-m", memory]);
         command.arg("-kernel").arg(&parts.kernel).arg("-initrd").arg(&parts.initramfs);
         command.arg("-append").arg(format!(
