@@ -57,8 +57,8 @@ pub enum Action {
 pub enum LcoreCommand {
     /// Process packets with empty state.
     Activate,
-    /// Freeze and set `upd_enable`, in one step between two bursts.
-    Freeze(Mode),
+    /// Freeze and set `upd_enable`, in one step between two bursts; let packets leave at this pace from then on.
+    Freeze(Mode, Option<Pace>),
     /// Process what has arrived, transmit it, and stop.
     Stop,
     /// Process packets as before the migration, those in `pkt_q` at this pace.

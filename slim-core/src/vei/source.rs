@@ -11,7 +11,7 @@ use crate::nf::ShardId;
 use crate::protocol::control::{Holder, InstanceRole, MigrationReport, MigrationStatus, ResolveOutcome};
 use crate::protocol::inband::Drain;
 use crate::protocol::stream::{Handshake, StreamRole, VERSION_MAX, VERSION_MIN};
-use crate::protocol::{Digest, Failure, FailureCode, MigrationPhase, PathSet, SourcePhase, Text};
+use crate::protocol::{Digest, Failure, FailureCode, MigrationPhase, Mode, PathSet, SourcePhase, Text};
 use crate::time::{Duration, Instant};
 use alloc::format;
 use alloc::vec::Vec;
@@ -389,7 +389,7 @@ impl Source {
                     if self.all(|shard| shard.statelets_accepted && shard.snapshot_accepted) =>
                 {
                     self.enter(now, Stage::Reversible(Reversible::Freezing));
-                    self.proceedings.lcores(LcoreCommand::Freeze(self.parameters.options.mode));
+                    self.freeze();
                 }
                 Stage::Reversible(Reversible::Freezing) if self.all(|shard| shard.frozen) => {
                     self.enter(now, Stage::Reversible(Reversible::Transferring));
@@ -454,6 +454,16 @@ impl Source {
     fn roll_back(&mut self, now: Instant, _from: Reversible, failure: Failure) {
         self.proceedings.fail(failure, Holder::Source, false);
         self.resume(now);
+    }
+
+    /// Whole packets beside the packets, or none at all, are more, or less, than a pace for packets makes sense with.
+    fn freeze(&mut self) {
+        let mode = self.parameters.options.mode;
+        let pace = match mode {
+            Mode::Statelet | Mode::Buffer => self.proceedings.share(self.parameters.options.pkt_q_pace),
+            Mode::Duplicate | Mode::StopAndCopy => None,
+        };
+        self.proceedings.lcores(LcoreCommand::Freeze(mode, pace));
     }
 
     /// The lcores first: a freeze that is still under way must have been reported before the streams let go of what

@@ -25,7 +25,7 @@ impl Ordered {
                 LcoreCommand::HandBack(..) | LcoreCommand::Discard => {
                     assert!(!self.taken_over, "a destination that has taken over gives the state away");
                 }
-                LcoreCommand::Activate | LcoreCommand::ArmPktQ | LcoreCommand::Reset | LcoreCommand::Freeze(_) => {
+                LcoreCommand::Activate | LcoreCommand::ArmPktQ | LcoreCommand::Reset | LcoreCommand::Freeze(..) => {
                     *self = Self::default();
                 }
                 _ => {}

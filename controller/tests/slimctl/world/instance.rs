@@ -223,7 +223,7 @@ impl Runner {
     fn lcore(&mut self, command: LcoreCommand) {
         let workload = WorkloadTotals { packets: 1000, bytes: 512_000 };
         let event = match command {
-            LcoreCommand::Freeze(_) => LcoreEvent::Frozen,
+            LcoreCommand::Freeze(..) => LcoreEvent::Frozen,
             LcoreCommand::Stop => LcoreEvent::Stopped(LcoreTotals { statelets: statelets(), workload }),
             LcoreCommand::Resume(_) => LcoreEvent::Resumed,
             LcoreCommand::ArmPktQ => LcoreEvent::PktQArmed,

@@ -46,7 +46,8 @@ pub struct StartOptions {
     /// The snapshot stream's pace; without it, as fast as TCP goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_rate_bytes_per_s: Option<u64>,
-    /// How fast `pkt_q` is emptied if the migration is undone; without, as fast as the lcores can.
+    /// How fast packets leave while the state moves, and `pkt_q` is emptied if the migration is undone; without, as fast as
+    /// the lcores can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pkt_q_pace: Option<Pace>,
     /// The longest each phase may take.

@@ -128,6 +128,12 @@ impl Announce {
         self.account(written, 1, HEADER_LEN + head.len() + frame.len());
     }
 
+    /// Bytes announced so far.
+    #[inline]
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.totals.statelets.bytes
+    }
+
     /// Clears `upd_enable` and lets go of `st_q_out`, whose reader then knows that nothing will follow.
     pub(super) fn stop(&mut self) -> LcoreTotals {
         self.flush();

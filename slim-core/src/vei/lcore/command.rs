@@ -54,8 +54,9 @@ pub struct Synchronised<F> {
 pub enum Command<F> {
     /// Process packets with this state.
     Activate(Box<F>),
-    /// Freeze, and announce into this `st_q_out` from the same step on.
-    Freeze(rtrb::Producer<u8>, Announcing),
+    /// Freeze, and announce into this `st_q_out` from the same step on; packets that come closer together than at this
+    /// pace wait in `pkt_q`.
+    Freeze(rtrb::Producer<u8>, Announcing, Option<Pace>),
     /// Process what has arrived, transmit it, and stop.
     Stop,
     /// Process packets as before the migration, those in `pkt_q` at this pace.

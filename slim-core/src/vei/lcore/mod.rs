@@ -10,7 +10,8 @@
 //!        └───────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! While `pkt_q` is being emptied, what arrives goes to its tail, so that order is kept. Ports, packet buffers and
+//! While `pkt_q` is being emptied, what arrives goes to its tail, so that order is kept. So does at a source what exceeds the
+//! [pace](Command::Freeze). Ports, packet buffers and
 //! counters come from an [`Io`]; the clock, sleeping and the way of [commands](Command) and [reports](Report) are the
 //! driver's. Nothing here allocates, locks or dispatches per packet.
 
@@ -160,6 +161,9 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
         }
         // What packets have changed is told before they leave.
         self.announce.flush();
+        if let Some(pacer) = &mut self.pacer {
+            pacer.charge_announced(self.announce.total_bytes());
+        }
         self.io.flush();
         if self.announce.overflowed() {
             self.event(LcoreEvent::StateletOverflow);
@@ -242,16 +246,21 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.replace(Some(nf));
                 self.mode = Mode::Process(Then::GoOn);
             }
-            Command::Freeze(st_q_out, announcing) => match self.freeze() {
+            Command::Freeze(st_q_out, announcing, pace) => match self.freeze() {
                 Some(_) if mutant::is_active(Mutant::FreezeLate) => self.announce.start(st_q_out),
                 Some(frozen) => {
                     self.start(now, st_q_out, announcing);
+                    // What waits in pkt_q after an earlier migration needs the pace that it has.
+                    if let Some(pace) = pace {
+                        self.pacer = Some(Pacer::lasting(now, pace));
+                    }
                     self.frozen(frozen);
                 }
                 None => self.reports.push_back(Report::Impossible("freeze")),
             },
             Command::Stop => {
-                self.pacer = None;
+                // Only a source's own pace sees to it that little waits.
+                self.pacer.take_if(|pacer| !pacer.lasts());
                 self.mode = Mode::Process(Then::Stop);
             }
             Command::Resume(pace) => {

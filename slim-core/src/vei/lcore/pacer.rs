@@ -1,8 +1,12 @@
-//! When the next packet of `pkt_q` may leave.
+//! When the next packet may leave, where that matters: behind `pkt_q`, and at a source while its state moves.
 //!
 //! The pace outlives what had gathered in `pkt_q`: behind it the meter has next to nothing left, and a load that fills a link
 //! gives that back slowly. Packets that were held up somewhere, and arrive together in that time, would be lost there. So
-//! the bucket is kept until it is full again, and packets pass through `pkt_q` until then.
+//! the bucket is kept until it is full again, and packets that come too close together wait in `pkt_q` until then.
+//!
+//! At a source it lasts as long as the migration does: what a host holds up for some milliseconds would otherwise leave as
+//! one burst, into a meter that statelets have left less of. A load that the link cannot take anyway does not wait for
+//! longer than [`WAITING_MAX`].
 
 use crate::protocol::control::Pace;
 use crate::time::{Duration, Instant};
@@ -13,6 +17,9 @@ const UNITS: i128 = 1_000_000_000;
 /// A pace that packets arrive faster than would never come to an end. After so long it is over.
 const PACED_MAX: Duration = Duration::from_secs(3);
 
+/// For so long may packets wait at a source: longer than a host usually holds up one of its threads.
+const WAITING_MAX: Duration = Duration::from_millis(100);
+
 /// A token bucket. Whoever finds credit may take more than there is, once.
 #[derive(Debug)]
 pub(super) struct Pacer {
@@ -21,25 +28,48 @@ pub(super) struct Pacer {
     begun: Instant,
     updated: Instant,
     waits: bool,
+    /// It is not over before it is replaced.
+    lasts: bool,
+    /// Bytes of statelets that have been charged.
+    announced: u64,
 }
 
 impl Pacer {
     /// A full bucket.
     pub(super) fn new(now: Instant, pace: Pace) -> Self {
-        Self { pace, credit: i128::from(pace.burst_bytes) * UNITS, begun: now, updated: now, waits: false }
+        Self {
+            pace,
+            credit: i128::from(pace.burst_bytes) * UNITS,
+            begun: now,
+            updated: now,
+            waits: false,
+            lasts: false,
+            announced: 0,
+        }
     }
 
-    /// Whether a packet may leave at `now`.
-    pub(super) fn allows(&mut self, now: Instant) -> bool {
+    /// A full bucket of a pace that lasts until another one begins.
+    pub(super) fn lasting(now: Instant, pace: Pace) -> Self {
+        Self { lasts: true, ..Self::new(now, pace) }
+    }
+
+    /// Whether a packet may leave at `now`, `waiting_bytes` being in a `pkt_q` for `capacity_bytes`.
+    pub(super) fn allows(&mut self, now: Instant, waiting_bytes: u64, capacity_bytes: u64) -> bool {
         self.refill(now);
-        self.waits = self.credit <= 0 && !self.has_expired(now);
+        let too_many = self.lasts && waiting_bytes > self.waiting_max_bytes().min(capacity_bytes / 2);
+        self.waits = self.credit <= 0 && !too_many && !self.has_expired(now);
         !self.waits
     }
 
     /// Whether the pace makes no difference any more: a burst may leave as at the beginning.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
         self.refill(now);
-        self.credit >= self.full() || self.has_expired(now)
+        !self.lasts && (self.credit >= self.full() || self.has_expired(now))
+    }
+
+    /// Whether it lasts until another one begins.
+    pub(super) fn lasts(&self) -> bool {
+        self.lasts
     }
 
     /// Whether nothing could leave when that was asked last.
@@ -47,9 +77,20 @@ impl Pacer {
         self.waits
     }
 
-    /// Takes the credit of a packet of `len` bytes.
+    /// Takes the credit of a packet of `len` bytes. What did not wait is no debt of those that will have to.
     pub(super) fn charge(&mut self, len: usize) {
-        self.credit -= len as i128 * UNITS;
+        let taken = len as i128 * UNITS;
+        self.credit = (self.credit - taken).max(-self.full().max(taken));
+    }
+
+    /// Takes the credit of the statelets that have come to `total_bytes` so far: they pass the same meter.
+    pub(super) fn charge_announced(&mut self, total_bytes: u64) {
+        self.charge(total_bytes.saturating_sub(self.announced) as usize);
+        self.announced = total_bytes;
+    }
+
+    fn waiting_max_bytes(&self) -> u64 {
+        (u128::from(self.pace.rate_bytes_per_s) * WAITING_MAX.as_nanos() / 1_000_000_000) as u64
     }
 
     fn refill(&mut self, now: Instant) {
@@ -64,7 +105,7 @@ impl Pacer {
     }
 
     fn has_expired(&self, now: Instant) -> bool {
-        now - self.begun >= PACED_MAX
+        !self.lasts && now - self.begun >= PACED_MAX
     }
 }
 
@@ -80,7 +121,7 @@ mod tests {
     fn leave(pacer: &mut Pacer, end: u64) -> usize {
         let mut packets = 0;
         for now in (0..=end).step_by(10) {
-            while pacer.allows(at(now)) && packets < 1_000_000 {
+            while pacer.allows(at(now), 0, u64::MAX) && packets < 1_000_000 {
                 pacer.charge(1000);
                 packets += 1;
             }
@@ -117,7 +158,33 @@ mod tests {
         let pace = Pace { rate_bytes_per_s: 0, burst_bytes: 0 };
         let mut pacer = Pacer::new(at(0), pace);
         pacer.charge(1000);
-        assert!(!pacer.allows(at(2_999_999)) && !pacer.is_over(at(2_999_999)));
-        assert!(pacer.allows(at(3_000_000)) && pacer.is_over(at(3_000_000)));
+        assert!(!pacer.allows(at(2_999_999), 0, u64::MAX) && !pacer.is_over(at(2_999_999)));
+        assert!(pacer.allows(at(3_000_000), 0, u64::MAX) && pacer.is_over(at(3_000_000)));
+    }
+
+    #[test]
+    fn a_sources_pace_lasts_and_holds_up_only_so_much() {
+        let mut pacer = Pacer::lasting(at(0), Pace { rate_bytes_per_s: 10_000_000, burst_bytes: 50_000 });
+        assert!(pacer.allows(at(0), 0, u64::MAX) && !pacer.is_over(at(10_000_000)));
+        pacer.charge(100_000);
+        assert!(!pacer.allows(at(4_999), 1_000_000, u64::MAX));
+        assert!(pacer.allows(at(4_999), 1_000_001, u64::MAX), "100 ms of the rate wait already");
+        assert!(pacer.allows(at(4_999), 100_001, 200_000), "pkt_q is half full already");
+    }
+
+    #[test]
+    fn what_leaves_without_credit_does_not_hold_up_the_rest_for_long() {
+        let mut pacer = Pacer::lasting(at(0), Pace { rate_bytes_per_s: 10_000_000, burst_bytes: 50_000 });
+        (0..1_000).for_each(|_| pacer.charge(1_000));
+        assert!(!pacer.allows(at(5_000), 0, u64::MAX) && pacer.allows(at(5_001), 0, u64::MAX));
+    }
+
+    #[test]
+    fn statelets_take_their_part() {
+        let mut pacer = Pacer::lasting(at(0), Pace { rate_bytes_per_s: 10_000_000, burst_bytes: 50_000 });
+        pacer.charge_announced(20_000);
+        pacer.charge_announced(50_000);
+        assert!(!pacer.allows(at(0), 0, u64::MAX), "50,000 bytes and not 70,000 are gone");
+        assert!(pacer.allows(at(1), 0, u64::MAX));
     }
 }

@@ -59,17 +59,17 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
     pub(super) fn receive(&mut self, now: Instant, port: PortId, packets: Burst<I::Packet>) {
         match self.mode {
             Mode::Process(_) if self.halted => self.drop_all(now, port, packets, Cause::Halted),
-            Mode::Process(_)
-                if (self.pkt_q.is_empty() && self.pacer.is_none()) || mutant::is_active(Mutant::PktQOvertaken) =>
-            {
+            Mode::Process(_) if self.pkt_q.is_empty() || mutant::is_active(Mutant::PktQOvertaken) => {
                 if let Some(nf) = &self.nf {
                     nf.prefetch(port, &packets);
                 }
                 for packet in packets {
                     if is_inband(packet.bytes()) {
                         self.receive_inband(now, port, packet);
-                    } else {
+                    } else if self.passes(now, &packet) {
                         self.process(now, port, packet);
+                    } else {
+                        self.enqueue(port, &packet);
                     }
                 }
             }
@@ -87,6 +87,25 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 self.drop_all(now, port, packets, cause);
             }
         }
+    }
+
+    /// Whether a packet that found `pkt_q` empty, or only what came in the same burst, may pass it.
+    #[inline]
+    fn passes(&mut self, now: Instant, packet: &I::Packet) -> bool {
+        if self.pacer.is_none() || mutant::is_active(Mutant::PktQOvertaken) {
+            return true;
+        }
+        let passes = self.pkt_q.is_empty() && self.is_allowed(now);
+        if let (true, Some(pacer)) = (passes, &mut self.pacer) {
+            pacer.charge(packet.bytes().len());
+        }
+        passes
+    }
+
+    /// Whether the pace, if there is one, lets a packet leave.
+    fn is_allowed(&mut self, now: Instant) -> bool {
+        let status = self.pkt_q.status();
+        self.pacer.as_mut().is_none_or(|pacer| pacer.allows(now, status.bytes, status.capacity_bytes))
     }
 
     fn drop_all(&mut self, now: Instant, port: PortId, packets: Burst<I::Packet>, cause: Cause) {
@@ -183,7 +202,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
 
     /// Whether there is a packet in `pkt_q` that may leave yet.
     fn may_leave(&mut self, now: Instant) -> bool {
-        !self.pkt_q.is_empty() && self.pacer.as_mut().is_none_or(|pacer| pacer.allows(now))
+        !self.pkt_q.is_empty() && self.is_allowed(now)
     }
 
     /// Whether the next packet of `pkt_q` has to wait for its time.
@@ -235,6 +254,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                 let totals = self.announce.stop();
                 let frozen = self.freeze();
                 self.renew_pkt_q();
+                self.pacer = None;
                 self.mode = Mode::Enqueue;
                 self.event(LcoreEvent::Stopped(totals));
                 // The digest comes after the event that it belongs to.

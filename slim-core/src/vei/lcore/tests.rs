@@ -204,7 +204,7 @@ fn snapshot_and_statelets_together_are_the_state() {
     rig.settle();
     rig.arrive(0, frames(0..20));
     let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
-    rig.pass(Some(Command::Freeze(producer, Announcing::Statelets)));
+    rig.pass(Some(Command::Freeze(producer, Announcing::Statelets, None)));
     assert_eq!(rig.events, [LcoreEvent::Frozen]);
     rig.arrive(1, frames(10..60));
     rig.settle();
@@ -229,7 +229,7 @@ fn snapshot_and_statelets_together_are_the_state() {
 #[test]
 fn a_source_stops_once_its_receive_queues_are_empty_and_hands_late_packets_back() {
     let mut rig = Rig::live();
-    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets)));
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets, None)));
     rig.arrive(0, frames(0..100));
     rig.pass(Some(Command::Stop));
     assert_eq!(rig.lcore.patience(), Patience::None);
@@ -270,7 +270,7 @@ fn packets_that_are_duplicated_lead_another_instance_to_the_same_state() {
     rig.settle();
     let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
     let announcing = Announcing::of(protocol::Mode::Duplicate, 7);
-    rig.pass(Some(Command::Freeze(producer, announcing)));
+    rig.pass(Some(Command::Freeze(producer, announcing, None)));
     rig.arrive(1, frames(10..60));
     rig.settle();
     let records = records(&mut consumer);
@@ -306,7 +306,7 @@ fn counters_of_drops_go_on_at_the_destination() {
         source.arrive(0, short());
         source.settle();
         let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
-        source.pass(Some(Command::Freeze(producer, Announcing::of(mode, 7))));
+        source.pass(Some(Command::Freeze(producer, Announcing::of(mode, 7), None)));
         source.arrive(0, short());
         source.pass(Some(Command::Stop));
         source.settle();
@@ -333,7 +333,7 @@ fn counters_of_drops_go_on_at_the_destination() {
 #[test]
 fn counters_of_drops_that_cannot_be_announced_are_told_as_an_overflow() {
     let mut rig = Rig::live();
-    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(8).0, Announcing::Statelets)));
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(8).0, Announcing::Statelets, None)));
     rig.arrive(0, [vec![0; 20]]);
     rig.pass(Some(Command::Stop));
     rig.settle();
@@ -350,7 +350,7 @@ fn a_source_that_has_halted_drops_what_arrives_until_it_resumes() {
     rig.take_sent();
     let (producer, mut consumer) = rtrb::RingBuffer::new(1 << 16);
     let digest = rig.digest();
-    rig.pass(Some(Command::Freeze(producer, Announcing::of(protocol::Mode::StopAndCopy, 7))));
+    rig.pass(Some(Command::Freeze(producer, Announcing::of(protocol::Mode::StopAndCopy, 7), None)));
     rig.arrive(0, frames(0..50));
     rig.settle();
     assert_eq!((rig.dropped(Cause::Halted), rig.take_sent().len(), rig.digest()), (50, 0, digest));
@@ -370,7 +370,7 @@ fn a_source_that_has_halted_drops_what_arrives_until_it_resumes() {
 #[test]
 fn a_source_that_resumes_processes_what_waited_first() {
     let mut rig = Rig::live();
-    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets)));
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets, None)));
     rig.pass(Some(Command::Stop));
     rig.settle();
     rig.arrive(0, frames(0..10));
@@ -454,9 +454,38 @@ fn pkt_q_is_processed_at_its_pace() {
 }
 
 #[test]
+fn a_source_lets_packets_go_at_its_pace_while_its_state_moves() {
+    let mut rig = Rig::live();
+    let len = frames(0..1)[0].len() as u64;
+    let pace = Some(Pace { rate_bytes_per_s: 10_000 * len, burst_bytes: 50 * len });
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets, pace)));
+    rig.take_sent();
+    // As a host hands over what it has held up.
+    rig.arrive(0, frames(0..200));
+    for _ in 0..10 {
+        rig.pass(None);
+    }
+    let sent = rig.take_sent();
+    // 60 if statelets took nothing.
+    assert!((30..60).contains(&sent.len()), "{}", sent.len());
+    assert_eq!(rig.lcore.pkt_q().records, 200 - sent.len() as u64);
+    // What waits is processed before the source has stopped, and in order.
+    rig.pass(Some(Command::Stop));
+    assert!(!rig.events.iter().any(|event| matches!(event, LcoreEvent::Stopped(_))));
+    while rig.lcore.pkt_q().records > 0 {
+        rig.pass(None);
+    }
+    rig.settle();
+    let all: Vec<_> = sent.into_iter().chain(rig.take_sent()).collect();
+    assert!(all == frames(0..200).into_iter().map(|frame| (1, frame)).collect::<Vec<_>>());
+    let Some(LcoreEvent::Stopped(totals)) = rig.events.last() else { panic!("{:?}", rig.events) };
+    assert_eq!(totals.workload.packets, 200);
+}
+
+#[test]
 fn a_source_that_resumes_keeps_the_pace() {
     let mut rig = Rig::live();
-    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets)));
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(1 << 16).0, Announcing::Statelets, None)));
     rig.pass(Some(Command::Stop));
     rig.settle();
     paced(&mut rig, Command::Resume);
@@ -518,7 +547,7 @@ fn in_band_frames_never_reach_the_network_function() {
 #[test]
 fn a_full_st_q_out_is_told_and_stops_no_packet() {
     let mut rig = Rig::live();
-    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(100).0, Announcing::Statelets)));
+    rig.pass(Some(Command::Freeze(rtrb::RingBuffer::new(100).0, Announcing::Statelets, None)));
     rig.arrive(0, frames(0..30));
     rig.settle();
     assert_eq!(rig.events, [LcoreEvent::Frozen, LcoreEvent::StateletOverflow]);
@@ -583,6 +612,6 @@ fn a_sample_tells_the_state_it_began_with_and_ends_by_itself() {
 #[test]
 fn freezing_takes_a_network_function() {
     let mut rig = Rig::new();
-    rig.lcore.pass(rig.now, Some(Command::Freeze(rtrb::RingBuffer::new(100).0, Announcing::Statelets)));
+    rig.lcore.pass(rig.now, Some(Command::Freeze(rtrb::RingBuffer::new(100).0, Announcing::Statelets, None)));
     assert!(matches!(rig.lcore.poll_report(), Some(Report::Impossible("freeze"))));
 }

@@ -181,7 +181,7 @@ fn it_freezes_only_when_every_stream_is_accepted() {
         assert_eq!(bench.lcore_commands(), []);
     }
     bench.stream(SHARDS[0], StreamEvent::Accepted(StreamRole::Snapshot)).unwrap();
-    assert_eq!(bench.lcore_commands(), SHARDS.map(|shard| (shard, LcoreCommand::Freeze(Mode::Statelet))));
+    assert_eq!(bench.lcore_commands(), SHARDS.map(|shard| (shard, LcoreCommand::Freeze(Mode::Statelet, None))));
 }
 
 #[test]

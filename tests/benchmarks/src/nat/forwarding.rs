@@ -176,7 +176,7 @@ fn begin(clock: &Clock, core: &mut Core, variant: Variant) -> Result<Held> {
         return Ok(Held { drain: None, _frozen: frozen });
     }
     let (drain, st_q_out) = Drain::start();
-    core.pass(clock.now(), Some(Command::Freeze(st_q_out, Announcing::Statelets)));
+    core.pass(clock.now(), Some(Command::Freeze(st_q_out, Announcing::Statelets, None)));
     let frozen = frozen(core).context("the lcore did not freeze")?;
     Ok(Held { drain: Some(drain), _frozen: Some(frozen).filter(|_| variant.freezes()) })
 }

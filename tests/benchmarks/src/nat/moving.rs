@@ -130,7 +130,7 @@ fn stalls(clock: &Clock, core: &mut Core, sessions: usize) -> Result<(Bursts, Bu
             });
             let begin = Instant::now();
             let passed = meanwhile
-                .burst(clock, || core.pass(clock.now(), Some(Command::Freeze(st_q_out, Announcing::Statelets))));
+                .burst(clock, || core.pass(clock.now(), Some(Command::Freeze(st_q_out, Announcing::Statelets, None))));
             ensure!(passed.received > 0, "no packets");
             give.send(frozen(core).context("the lcore did not freeze")?).map_err(|_| anyhow!("the mover has ended"))?;
             while !done.load(Relaxed) {

@@ -297,10 +297,10 @@ impl<N: NetworkFunction> Node<N> {
                 self.seeds[index] = seed;
                 Command::Activate(nf)
             }
-            LcoreCommand::Freeze(mode) => {
+            LcoreCommand::Freeze(mode, pace) => {
                 let (producer, consumer) = rtrb::RingBuffer::new(self.options.st_q_out_bytes);
                 self.shards[index].st_q_out = Some(consumer);
-                Command::Freeze(producer, Announcing::of(mode, random.number()))
+                Command::Freeze(producer, Announcing::of(mode, random.number()), pace)
             }
             LcoreCommand::Stop => Command::Stop,
             LcoreCommand::Resume(pace) => Command::Resume(pace),

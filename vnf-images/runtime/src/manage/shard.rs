@@ -104,10 +104,10 @@ impl<F: NetworkFunction> ManagedShard<F> {
     pub fn lcore(&mut self, command: LcoreCommand, means: &Means<'_, F>) -> Result<(), CarryOutError> {
         let command = match command {
             LcoreCommand::Activate => Command::Activate(self.fresh(means.config, self.random())?),
-            LcoreCommand::Freeze(mode) => {
+            LcoreCommand::Freeze(mode, pace) => {
                 let (producer, consumer) = rtrb::RingBuffer::new(means.limits.st_q_out_bytes);
                 self.st_q_out = Some(consumer);
-                Command::Freeze(producer, Announcing::of(mode, self.random()))
+                Command::Freeze(producer, Announcing::of(mode, self.random()), pace)
             }
             LcoreCommand::Stop => Command::Stop,
             LcoreCommand::Resume(pace) => Command::Resume(pace),
