@@ -16,8 +16,9 @@
 //!
 //! A guest usually has one vCPU, shared by the lcore, the kernel's network stack and the threads of the state streams.
 //! All of them are ordinary (`SCHED_OTHER`) threads: a real-time lcore would starve the streams it waits for. The lcore
-//! is a little less nice than the rest, snapshot and digest threads a little nicer, and the lcore sleeps on receive
-//! interrupts whenever its queues are empty, so that everyone else runs in the gaps.
+//! is a little less nice than the rest, snapshot threads a little nicer, and the lcore sleeps on receive
+//! interrupts whenever its queues are empty, so that everyone else runs in the gaps. Digests are computed in the middle of a
+//! hand-over and wanted after it, so their threads run only when nobody else wants to (`SCHED_IDLE`).
 
 #![deny(unsafe_code)]
 
@@ -37,5 +38,5 @@ pub use run::run;
 /// Nice value of an lcore: three times the weight of an ordinary thread.
 const NICE_LCORE: i32 = -5;
 
-/// Nice value of threads that move or digest state in bulk.
+/// Nice value of threads that move or measure state in bulk.
 const NICE_BULK: i32 = 5;

@@ -12,6 +12,15 @@ pub fn set_nice(nice: i32) {
     }
 }
 
+/// Has the calling thread run only where no ordinary one wants to, which then interrupts it at once.
+pub fn only_when_idle() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters live as long as the call; 0 means the calling thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) } != 0 {
+        log::debug!("SCHED_IDLE refused: {}", std::io::Error::last_os_error());
+    }
+}
+
 /// Has short sleeps end on time: without it the kernel adds up to 50 µs.
 pub fn exact_sleeps() {
     if let Err(errno) = nix::sys::prctl::set_timerslack(1) {

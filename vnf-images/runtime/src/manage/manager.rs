@@ -372,7 +372,7 @@ impl<F: NetworkFunction> Manager<F> {
         let session = shard.session();
         let inbox = self.ready.inbox.clone();
         let compute = move || {
-            crate::sys::set_nice(crate::NICE_BULK);
+            crate::sys::only_when_idle();
             let digest = Digest(slim_core::snapshot::digest(&frozen));
             drop(frozen);
             inbox.send(Message::Digest(id, session, digest));
