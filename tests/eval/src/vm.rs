@@ -141,6 +141,7 @@ fn spec(cell: &Cell, scale: u32) -> Result<DemoSpec> {
                 compress,
             },
             plan: true,
+            rehearse: true,
             patience: Some(patience_s),
             stop_after: Some(AFTER_S),
         },

@@ -23,6 +23,11 @@ pub struct MoveArguments {
     #[arg(long)]
     pub plan: bool,
 
+    /// Migrate there and back beforehand, under little load: what emulated guests do for the first time takes them longer
+    #[arg(long)]
+    #[serde(default)]
+    pub rehearse: bool,
+
     /// Give the migration up after so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub patience: Option<f64>,
@@ -36,6 +41,11 @@ impl MoveArguments {
     /// The same for the controller.
     pub fn options(&self) -> MigrateOptions {
         self.transfer.options(self.mode)
+    }
+
+    /// The same for a rehearsal: of the state that there is, without any that only fills.
+    pub fn rehearsal(&self) -> MigrateOptions {
+        TransferArgs { snapshot_filler: 0, ..self.transfer }.options(self.mode)
     }
 
     /// After which time the migration is given up.

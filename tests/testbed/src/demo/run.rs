@@ -3,15 +3,20 @@
 use super::{AFTER, DURING, DemoSpec, Outcome};
 use crate::artifacts::Artifacts;
 use crate::generator::Generator;
+use crate::load::LoadSpec;
 use crate::load::report::Stage;
 use crate::topology::{Ends, Topology};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use slim_controller::api::{ApiEvent, InstanceInfo, MigrationOutcome, Runs};
 use slim_controller::plan::MigrationPlan;
 use slim_core::protocol::Name;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
+
+/// The load of a rehearsal, as a part of the link's rate at most.
+const REHEARSAL_SHARE: f64 = 0.1;
 
 /// Runs the demo in the present network namespace; progress goes to standard error. Call it inside a sandbox.
 ///
@@ -32,12 +37,17 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
         instances.push(instance);
     }
 
+    if spec.moving.rehearse {
+        say(format!("rehearsing: from {first} to {second} and back"));
+        rehearse(artifacts, &topology, spec, folder)?;
+    }
     say(format!(
         "sending {} Mbit/s, the sum of both directions, in packets of {} bytes through {first}",
         spec.load.rate_mbit, spec.load.packet_size_bytes
     ));
     let mut load = Generator::start(artifacts, &spec.load, folder)?;
     load.wait_until_measuring()?;
+    let dropped_before = topology.switch_drops()?;
     std::thread::sleep(Duration::from_secs_f64(spec.migrate_at));
     topology.check()?;
 
@@ -63,8 +73,33 @@ pub fn run(artifacts: &Artifacts, spec: &DemoSpec, folder: &Path) -> Result<Outc
     let report = load.finish()?;
     topology.check()?;
     say("comparing what was sent with what came back".into());
-    let switch_drops = topology.switch_drops()?;
+    let switch_drops = since(&dropped_before, topology.switch_drops()?);
     Ok(Outcome { plan, switch_drops, ..Outcome::new(spec.clone(), instances, report, migration) })
+}
+
+/// Moves the network function to the other instance and back, while a part of the load goes through it.
+fn rehearse(artifacts: &Artifacts, topology: &Topology, spec: &DemoSpec, folder: &Path) -> Result<()> {
+    let rate_mbit = spec.load.rate_mbit.min(spec.instances.link_rate as f64 * REHEARSAL_SHARE);
+    let mut load = Generator::start(artifacts, &LoadSpec { rate_mbit, warmup_s: 0.0, ..spec.load.clone() }, folder)?;
+    load.wait_until_measuring()?;
+    let [there, back] = names(spec)?;
+    for (from, to) in [(&there, &back), (&back, &there)] {
+        let outcome = topology.client()?.migrate(from, to, spec.moving.rehearsal(), |_| {})?;
+        if let Some(failure) = outcome.failure() {
+            bail!("the rehearsal from {from} to {to} failed: {failure}");
+        }
+    }
+    load.stop()?;
+    load.finish().map(drop)
+}
+
+/// What `now` has more than `before`, without what it has not.
+fn since(before: &BTreeMap<String, u64>, now: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let grown = now.into_iter().map(|(name, count)| {
+        let old = before.get(&name).copied().unwrap_or_default();
+        (name, count.saturating_sub(old))
+    });
+    grown.filter(|&(_, count)| count > 0).collect()
 }
 
 /// What the controller says of the migration beforehand.
