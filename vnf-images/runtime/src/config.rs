@@ -38,6 +38,7 @@ use slim_core::packet::MacAddr;
 use slim_core::protocol::Name;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The longest configuration read, in bytes.
 pub const CONFIG_SIZE_MAX_BYTES: usize = 64 * 1024;
@@ -136,6 +137,9 @@ pub struct Limits {
     pub rx_descriptors: u16,
     /// Transmit descriptors per port. As many as for receiving, so that a full receive ring can be passed on at once.
     pub tx_descriptors: u16,
+    /// The longest nap of an idle lcore in microseconds, and so the longest that a packet waits where the NIC has no receive
+    /// interrupts: fewer wake-ups for longer waits.
+    pub nap_us: u32,
     /// Packet buffers; 0 for as many as the descriptors and bursts need.
     pub mbufs: u32,
     /// Hugepage memory of an image, or plain memory of a process, for DPDK; 0 for as much as the packet buffers need.
@@ -152,6 +156,7 @@ impl Default for Limits {
             stream_buffer_bytes: 256 << 10,
             rx_descriptors: 1024,
             tx_descriptors: 1024,
+            nap_us: 500,
             mbufs: 0,
             dpdk_memory_mb: 0,
         }
@@ -159,6 +164,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The longest nap of an idle lcore.
+    pub fn nap(&self) -> Duration {
+        Duration::from_micros(self.nap_us.into())
+    }
+
     /// Packet buffers for `ports` ports: one per descriptor, and some for bursts and the per-lcore cache.
     pub fn mbufs_for(&self, ports: usize) -> u32 {
         if self.mbufs != 0 {

@@ -5,7 +5,8 @@
 //! - When packets come so fast that a burst gathers within [`NAP_MIN`], it polls on.
 //! - When none has come for some naps, the receive interrupts are armed and the lcore waits for them, for the management
 //!   thread's waker, or for the next tick of the network function. Devices without receive interrupts are polled with
-//!   naps of [`NAP_MAX`], which so is the longest that a packet waits in any case.
+//!   the longest naps, which so is the longest that a packet waits in any case: half a millisecond unless the configuration
+//!   says otherwise.
 
 use dpdk::{Eal, RxQueue, WaitSet, Waker};
 use std::time::{Duration, Instant};
@@ -19,15 +20,14 @@ const GATHER_PACKETS: u32 = 64;
 /// The shortest nap; below that the timer costs more than polling.
 const NAP_MIN: Duration = Duration::from_micros(50);
 
-/// The longest nap.
-const NAP_MAX: Duration = Duration::from_micros(500);
-
 /// Naps in a row without a packet before the interrupts are armed.
 const NAPS_EMPTY: u32 = 20;
 
 /// Decides when an lcore sleeps, and how.
 pub struct Idle {
     mode: Mode,
+    /// The longest nap.
+    nap_max: Duration,
     /// The receive interrupts are on.
     armed: bool,
     empty_polls: u32,
@@ -45,9 +45,10 @@ enum Mode {
 
 impl Idle {
     /// Watches `queues`, which are all of one lcore. The waker, if there is one, ends a sleep early.
-    pub fn new(eal: &Eal, queues: &[RxQueue], interrupts: bool) -> (Self, Option<Waker>) {
+    pub fn new(eal: &Eal, queues: &[RxQueue], interrupts: bool, nap_max: Duration) -> (Self, Option<Waker>) {
         let idle = |mode| Self {
             mode,
+            nap_max,
             armed: false,
             empty_polls: 0,
             packets: 0,
@@ -113,7 +114,7 @@ impl Idle {
             }
             return false;
         }
-        let nap = nap(packets, since_nap);
+        let nap = nap(packets, since_nap, self.nap_max);
         if let Some(nap) = nap {
             std::thread::sleep(nap.min(timeout));
         }
@@ -151,11 +152,11 @@ impl Idle {
 }
 
 /// How long to nap after `packets` came in `time`, so that about [`GATHER_PACKETS`] gather; `None` is not at all.
-fn nap(packets: u32, time: Duration) -> Option<Duration> {
+fn nap(packets: u32, time: Duration, longest: Duration) -> Option<Duration> {
     if packets == 0 {
-        return Some(NAP_MAX);
+        return Some(longest);
     }
-    let nap = (time * GATHER_PACKETS / packets).min(NAP_MAX);
+    let nap = (time * GATHER_PACKETS / packets).min(longest);
     (nap >= NAP_MIN).then_some(nap)
 }
 
@@ -165,12 +166,14 @@ mod tests {
 
     #[test]
     fn naps_gather_a_burst_and_no_more() {
-        assert_eq!(nap(0, Duration::from_millis(1)), Some(NAP_MAX));
+        let longest = Duration::from_micros(500);
+        let nap = |packets| nap(packets, Duration::from_millis(1), longest);
+        assert_eq!(nap(0), Some(longest));
         // 25,000 a second: 64 take 2.56 ms, which is too long to wait.
-        assert_eq!(nap(25, Duration::from_millis(1)), Some(NAP_MAX));
+        assert_eq!(nap(25), Some(longest));
         // 400,000 a second.
-        assert_eq!(nap(400, Duration::from_millis(1)), Some(Duration::from_micros(160)));
+        assert_eq!(nap(400), Some(Duration::from_micros(160)));
         // 2 million a second: poll on.
-        assert_eq!(nap(2000, Duration::from_millis(1)), None);
+        assert_eq!(nap(2000), None);
     }
 }

@@ -144,7 +144,7 @@ fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Er
     drop(present);
     log::debug!("ports started");
     let interrupts = ports.iter().all(Port::has_rx_interrupts);
-    let (idle, waker) = Idle::new(&eal, &rx, interrupts);
+    let (idle, waker) = Idle::new(&eal, &rx, interrupts, plan.limits.nap());
     let counters = Arc::new(Counters::default());
     let (log, events) = match plan.log_events_max {
         0 => (None, None),
