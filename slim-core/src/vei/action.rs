@@ -39,8 +39,8 @@ pub enum Action {
 /// | command to an lcore | the lcore then | and answers |
 /// | --- | --- | --- |
 /// | `Activate` | gets a network function with empty state and processes packets | |
-/// | `Freeze` | between two bursts, in one step: freezes all state and sets `upd_enable`; hands the frozen items to the snapshot sender; announces statelets, or whole packets, or drops packets from then on, by the [`Mode`] | `Frozen` |
-/// | `Stop` | goes on until a poll of every receive queue finds it empty, transmits what it holds, stops processing, clears `upd_enable`, freezes once more for the digest; later arrivals go to `pkt_q` | `Stopped` |
+/// | `Freeze` | between two bursts, in one step: freezes all state and sets `upd_enable`; hands the frozen items to the snapshot sender; announces statelets, or whole packets, or drops packets from then on, by the [`Mode`]; puts what exceeds its pace, if it is given one, into `pkt_q` and processes that in its time | `Frozen` |
+/// | `Stop` | goes on until `pkt_q` is empty and a poll of every receive queue finds it empty, transmits what it holds, stops processing, clears `upd_enable`, freezes once more for the digest; later arrivals go to `pkt_q` | `Stopped` |
 /// | `Resume` | clears `upd_enable`, lets go of frozen state, processes `pkt_q` in order, then what arrives | `Resumed` |
 /// | `Release` | hands back `pkt_q` and whatever still arrives | |
 /// | `ArmPktQ` | discards what lies stale in the receive rings, then puts all that arrives into `pkt_q` | `PktQArmed` |

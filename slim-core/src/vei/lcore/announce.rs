@@ -128,10 +128,11 @@ impl Announce {
         self.account(written, 1, HEADER_LEN + head.len() + frame.len());
     }
 
-    /// Bytes announced so far.
+    /// Bytes that have gone to `st_q_out`.
     #[inline]
     pub(super) fn total_bytes(&self) -> u64 {
-        self.totals.statelets.bytes
+        // A sample counts what goes nowhere.
+        if self.sampling.is_some() { 0 } else { self.totals.statelets.bytes }
     }
 
     /// Clears `upd_enable` and lets go of `st_q_out`, whose reader then knows that nothing will follow.
