@@ -38,7 +38,6 @@ use slim_core::packet::MacAddr;
 use slim_core::protocol::Name;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// The longest configuration read, in bytes.
 pub const CONFIG_SIZE_MAX_BYTES: usize = 64 * 1024;
@@ -164,11 +163,6 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The longest nap of an idle lcore.
-    pub fn nap(&self) -> Duration {
-        Duration::from_micros(self.nap_us.into())
-    }
-
     /// Packet buffers for `ports` ports: one per descriptor, and some for bursts and the per-lcore cache.
     pub fn mbufs_for(&self, ports: usize) -> u32 {
         if self.mbufs != 0 {

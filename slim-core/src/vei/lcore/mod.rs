@@ -252,7 +252,7 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
                     self.start(now, st_q_out, announcing);
                     // What waits in pkt_q after an earlier migration needs the pace that it has.
                     if let Some(pace) = pace {
-                        self.pacer = Some(Pacer::lasting(now, pace));
+                        self.pacer = Some(Pacer::lasting(now, pace, self.pkt_q.status().capacity_bytes));
                     }
                     self.frozen(frozen);
                 }

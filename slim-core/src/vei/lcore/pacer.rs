@@ -25,51 +25,59 @@ const WAITING_MAX: Duration = Duration::from_millis(100);
 pub(super) struct Pacer {
     pace: Pace,
     credit: i128,
-    begun: Instant,
     updated: Instant,
     waits: bool,
-    /// It is not over before it is replaced.
-    lasts: bool,
+    until: Until,
     /// Bytes of statelets that have been charged.
     announced: u64,
 }
 
+/// How long a pace is kept to.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    /// Until the bucket is full again, at the latest until then.
+    Full(Instant),
+    /// Until another one begins. No more than so many bytes wait.
+    Replaced { waiting_max_bytes: u64 },
+}
+
 impl Pacer {
-    /// A full bucket.
+    /// A full bucket, kept to until it is full again.
     pub(super) fn new(now: Instant, pace: Pace) -> Self {
-        Self {
-            pace,
-            credit: i128::from(pace.burst_bytes) * UNITS,
-            begun: now,
-            updated: now,
-            waits: false,
-            lasts: false,
-            announced: 0,
-        }
+        let until = Until::Full(now + PACED_MAX);
+        Self { pace, credit: i128::from(pace.burst_bytes) * UNITS, updated: now, waits: false, until, announced: 0 }
     }
 
-    /// A full bucket of a pace that lasts until another one begins.
-    pub(super) fn lasting(now: Instant, pace: Pace) -> Self {
-        Self { lasts: true, ..Self::new(now, pace) }
+    /// A full bucket of a pace that lasts until another one begins, before a `pkt_q` of `capacity_bytes`.
+    pub(super) fn lasting(now: Instant, pace: Pace, capacity_bytes: u64) -> Self {
+        let in_time = u128::from(pace.rate_bytes_per_s) * WAITING_MAX.as_nanos() / 1_000_000_000;
+        let waiting_max_bytes = (in_time as u64).min(capacity_bytes / 2);
+        Self { until: Until::Replaced { waiting_max_bytes }, ..Self::new(now, pace) }
     }
 
-    /// Whether a packet may leave at `now`, `waiting_bytes` being in a `pkt_q` for `capacity_bytes`.
-    pub(super) fn allows(&mut self, now: Instant, waiting_bytes: u64, capacity_bytes: u64) -> bool {
+    /// Whether a packet may leave at `now`, `waiting_bytes` being in `pkt_q`.
+    pub(super) fn allows(&mut self, now: Instant, waiting_bytes: u64) -> bool {
         self.refill(now);
-        let too_many = self.lasts && waiting_bytes > self.waiting_max_bytes().min(capacity_bytes / 2);
-        self.waits = self.credit <= 0 && !too_many && !self.has_expired(now);
+        let in_any_case = match self.until {
+            Until::Full(latest) => now >= latest,
+            Until::Replaced { waiting_max_bytes } => waiting_bytes > waiting_max_bytes,
+        };
+        self.waits = self.credit <= 0 && !in_any_case;
         !self.waits
     }
 
     /// Whether the pace makes no difference any more: a burst may leave as at the beginning.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
         self.refill(now);
-        !self.lasts && (self.credit >= self.full() || self.has_expired(now))
+        match self.until {
+            Until::Full(latest) => self.credit >= self.full() || now >= latest,
+            Until::Replaced { .. } => false,
+        }
     }
 
     /// Whether it lasts until another one begins.
     pub(super) fn lasts(&self) -> bool {
-        self.lasts
+        matches!(self.until, Until::Replaced { .. })
     }
 
     /// Whether nothing could leave when that was asked last.
@@ -89,10 +97,6 @@ impl Pacer {
         self.announced = total_bytes;
     }
 
-    fn waiting_max_bytes(&self) -> u64 {
-        (u128::from(self.pace.rate_bytes_per_s) * WAITING_MAX.as_nanos() / 1_000_000_000) as u64
-    }
-
     fn refill(&mut self, now: Instant) {
         let gained = (now - self.updated).as_nanos() as i128 * i128::from(self.pace.rate_bytes_per_s);
         self.credit = (self.credit + gained).min(self.full());
@@ -102,10 +106,6 @@ impl Pacer {
     /// Not even a burst of 0 must stand still.
     fn full(&self) -> i128 {
         (i128::from(self.pace.burst_bytes) * UNITS).max(UNITS)
-    }
-
-    fn has_expired(&self, now: Instant) -> bool {
-        !self.lasts && now - self.begun >= PACED_MAX
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     fn leave(pacer: &mut Pacer, end: u64) -> usize {
         let mut packets = 0;
         for now in (0..=end).step_by(10) {
-            while pacer.allows(at(now), 0, u64::MAX) && packets < 1_000_000 {
+            while pacer.allows(at(now), 0) && packets < 1_000_000 {
                 pacer.charge(1000);
                 packets += 1;
             }
@@ -158,33 +158,41 @@ mod tests {
         let pace = Pace { rate_bytes_per_s: 0, burst_bytes: 0 };
         let mut pacer = Pacer::new(at(0), pace);
         pacer.charge(1000);
-        assert!(!pacer.allows(at(2_999_999), 0, u64::MAX) && !pacer.is_over(at(2_999_999)));
-        assert!(pacer.allows(at(3_000_000), 0, u64::MAX) && pacer.is_over(at(3_000_000)));
+        assert!(!pacer.allows(at(2_999_999), 0) && !pacer.is_over(at(2_999_999)));
+        assert!(pacer.allows(at(3_000_000), 0) && pacer.is_over(at(3_000_000)));
+    }
+
+    /// 10 bytes a microsecond, and 50,000 at once, before a `pkt_q` of `capacity_bytes`.
+    fn lasting(capacity_bytes: u64) -> Pacer {
+        Pacer::lasting(at(0), Pace { rate_bytes_per_s: 10_000_000, burst_bytes: 50_000 }, capacity_bytes)
     }
 
     #[test]
     fn a_sources_pace_lasts_and_holds_up_only_so_much() {
-        let mut pacer = Pacer::lasting(at(0), Pace { rate_bytes_per_s: 10_000_000, burst_bytes: 50_000 });
-        assert!(pacer.allows(at(0), 0, u64::MAX) && !pacer.is_over(at(10_000_000)));
+        let mut pacer = lasting(u64::MAX);
+        assert!(pacer.allows(at(0), 0) && !pacer.is_over(at(10_000_000)));
         pacer.charge(100_000);
-        assert!(!pacer.allows(at(4_999), 1_000_000, u64::MAX));
-        assert!(pacer.allows(at(4_999), 1_000_001, u64::MAX), "100 ms of the rate wait already");
-        assert!(pacer.allows(at(4_999), 100_001, 200_000), "pkt_q is half full already");
+        assert!(!pacer.allows(at(4_999), 1_000_000));
+        assert!(pacer.allows(at(4_999), 1_000_001), "100 ms of the rate wait already");
+        let mut pacer = lasting(200_000);
+        pacer.charge(100_000);
+        assert!(!pacer.allows(at(4_999), 100_000));
+        assert!(pacer.allows(at(4_999), 100_001), "pkt_q is half full already");
     }
 
     #[test]
     fn what_leaves_without_credit_does_not_hold_up_the_rest_for_long() {
-        let mut pacer = Pacer::lasting(at(0), Pace { rate_bytes_per_s: 10_000_000, burst_bytes: 50_000 });
+        let mut pacer = lasting(u64::MAX);
         (0..1_000).for_each(|_| pacer.charge(1_000));
-        assert!(!pacer.allows(at(5_000), 0, u64::MAX) && pacer.allows(at(5_001), 0, u64::MAX));
+        assert!(!pacer.allows(at(5_000), 0) && pacer.allows(at(5_001), 0));
     }
 
     #[test]
     fn statelets_take_their_part() {
-        let mut pacer = Pacer::lasting(at(0), Pace { rate_bytes_per_s: 10_000_000, burst_bytes: 50_000 });
+        let mut pacer = lasting(u64::MAX);
         pacer.charge_announced(20_000);
         pacer.charge_announced(50_000);
-        assert!(!pacer.allows(at(0), 0, u64::MAX), "50,000 bytes and not 70,000 are gone");
-        assert!(pacer.allows(at(1), 0, u64::MAX));
+        assert!(!pacer.allows(at(0), 0), "50,000 bytes and not 70,000 are gone");
+        assert!(pacer.allows(at(1), 0));
     }
 }

@@ -104,8 +104,8 @@ impl<F: NetworkFunction, I: Io> Lcore<F, I> {
 
     /// Whether the pace, if there is one, lets a packet leave.
     fn is_allowed(&mut self, now: Instant) -> bool {
-        let status = self.pkt_q.status();
-        self.pacer.as_mut().is_none_or(|pacer| pacer.allows(now, status.bytes, status.capacity_bytes))
+        let waiting_bytes = self.pkt_q.status().bytes;
+        self.pacer.as_mut().is_none_or(|pacer| pacer.allows(now, waiting_bytes))
     }
 
     fn drop_all(&mut self, now: Instant, port: PortId, packets: Burst<I::Packet>, cause: Cause) {

@@ -13,6 +13,7 @@ use slim_core::packet::MacAddr;
 use slim_core::protocol::inband::TO_INSTANCE;
 use slim_core::vei::lcore::{Command, Report};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a port's device is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +145,7 @@ fn prepare<F: NetworkFunction>(plan: &Plan) -> Result<(Running<F>, Parts<F>), Er
     drop(present);
     log::debug!("ports started");
     let interrupts = ports.iter().all(Port::has_rx_interrupts);
-    let (idle, waker) = Idle::new(&eal, &rx, interrupts, plan.limits.nap());
+    let (idle, waker) = Idle::new(&eal, &rx, interrupts, Duration::from_micros(plan.limits.nap_us.into()));
     let counters = Arc::new(Counters::default());
     let (log, events) = match plan.log_events_max {
         0 => (None, None),
