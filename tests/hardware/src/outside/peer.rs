@@ -6,11 +6,13 @@ use anyhow::{Context, Result, bail, ensure};
 use slim_core::packet::emit::{self, Ends};
 use slim_core::packet::{Arp, ArpOperation, Ethernet, Ipv4, MacAddr, Udp, ether_type, protocol};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,9 @@ const WINDOW: usize = 16;
 
 /// After which time without an answer a packet is sent again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How long the cable is quiet before something else is looked after.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// How long all of it may take.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -54,10 +59,55 @@ const PORTS: u32 = 50;
 /// Beside its number, a packet carries this much.
 const FILLER: usize = 400;
 
-/// The peer's end of the cable.
+/// The peer.
 pub(super) struct Peer {
-    cable: UnixDatagram,
+    cable: Arc<Cable>,
     nic: PathBuf,
+}
+
+/// The peer's end of the cable, which a thread reads all the time.
+///
+/// The emulated host's own interfaces talk, whether anybody listens or not, and where ten datagrams wait (`net.unix.max_dgram_qlen`)
+/// QEMU's main loop tries the next one again and again, with the lock that the emulated CPUs need, too: the host comes to
+/// a halt.
+#[derive(Debug)]
+struct Cable {
+    socket: UnixDatagram,
+    /// Who is told of frames.
+    listener: Mutex<Option<Sender<Vec<u8>>>>,
+}
+
+impl Cable {
+    /// Reads until nobody has this end any more, or it breaks.
+    fn read(cable: &Weak<Self>) {
+        let mut frame = [0; 2048];
+        while let Some(cable) = cable.upgrade() {
+            let received = cable.socket.recv(&mut frame);
+            let mut listener = cable.listener.lock().unwrap_or_else(PoisonError::into_inner);
+            match received {
+                Ok(length) => {
+                    let frame = frame.get(..length).unwrap_or_default();
+                    if listener.as_ref().is_some_and(|listener| listener.send(frame.to_vec()).is_err()) {
+                        *listener = None;
+                    }
+                }
+                Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {}
+                Err(error) => {
+                    eprintln!("hardware: cannot receive from the emulated NIC: {error}");
+                    // Its other end tells the listener.
+                    *listener = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Frames from now on.
+    fn listen(&self) -> Receiver<Vec<u8>> {
+        let (sender, receiver) = channel();
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
 }
 
 /// Frames that flow through the NAT, tagged with the VLANs of their stations, on a thread of their own.
@@ -97,8 +147,11 @@ impl Flow {
 
 impl Peer {
     pub(super) fn new(folder: &Path) -> Result<Self> {
-        let cable = UnixDatagram::bind(folder.join(PEER_END)).context("cannot plug the peer in")?;
-        cable.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let socket = UnixDatagram::bind(folder.join(PEER_END)).context("cannot plug the peer in")?;
+        socket.set_read_timeout(Some(QUIET))?;
+        let cable = Arc::new(Cable { socket, listener: Mutex::new(None) });
+        let read = Arc::downgrade(&cable);
+        std::thread::Builder::new().name("cable".into()).spawn(move || Cable::read(&read))?;
         Ok(Self { cable, nic: folder.join(NIC_END) })
     }
 
@@ -109,7 +162,7 @@ impl Peer {
 
     /// Does that with tagged frames until it is told to settle. Returns once some have come back.
     pub(super) fn flow(&self) -> Result<Flow> {
-        let peer = Self { cable: self.cable.try_clone()?, nic: self.nic.clone() };
+        let peer = Self { cable: Arc::clone(&self.cable), nic: self.nic.clone() };
         let shared = Arc::<Shared>::default();
         let told = Arc::clone(&shared);
         let run = move || peer.run(Trip::to(u32::MAX), true, FLOW_LIMIT, &told);
@@ -118,9 +171,7 @@ impl Peer {
 
     fn run(&self, mut trip: Trip, tagged: bool, limit: Duration, shared: &Shared) -> Result<String> {
         let started = Instant::now();
-        let mut frame = [0; 2048];
-        // What the emulated host's kernel said on the cable while it booted is of no interest.
-        while self.receive(&mut frame)?.is_some() {}
+        let frames = self.cable.listen();
         while !trip.is_done() {
             if started.elapsed() > limit {
                 bail!("{}", trip.shortfall(limit));
@@ -132,9 +183,13 @@ impl Peer {
             for frame in trip.due(Instant::now())? {
                 self.send(frame, tagged)?;
             }
-            while let Some(length) = self.receive(&mut frame)? {
-                let received = frame.get(..length).unwrap_or_default();
-                let untagged = if tagged { tag::strip(received) } else { Some(received.to_vec()) };
+            loop {
+                let received = match frames.recv_timeout(QUIET) {
+                    Ok(frame) => frame,
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => bail!("the cable to the emulated NIC is broken"),
+                };
+                let untagged = if tagged { tag::strip(&received) } else { Some(received) };
                 // What goes to and fro between the switch and the NAT passes here, too.
                 let Some(received) = untagged else { continue };
                 if let Some(answer) = trip.arrived(&received)? {
@@ -150,17 +205,7 @@ impl Peer {
 
     fn send(&self, frame: Vec<u8>, tagged: bool) -> Result<()> {
         let frame = if tagged { tag::add(&frame, SERVER_MAC) } else { frame };
-        self.cable.send_to(&frame, &self.nic).context("cannot send to the emulated NIC").map(drop)
-    }
-
-    fn receive(&self, frame: &mut [u8]) -> Result<Option<usize>> {
-        match self.cable.recv(frame) {
-            Ok(length) => Ok(Some(length)),
-            Err(error) if [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut].contains(&error.kind()) => {
-                Ok(None)
-            }
-            Err(error) => Err(error).context("cannot receive from the emulated NIC"),
-        }
+        self.cable.socket.send_to(&frame, &self.nic).context("cannot send to the emulated NIC").map(drop)
     }
 }
 
@@ -392,6 +437,21 @@ mod tests {
 
     fn known() -> Trip {
         Trip { gateway_known: true, ..Trip::to(PACKETS) }
+    }
+
+    #[test]
+    fn the_cable_is_read_while_nobody_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let nic = UnixDatagram::bind(folder.path().join(NIC_END)).unwrap();
+        let peer = Peer::new(folder.path()).unwrap();
+        // A full queue that nobody reads.
+        nic.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        let end = folder.path().join(PEER_END);
+        (0..1000).for_each(|_| assert_eq!(nic.send_to(&[1; 60], &end).unwrap(), 60));
+        let frames = peer.cable.listen();
+        nic.send_to(&[2; 60], &end).unwrap();
+        // Some of the others may still be on their way.
+        assert!(frames.iter().any(|frame| frame == [2; 60]));
     }
 
     #[test]
