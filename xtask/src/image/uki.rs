@@ -12,6 +12,7 @@ use crate::command;
 use anyhow::{Context, Result};
 use object::read::pe::PeFile64;
 use object::{Object, ObjectSection};
+use slim_controller::hypervisor::qemu::GUEST_CMDLINE;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -22,8 +23,8 @@ const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 /// Sections begin on pages.
 const ALIGNMENT: u64 = 4096;
 
-/// What the kernel is told. How it will run is not known yet, so this is for all ways; a panic resets the machine.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=t no_timer_check";
+/// What the kernel is told beside [`GUEST_CMDLINE`]. How it will run is not known yet, so this is for all ways.
+const EMULATED_TOO: &str = "no_timer_check";
 
 /// Joins the kernel `bzimage` and `initramfs` to the program `output`, which calls itself `title`.
 pub fn write(bzimage: &Path, initramfs: &Path, title: &str, output: &Path) -> Result<()> {
@@ -35,7 +36,7 @@ pub fn write(bzimage: &Path, initramfs: &Path, title: &str, output: &Path) -> Re
     let version = env!("CARGO_PKG_VERSION");
     let osrel = text("osrel", format!("ID=slim\nNAME=SliM\nPRETTY_NAME=\"{title}\"\nVERSION_ID={version}\n"))?;
     // The stub wants it ended.
-    let cmdline = text("cmdline", format!("{CMDLINE}\0"))?;
+    let cmdline = text("cmdline", format!("{GUEST_CMDLINE} {EMULATED_TOO}\0"))?;
 
     let stub = fs::read(STUB).with_context(|| format!("cannot read {STUB}: is systemd-boot-efi installed?"))?;
     let mut address = end(&stub).with_context(|| format!("{STUB} is not a program for UEFI"))?;

@@ -1,6 +1,7 @@
 //! QEMU's command line.
 
 use super::args::Args;
+use super::memory;
 use crate::hypervisor::placement::Placement;
 use crate::hypervisor::{Chipset, Launch, Nic};
 use std::ffi::OsString;
@@ -30,9 +31,16 @@ const LAST_SLOT: usize = 0x1e;
 const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,\
      guest_uso4=off,guest_uso6=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,host_uso=off,mrg_rxbuf=off";
 
-/// Parts of the kernel's start that nobody here uses and no configuration leaves out: a self-test, files in sysfs about
-/// memory and caches, and events on a socket.
-const UNUSED: &str = "initcall_blacklist=blake2s_mod_init,slab_sysfs_init,cacheinfo_sysfs_init,acpi_event_init";
+/// What every guest's kernel is told, however it runs.
+///
+/// * A panic ends QEMU at once, by way of `-no-reboot`.
+/// * Files that are never swapped need no file system that could.
+/// * ACPI tells which PCI buses there are. A kernel that knows of no last one looks for more in 8192 places, and under KVM
+///   that is 16,000 exits to QEMU.
+/// * Parts of the kernel's start that nobody here uses and no configuration leaves out: a self-test, files in sysfs
+///   about memory and caches, and events on a socket.
+pub const GUEST_CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=t rootfstype=ramfs pci=lastbus=0 \
+     initcall_blacklist=blake2s_mod_init,slab_sysfs_init,cacheinfo_sysfs_init,acpi_event_init";
 
 /// What of the host decides about the command line.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,7 +79,7 @@ pub fn argv(
     };
     args.pair("-smp", &launch.vcpus.to_string());
     args.pair("-m", &format!("{}M", launch.memory_mb));
-    args.pair("-object", &memory(launch, placement));
+    args.pair("-object", &memory::object(launch, placement));
 
     match &launch.firmware {
         None => {
@@ -141,24 +149,9 @@ fn for_vfio(launch: &Launch) -> String {
     }
 }
 
-/// The guest's memory.
-fn memory(launch: &Launch, placement: &Placement) -> String {
-    // Shared, so that the switch can read and write the rings in it: vhost-user needs nothing more.
-    let mut memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", launch.memory_mb);
-    if placement.huge_pages {
-        // All at once: a guest that touches a page when there are none left is killed.
-        memory += ",hugetlb=on,hugetlbsize=2M,prealloc=on";
-    }
-    if let Some(node) = placement.node {
-        memory += &format!(",host-nodes={node},policy=bind");
-    }
-    memory
-}
-
 /// The guest kernel's command line.
 pub(in crate::hypervisor) fn cmdline(launch: &Launch, kvm: bool) -> String {
-    // A panic ends QEMU at once, by way of -no-reboot. Files that are never swapped need no file system that could.
-    let mut words = vec!["console=ttyS0", "quiet", "panic=-1", "reboot=t", "rootfstype=ramfs", UNUSED];
+    let mut words = vec![GUEST_CMDLINE];
     if launch.chipset == Chipset::Q35 {
         // The one device that could be found this way, the serial port, is where it always was.
         words.push("pnpacpi=off");
@@ -212,7 +205,10 @@ mod tests {
     fn a_vnf_gets_shared_memory_its_configuration_and_its_links() {
         let identity = Path::new("/run/slim/nat-a.identity.pem");
         let args = argv(&launch(), TCG, &anywhere(), Path::new("/run/slim/nat-a.toml"), Some(identity));
-        assert_eq!(values(&args, "-object"), ["memory-backend-memfd,id=memory,size=256M,share=on"]);
+        assert_eq!(
+            values(&args, "-object"),
+            ["memory-backend-file,id=memory,size=256M,share=on,mem-path=/proc/self/fd/3,align=2M"]
+        );
         assert!(values(&args, "-machine")[0].ends_with(",memory-backend=memory"));
         assert_eq!(
             values(&args, "-fw_cfg"),
@@ -339,9 +335,8 @@ mod tests {
         let tcg = argv(&launch, TCG, &anywhere(), Path::new("c"), None);
         assert_eq!(values(&tcg, "-cpu"), ["max,family=16,-erms,-fsrm,-xsave,-smap"]);
         let vfio = "vfio.enable_unsafe_noiommu_mode=1 pci_vfio=0000:00:11.0,0000:00:12.0";
-        let everywhere = format!("console=ttyS0 quiet panic=-1 reboot=t rootfstype=ramfs {UNUSED}");
         let emulated = "no_timer_check tsc=reliable pmtmr=0";
-        assert_eq!(values(&tcg, "-append"), [format!("{everywhere} pnpacpi=off {emulated} debug foo=1 {vfio}")]);
+        assert_eq!(values(&tcg, "-append"), [format!("{GUEST_CMDLINE} pnpacpi=off {emulated} debug foo=1 {vfio}")]);
         let alone = argv(&Launch { vcpus: 1, ..launch.clone() }, TCG, &anywhere(), Path::new("c"), None);
         assert!(values(&alone, "-append")[0].contains(" noreplace-smp "), "one CPU needs no locks rewritten");
         let timed = argv(&launch, Host { tsc_khz: Some(2_600_000), ..TCG }, &anywhere(), Path::new("c"), None);
@@ -349,7 +344,7 @@ mod tests {
         let kvm = argv(&launch, Host { kvm: true, ..TCG }, &anywhere(), Path::new("c"), None);
         assert_eq!(values(&kvm, "-accel"), ["kvm"]);
         assert_eq!(values(&kvm, "-cpu"), ["host"]);
-        assert_eq!(values(&kvm, "-append"), [format!("{everywhere} pnpacpi=off debug foo=1 {vfio}")]);
+        assert_eq!(values(&kvm, "-append"), [format!("{GUEST_CMDLINE} pnpacpi=off debug foo=1 {vfio}")]);
         assert_eq!(values(&kvm, "-smp"), ["2"]);
     }
 

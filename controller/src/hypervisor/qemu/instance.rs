@@ -1,6 +1,7 @@
 //! A running QEMU.
 
 use super::argv::{Host, argv};
+use super::memory;
 use super::pin::pin;
 use super::qmp::Qmp;
 use super::{loader, tsc};
@@ -9,9 +10,11 @@ use crate::hypervisor::console::tail;
 use crate::hypervisor::handover::Handover;
 use crate::hypervisor::placement::Placement;
 use crate::hypervisor::{AccelChoice, Adoption, Launch, LaunchError, Machine, Ready, Stopped};
+use command_fds::{CommandFdExt, FdMapping};
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// How long QEMU itself may take to end once it has been told to.
@@ -87,8 +90,12 @@ impl Instance {
 
         let tsc_khz = if accel.kvm { None } else { tsc::khz() };
         let host = Host { kvm: accel.kvm, loader: loader(), tsc_khz };
-        let arguments = |command: &mut std::process::Command| {
+        let memory = memory::file(launch, &placement).map_err(LaunchError::io("make the guest's memory"))?;
+        let arguments = |command: &mut Command| {
             command.args(argv(launch, host, &placement, &files.config, handover.file()));
+            let passed = memory.map(|parent_fd| FdMapping { parent_fd, child_fd: memory::DESCRIPTOR });
+            // One descriptor cannot collide with another.
+            let _ = command.fd_mappings(passed.into_iter().collect());
         };
         let child = Attended::start(&launch.name, program, arguments, &launch.console_log, log, launch.outlives_us)?;
         let mut instance = Self { child, accel, placement, files, handover };

@@ -9,6 +9,7 @@ mod args;
 mod argv;
 mod instance;
 mod live;
+mod memory;
 mod monitor;
 mod pin;
 mod probe;
@@ -16,7 +17,7 @@ mod qmp;
 mod tsc;
 
 pub(super) use argv::cmdline;
-pub use argv::{Host, argv};
+pub use argv::{GUEST_CMDLINE, Host, argv};
 pub use instance::Instance;
 pub use live::{LiveMigration, Progress as LiveProgress, Stage as LiveStage};
 pub use monitor::Monitor;

@@ -119,9 +119,15 @@ mod tests {
         let threads = affinities(instance.process_id(), "CPU ");
         assert_eq!(threads, [last.to_string(), first.to_string()]);
         assert_eq!(affinities(instance.process_id(), "qemu-system")[0], own.to_string(), "QEMU's own thread is free");
+        let memory = |file: &str| {
+            let maps = std::fs::read_to_string(format!("/proc/{}/{file}", instance.process_id())).unwrap();
+            maps.lines().find(|line| line.contains("memfd:slim-memory")).unwrap().to_owned()
+        };
+        let mapped = memory("maps");
+        let address = usize::from_str_radix(mapped.split_once('-').unwrap().0, 16).unwrap();
+        assert_eq!(address % (2 << 20), 0, "huge pages can be the guest's, too: {mapped}");
         if node.is_some() {
-            let maps = std::fs::read_to_string(format!("/proc/{}/numa_maps", instance.process_id())).unwrap();
-            let memory = maps.lines().find(|line| line.contains("memfd:memory")).unwrap();
+            let memory = memory("numa_maps");
             assert!(memory.contains("bind:0"), "{memory}");
         }
     }

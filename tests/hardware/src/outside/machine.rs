@@ -22,7 +22,7 @@ const CPUS: &str = "2";
 
 /// One where a switch runs beside the guests: with two of them really at once, guests that booted beside it went silent or reset
 /// themselves more often.
-const CPUS_FOR_TWO: &str = "1";
+const CPUS_FOR_TWO: &str = "2";
 
 /// Debian's kernel, the share's cache, a guest and QEMU beside it.
 const MEMORY: &str = "1536M";
