@@ -32,9 +32,6 @@ const STALLS: [&str; 2] = ["was not ready after", "ended while booting (exit sta
 /// What the two instances are given: NIC and VLANs.
 const INSTANCES: [(&str, [u16; 2]); 2] = [("nat-a", [101, 102]), ("nat-b", [103, 104])];
 
-/// How long the guests' lcores nap while they have nothing to do.
-const NAP_US: u32 = 5_000;
-
 /// The VLAN of an instance that has the NIC itself.
 const WHOLE_VLAN: u16 = 105;
 
@@ -236,9 +233,6 @@ port = [
     {{ name = "in", external = "inside", mac = "02:51:1a:00:00:01" }},
     {{ name = "out", external = "outside", mac = "02:51:1a:00:00:02" }},
 ]
-# The functions have no receive interrupts, and waking up costs an emulated CPU a lot.
-[vnf.nat.limits]
-nap_us = {NAP_US}
 [vnf.nat.config]
 interior_address = "10.1.0.1/24"
 interior_mac = "02:51:1a:00:00:01"
