@@ -8,7 +8,6 @@ use crate::tally::Tally;
 use crate::{artifacts, cargo, command, formats, hardware, paths, task_fuzz, task_libvirt, task_sim};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use slim_hardware::words::Scenario;
 use slim_testbed::artifacts::ARTIFACTS_ENV;
 use slim_testbed::topology::Function;
 use std::path::Path;
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Which checks.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only these groups; may be given several times. The default is all of them but vf-migration.
+    /// Only these groups; may be given several times. The default is all of them.
     #[arg(long, value_enum, value_name = "GROUP")]
     only: Vec<Group>,
 }
@@ -38,10 +37,9 @@ enum Group {
     E2e,
     /// The NAT's image booted by UEFI firmware, as a unified kernel image and from a disk, and configured by drives.
     Formats,
-    /// An emulated host with KVM, an IOMMU and an SR-IOV NIC: the launcher gives the NAT image virtual functions in it.
+    /// An emulated host with KVM, an IOMMU and an SR-IOV NIC: the launcher gives the NAT's image virtual functions in it,
+    /// and the NAT moves between two such images.
     Hardware,
-    /// In such a host, a migration between two images on virtual functions. Only on demand: emulation stalls in it now and then.
-    VfMigration,
 }
 
 impl Group {
@@ -54,7 +52,7 @@ impl Group {
             Self::E2e => &[Need::Dpdk, Need::Testbed, Need::Programs, Need::Kernel, Need::Qemu],
             Self::Formats => &[Need::Dpdk, Need::Kernel, Need::Formats, Need::Qemu, Need::Firmware],
             // The emulated host runs the programs of this machine.
-            Self::Hardware | Self::VfMigration => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu, Need::Libvirt],
+            Self::Hardware => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu, Need::Libvirt],
         }
     }
 }
@@ -70,7 +68,7 @@ struct Outcome {
 /// Runs all selected checks, also after failures.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     let selected = |group| match arguments.only.as_slice() {
-        [] => group != Group::VfMigration,
+        [] => true,
         only => only.contains(&group),
     };
     let mut needs = Vec::new();
@@ -105,16 +103,11 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
     }
     if selected(Group::Hardware) {
         let started = Instant::now();
-        let error = hardware::check(&[Scenario::NoIommu, Scenario::Complete], policy).err();
+        let error = hardware::check(policy).err();
         outcomes.push(Outcome { name: "hardware", error, tally: None, duration: started.elapsed() });
         let started = Instant::now();
         let error = task_libvirt::check().err();
         outcomes.push(Outcome { name: "libvirt's schema", error, tally: None, duration: started.elapsed() });
-    }
-    if selected(Group::VfMigration) {
-        let started = Instant::now();
-        let error = hardware::check(&[Scenario::Migration], policy).err();
-        outcomes.push(Outcome { name: "vf-migration", error, tally: None, duration: started.elapsed() });
     }
     report(&outcomes)
 }

@@ -32,6 +32,9 @@ const STALLS: [&str; 2] = ["was not ready after", "ended while booting (exit sta
 /// What the two instances are given: NIC and VLANs.
 const INSTANCES: [(&str, [u16; 2]); 2] = [("nat-a", [101, 102]), ("nat-b", [103, 104])];
 
+/// How long the guests' lcores nap while they have nothing to do.
+const NAP_US: u32 = 20_000;
+
 /// The VLAN of an instance that has the NIC itself.
 const WHOLE_VLAN: u16 = 105;
 
@@ -233,6 +236,9 @@ port = [
     {{ name = "in", external = "inside", mac = "02:51:1a:00:00:01" }},
     {{ name = "out", external = "outside", mac = "02:51:1a:00:00:02" }},
 ]
+# The functions have no receive interrupts, and two guests that wake up 2000 times a second are too much for one emulated CPU.
+[vnf.nat.limits]
+nap_us = {NAP_US}
 [vnf.nat.config]
 interior_address = "10.1.0.1/24"
 interior_mac = "02:51:1a:00:00:01"

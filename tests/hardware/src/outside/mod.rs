@@ -14,9 +14,6 @@ use std::time::{Duration, Instant};
 /// How long one boot of the emulated host may take with all its steps: a minute where nothing else runs.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The same where two guests boot beside a switch.
-const LIMIT_FOR_TWO: Duration = Duration::from_secs(600);
-
 /// What the emulated host is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
@@ -98,8 +95,7 @@ fn once(parts: &Parts, scenario: Scenario, name: &str, tell: &mut impl FnMut(&st
     let mut machine = Machine::start(parts, scenario, folder.path(), &console)?;
     let peer = Peer::new(folder.path())?;
     let mut flow: Option<Flow> = None;
-    let limit = if scenario == Scenario::Migration { LIMIT_FOR_TWO } else { LIMIT };
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + LIMIT;
     let mut begun = Instant::now();
     loop {
         let word = match machine.word(deadline) {
