@@ -18,6 +18,7 @@ mod hardware;
 mod hash;
 mod image;
 mod kernel;
+mod libvirt_check;
 mod passthrough;
 mod paths;
 mod progress;

@@ -5,15 +5,13 @@ use crate::image::Format;
 use crate::passthrough;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
-use crate::{command, image, paths, standalone, vnf};
+use crate::{image, paths, standalone, vnf};
 use anyhow::{Context, Result, bail};
 use slim_controller::hypervisor::borrowed::{Borrowed, NamedVirtual, NamedWhole, Place, Request};
-use slim_controller::hypervisor::{Boots, ConfigDrive, Firmware, Image, Launch, Link, Nic, PciAddress, libvirt};
-use slim_controller::net::MacAddress;
+use slim_controller::hypervisor::{Firmware, libvirt};
 use slim_trust::files::replace_secret;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
 /// Which image, and with what.
 #[derive(Debug, clap::Args)]
@@ -59,8 +57,32 @@ pub struct Arguments {
     files: Option<PathBuf>,
 }
 
+impl Arguments {
+    /// What boots the image in `folder` emulated, in the form `format`, with its files in `files`.
+    pub fn emulated(vnf: &str, folder: &Path, format: Format, config_drive: Option<Layout>, files: &Path) -> Self {
+        Self {
+            vnf: vnf.to_owned(),
+            emulated: true,
+            vcpus: 1,
+            memory: 256,
+            vf: Vec::new(),
+            pci: Vec::new(),
+            format,
+            config_drive,
+            image: Some(folder.to_owned()),
+            files: Some(files.to_owned()),
+        }
+    }
+}
+
 /// Writes the instance's files and prints the domain.
 pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
+    print!("{}", domain(arguments, policy)?);
+    Ok(())
+}
+
+/// Writes the instance's files and returns the domain.
+pub fn domain(arguments: &Arguments, policy: Policy) -> Result<String> {
     let vnf = vnf::find(&arguments.vnf)?;
     let passed = passthrough::requests(vnf, &arguments.vf, &arguments.pci)?
         .into_iter()
@@ -111,40 +133,5 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
         .map(|(function, _)| (function.address, function.mac))
         .collect();
     let identity = launch.identity.is_some().then_some(identity.as_path());
-    print!("{}", libvirt::domain(&launch, !arguments.emulated, &config, identity, &macs));
-    Ok(())
-}
-
-/// Lets libvirt's own schema judge domains with every kind of interface.
-pub fn check() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    for file in ["kernel", "initramfs"] {
-        fs::write(folder.path().join(file), "")?;
-    }
-    let address = |text: &str| text.parse::<PciAddress>();
-    let mac = |last| MacAddress([0x52, 0x54, 0, 0, 0, last]);
-    let mut launch = Launch::new("nat-a", Image::in_folder(folder.path())?, folder.path());
-    let (function, whole) = (address("0000:03:10.2")?, address("0000:04:00.0")?);
-    launch.nics = vec![
-        Nic::Passthrough { address: function },
-        Nic::Passthrough { address: whole },
-        Nic::Dataplane { link: Link::VhostUser { socket: "/run/slim/nat-a.in.sock".into() }, mac: mac(1) },
-        Nic::Dataplane { link: Link::Tap { interface: "tap0".into() }, mac: mac(2) },
-        Nic::Dataplane { link: Link::Unconnected, mac: mac(3) },
-        Nic::Management { link: Link::User { forward: Vec::new() }, mac: mac(4) },
-    ];
-    let (config, identity) = (folder.path().join("it's <it>.toml"), folder.path().join("identity.pem"));
-    let judge = |launch: &Launch, kvm, identity| {
-        let file = folder.path().join("domain.xml");
-        fs::write(&file, libvirt::domain(launch, kvm, &config, identity, &[(function, mac(5))]))?;
-        command::output(Command::new("virt-xml-validate").arg(&file).arg("domain")).map(drop)
-    };
-    judge(&launch, true, Some(identity.as_path()))?;
-    judge(&launch, false, None)?;
-    launch.firmware = Some(Firmware::unknown(Boots::Uki("/images/nat/uki.efi".into())));
-    launch.config_drive = Some(ConfigDrive::Disk("/run/slim/config-2.img".into()));
-    judge(&launch, true, None)?;
-    launch.firmware = Some(Firmware::unknown(Boots::Qcow2("/images/nat/disk.qcow2".into())));
-    launch.config_drive = Some(ConfigDrive::Cd("/run/slim/cidata.iso".into()));
-    judge(&launch, true, None)
+    Ok(libvirt::domain(&launch, !arguments.emulated, &config, identity, &macs))
 }

@@ -5,7 +5,7 @@ use crate::progress::Step;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
 use crate::tally::Tally;
-use crate::{artifacts, cargo, command, formats, hardware, paths, task_fuzz, task_libvirt, task_sim};
+use crate::{artifacts, cargo, command, formats, hardware, libvirt_check, paths, task_fuzz, task_sim};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use slim_testbed::artifacts::ARTIFACTS_ENV;
@@ -35,7 +35,8 @@ enum Group {
     Fuzz,
     /// Booted images, and a migration between them under load.
     E2e,
-    /// The NAT's image booted by UEFI firmware, as a unified kernel image and from a disk, and configured by drives.
+    /// The NAT's image booted by UEFI firmware, as a unified kernel image and from a disk, configured by drives, and
+    /// started by libvirt.
     Formats,
     /// An emulated host with KVM, an IOMMU and an SR-IOV NIC: the launcher gives the NAT's image virtual functions in it,
     /// and the NAT moves between two such images.
@@ -50,9 +51,9 @@ impl Group {
             Self::Sim => &[],
             Self::Fuzz => &[Need::Fuzz],
             Self::E2e => &[Need::Dpdk, Need::Testbed, Need::Programs, Need::Kernel, Need::Qemu],
-            Self::Formats => &[Need::Dpdk, Need::Kernel, Need::Formats, Need::Qemu, Need::Firmware],
+            Self::Formats => &[Need::Dpdk, Need::Kernel, Need::Formats, Need::Qemu, Need::Firmware, Need::Libvirt],
             // The emulated host runs the programs of this machine.
-            Self::Hardware => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu, Need::Libvirt],
+            Self::Hardware => &[Need::Dpdk, Need::Testbed, Need::Kernel, Need::Qemu],
         }
     }
 }
@@ -100,14 +101,14 @@ pub fn run(arguments: &Arguments, policy: Policy) -> Result<()> {
         let started = Instant::now();
         let error = formats::check(|line| println!("    {line}")).err();
         outcomes.push(Outcome { name: "formats", error, tally: None, duration: started.elapsed() });
+        let started = Instant::now();
+        let error = libvirt_check::check(policy, |line| println!("    {line}")).err();
+        outcomes.push(Outcome { name: "libvirt", error, tally: None, duration: started.elapsed() });
     }
     if selected(Group::Hardware) {
         let started = Instant::now();
         let error = hardware::check(policy).err();
         outcomes.push(Outcome { name: "hardware", error, tally: None, duration: started.elapsed() });
-        let started = Instant::now();
-        let error = task_libvirt::check().err();
-        outcomes.push(Outcome { name: "libvirt's schema", error, tally: None, duration: started.elapsed() });
     }
     report(&outcomes)
 }

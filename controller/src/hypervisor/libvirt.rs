@@ -6,6 +6,13 @@ use crate::net::MacAddress;
 use std::fmt::Write;
 use std::path::Path;
 
+/// libvirt knows where its host keeps firmware, and would prefer one that starts only what Microsoft has signed.
+const FIRMWARE: &str = "    <firmware>
+      <feature enabled='no' name='enrolled-keys'/>
+      <feature enabled='no' name='secure-boot'/>
+    </firmware>
+";
+
 /// The XML of a domain that boots what `launch` describes, with the instance's configuration and identity in these files.
 ///
 /// libvirt binds passed-through functions to vfio-pci and gives them back (`managed='yes'`), and gives a virtual
@@ -49,11 +56,10 @@ pub fn domain(
             );
             ("", direct)
         }
-        // libvirt knows where its host keeps firmware.
-        Some(Boots::Uki(file)) => (" firmware='efi'", format!("    <kernel>{}</kernel>\n", path(file))),
+        Some(Boots::Uki(file)) => (" firmware='efi'", format!("{FIRMWARE}    <kernel>{}</kernel>\n", path(file))),
         Some(Boots::Qcow2(file)) => {
             devices += &disk(file, "disk", "qcow2", "vda", "virtio");
-            (" firmware='efi'", String::new())
+            (" firmware='efi'", FIRMWARE.to_owned())
         }
     };
     let (kind, cpu) = match kvm {
@@ -229,6 +235,7 @@ mod tests {
         let xml = domain(&launch, true, Path::new("c"), Some(Path::new("i")), &[]);
         for part in [
             "<os firmware='efi'>",
+            "<feature enabled='no' name='secure-boot'/>",
             "<source file='/images/&lt;nat&gt;/disk.qcow2'/>",
             "<source file='/run/cidata.iso'/>\n      <target dev='sda' bus='sata'/>",
         ] {

@@ -23,12 +23,12 @@ pub enum Need {
     Fuzz,
     /// Other NATs, to be measured beside ours.
     Peers,
-    /// Judging what we write for libvirt.
+    /// Judging and starting what we write for libvirt.
     Libvirt,
 }
 
 impl Need {
-    /// All of them but the peers, which only a benchmark runs, and libvirt, which one check asks.
+    /// All of them but the peers, which only a benchmark runs, and libvirt, which one check runs.
     pub const ALL: [Self; 9] = [
         Self::Dpdk,
         Self::Kernel,
@@ -116,6 +116,8 @@ pub const PACKAGES: &[Package] = &[
     package(Need::Fuzz, "g++", "compiles libFuzzer and links it"),
     package(Need::Libvirt, "libvirt-clients", "virt-xml-validate, with libvirt's own schemas"),
     package(Need::Libvirt, "libxml2-utils", "xmllint, which that runs"),
+    package(Need::Libvirt, "libvirt-daemon", "virt-qemu-run, libvirt in one process"),
+    package(Need::Libvirt, "libvirt-daemon-driver-qemu", "its driver for QEMU"),
     package(Need::Peers, "iproute2", "network namespaces and their interfaces"),
     package(Need::Peers, "nftables", "sets the kernel's NAT up"),
     package(Need::Peers, "openvswitch-switch-dpdk", "Open vSwitch in userspace"),
