@@ -34,12 +34,6 @@ fn check() -> Result<()> {
 }
 
 fn clean() -> Result<()> {
-    let told = Lender::this().clean()?;
-    if told.is_empty() {
-        println!("nothing was left behind");
-    }
-    for line in told {
-        println!("{line}");
-    }
+    print!("{}", Lender::this().clean()?);
     Ok(())
 }

@@ -72,11 +72,8 @@ fn execute(cli: Cli) -> Result<Exit> {
         }
         Command::Host(HostCommand::Check) => Ok(host_check(json)),
         Command::Host(HostCommand::Clean) => {
-            let told = Lender::this().clean()?;
-            show(json, &serde_json::json!({ "given_back": told }), || match told.is_empty() {
-                true => "nothing was left behind\n".into(),
-                false => told.iter().map(|line| format!("{line}\n")).collect(),
-            });
+            let cleaned = Lender::this().clean()?;
+            show(json, &cleaned, || cleaned.to_string());
             Ok(Exit::Done)
         }
         command => ask(command, cli.socket.unwrap_or_else(default_socket), json),

@@ -29,6 +29,8 @@ use crate::process::ProcessId;
 use change::VFIO;
 use choose::{Chosen, Way};
 use record::{Lent, Parent, Record, Records};
+use serde::Serialize;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -209,7 +211,7 @@ impl Lender {
             return Ok(loan);
         }
         let lock = self.records.lock()?;
-        for told in self.clean_locked()? {
+        for told in self.clean_locked()?.given_back {
             log::warn!("{told}");
         }
         // Nothing of this changes the host.
@@ -246,13 +248,13 @@ impl Lender {
         Ok(found.map(|(file, _)| Loan { lender: self.clone(), file: Some(file), functions: Vec::new() }))
     }
 
-    /// Gives back what was borrowed by processes that have ended; says what, line by line.
+    /// Gives back what was borrowed by processes that have ended.
     ///
     /// # Errors
     /// The kernel refuses; the record stays, so that it can be tried again.
-    pub fn clean(&self) -> Result<Vec<String>, BorrowError> {
+    pub fn clean(&self) -> Result<Cleaned, BorrowError> {
         if !self.records.exist() {
-            return Ok(Vec::new());
+            return Ok(Cleaned::default());
         }
         let _lock = self.records.lock()?;
         self.clean_locked()
@@ -273,17 +275,19 @@ impl Lender {
             .collect())
     }
 
-    fn clean_locked(&self) -> Result<Vec<String>, BorrowError> {
-        let mut told = Vec::new();
+    fn clean_locked(&self) -> Result<Cleaned, BorrowError> {
+        let mut cleaned = Cleaned::default();
         for (file, record) in self.records.read_all()? {
-            if record.owner.is_alive() {
-                continue;
-            }
             let names: Vec<String> = record.functions.iter().map(|lent| lent.address.to_string()).collect();
-            self.undo(&file, &record)?;
-            told.push(format!("gave back what process {} left behind: {}", record.owner.pid, names.join(", ")));
+            let (process, names) = (record.owner.pid, names.join(", "));
+            if record.owner.is_alive() {
+                cleaned.in_use.push(format!("process {process} runs and has {names}"));
+            } else {
+                self.undo(&file, &record)?;
+                cleaned.given_back.push(format!("gave back what process {process} left behind: {names}"));
+            }
         }
-        Ok(told)
+        Ok(cleaned)
     }
 
     /// How the physical functions are whose settings will change.
@@ -389,6 +393,24 @@ impl Lender {
             passthrough::check(&self.host, function.address, FunctionKind::Any, memory_mb)?;
         }
         Ok(borrowed)
+    }
+}
+
+/// What [`Lender::clean`] came to, in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cleaned {
+    /// What was given back.
+    pub given_back: Vec<String>,
+    /// What others have, who still run, or are just ending.
+    pub in_use: Vec<String>,
+}
+
+impl fmt::Display for Cleaned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.given_back.is_empty() {
+            writeln!(f, "nothing was left behind")?;
+        }
+        self.given_back.iter().chain(&self.in_use).try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 

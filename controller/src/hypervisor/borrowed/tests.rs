@@ -330,9 +330,9 @@ fn what_a_crash_leaves_is_given_back_later() {
     assert_ne!(world.fake.state(), before);
     assert_eq!(world.lender.left_behind().unwrap().len(), 3, "two functions and their physical one");
     let told = world.lender.clean().unwrap();
-    assert!(told[0].contains("0000:03:10.0, 0000:03:10.2"), "{told:?}");
+    assert!(told.given_back[0].contains("0000:03:10.0, 0000:03:10.2"), "{told:?}");
     assert_eq!(world.fake.state(), before);
-    assert!(world.lender.clean().unwrap().is_empty());
+    assert_eq!(world.lender.clean().unwrap(), Cleaned::default());
 
     world.crash(world.borrow(&["enp3s0"]).unwrap());
     let loan = world.borrow(&["enp3s0"]).unwrap();
@@ -355,7 +355,8 @@ fn what_a_guest_has_that_goes_on_is_given_back_after_it() {
     first.hand_over(process).unwrap();
     first.leave();
     second.give_back().unwrap();
-    assert!(world.lender.clean().unwrap().is_empty(), "its guest lives");
+    let cleaned = world.lender.clean().unwrap();
+    assert!(cleaned.given_back.is_empty(), "its guest lives");
     let taken_up = world.lender.take_up(process).unwrap().unwrap();
     taken_up.leave();
 
@@ -372,7 +373,11 @@ fn cleaning_leaves_alone_what_a_live_process_has() {
     let world = World::new();
     let loan = world.borrow(&["enp3s0"]).unwrap();
     let before = world.fake.state();
-    assert!(world.lender.clean().unwrap().is_empty());
+    let cleaned = world.lender.clean().unwrap();
+    assert!(cleaned.given_back.is_empty());
+    let said = cleaned.to_string();
+    let (us, function) = (std::process::id(), loan.functions()[0].address);
+    assert_eq!(said, format!("nothing was left behind\nprocess {us} runs and has {function}\n"));
     assert_eq!(world.fake.state(), before);
     drop(loan);
 }
