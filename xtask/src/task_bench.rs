@@ -1,17 +1,20 @@
 //! `cargo xtask bench`.
 
 use crate::bench::boot::{self, Boot as BootTimes, Measurement, median};
-use crate::bench::cloud_kernel;
-use crate::git::Revision;
+use crate::bench::cloud_kernel::{self, CloudKernel};
+use crate::bench::report::{self, Report, commit, machine};
 use crate::image::Manifest;
 use crate::progress::Step;
 use crate::setup::packages::Need;
 use crate::setup::{self, Policy};
-use crate::{cargo, command, image, standalone, vnf};
-use anyhow::{Result, bail};
+use crate::vnf::{self, Vnf};
+use crate::{cargo, command, hardware, image, standalone};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use slim_controller::hypervisor::qemu::Qemu;
 use slim_controller::hypervisor::{Accel, Chipset};
+use slim_hardware::outside;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which benchmark.
@@ -75,6 +78,20 @@ struct Boot {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     vcpus: u8,
 
+    /// Boot them with KVM in an emulated host, where this one has no KVM that works.
+    ///
+    /// It shows what exits cost, at some hundred times the price of real hardware; no time holds outside of it.
+    #[arg(long, conflicts_with_all = ["accel", "image"])]
+    emulated_host: bool,
+
+    /// Boot the image in this folder, as `cargo xtask image` has left it, instead of building one
+    #[arg(long, value_name = "FOLDER", requires = "cloud_kernel")]
+    image: Option<PathBuf>,
+
+    /// Debian's cloud kernel, instead of downloading it
+    #[arg(long, value_name = "FILE")]
+    cloud_kernel: Option<PathBuf>,
+
     /// The machines to boot on, several separated by commas
     #[arg(long, value_delimiter = ',', default_value = "q35,microvm", value_name = "q35|microvm")]
     machine: Vec<Chipset>,
@@ -118,32 +135,80 @@ fn run_nat(arguments: &Nat, policy: Policy) -> Result<()> {
 
 fn run_boot(arguments: &Boot, policy: Policy) -> Result<()> {
     let vnf = vnf::find(&arguments.vnf)?;
-    setup::ensure(&[Need::Dpdk, Need::Kernel, Need::Qemu], policy)?;
-    let (folder, manifest) = image::ensure(vnf)?;
-    let cloud = cloud_kernel::ensure()?;
-    let run_dir = tempfile::Builder::new().prefix("slim-bench-").tempdir()?;
-    let mut launch = standalone::launch(vnf, &folder, run_dir.path(), &[], None)?;
-    launch.accel = arguments.accel;
-    launch.vcpus = arguments.vcpus;
-    let qemu = Qemu::find()?;
-
-    let total = u64::from(arguments.repetitions) * 2 * arguments.machine.len() as u64;
-    let mut step = Step::start_counted(format!("booting {total} guests, one after the other"), total);
-    let machines = &arguments.machine;
-    let measured = boot::measure(&qemu, &launch, &cloud, machines, arguments.repetitions, |number, what| {
-        step.progress(number, what);
-    })?;
-    step.finish("");
+    let (folder, manifest) = match &arguments.image {
+        Some(folder) => {
+            setup::ensure(&[Need::Qemu], policy)?;
+            let manifest = Manifest::read(folder);
+            (folder.clone(), manifest.with_context(|| format!("{} holds no image", folder.display()))?)
+        }
+        None => {
+            setup::ensure(&[Need::Dpdk, Need::Kernel, Need::Qemu], policy)?;
+            image::ensure(vnf)?
+        }
+    };
+    let cloud = match &arguments.cloud_kernel {
+        Some(path) => CloudKernel { package: "the cloud kernel".to_owned(), path: path.clone() },
+        None => cloud_kernel::ensure()?,
+    };
+    let measured = match arguments.emulated_host {
+        true => boot_in_emulated_host(arguments, &folder, &cloud, policy)?,
+        false => boot_here(arguments, vnf, &folder, &cloud)?,
+    };
+    let least = measured.iter().map(Measurement::ratio).fold(f64::INFINITY, f64::min);
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&json(&measured, &manifest, &cloud.package))?);
+        println!("{}", serde_json::to_string_pretty(&Report::new(measured, &manifest, &cloud.package))?);
     } else {
         print(&measured, &manifest, &cloud.package);
     }
-    let least = measured.iter().map(Measurement::ratio).fold(f64::INFINITY, f64::min);
     match arguments.max_ratio {
         Some(limit) if least > limit => bail!("the least ratio, {least:.2}, is above {limit}"),
         _ => Ok(()),
     }
+}
+
+fn boot_here(arguments: &Boot, vnf: &Vnf, folder: &Path, cloud: &CloudKernel) -> Result<Vec<Measurement>> {
+    let run_dir = tempfile::Builder::new().prefix("slim-bench-").tempdir()?;
+    let mut launch = standalone::launch(vnf, folder, run_dir.path(), &[], None)?;
+    launch.accel = arguments.accel;
+    launch.vcpus = arguments.vcpus;
+    let (machines, qemu) = (&arguments.machine, Qemu::find()?);
+    let total = u64::from(arguments.repetitions) * 2 * machines.len() as u64;
+    let mut step = Step::start_counted(format!("booting {total} guests, one after the other"), total);
+    let measured = boot::measure(&qemu, &launch, &cloud.path, machines, arguments.repetitions, |number, what| {
+        step.progress(number, what);
+    })?;
+    step.finish("");
+    Ok(measured)
+}
+
+/// Has this program do it in an emulated host, a boot of each at a time.
+fn boot_in_emulated_host(
+    arguments: &Boot,
+    folder: &Path,
+    cloud: &CloudKernel,
+    policy: Policy,
+) -> Result<Vec<Measurement>> {
+    let parts = hardware::parts(policy)?;
+    let name = |path: &Path| {
+        let path = std::path::absolute(path)?;
+        path.to_str().map(str::to_owned).with_context(|| format!("{} is not text", path.display()))
+    };
+    let machines: Vec<_> = arguments.machine.iter().map(|machine| machine.name()).collect();
+    let typed = ["bench", "boot", &arguments.vnf, "--repetitions", "1", "--accel", "kvm", "--json", "--vcpus"];
+    let mut typed: Vec<String> = typed.map(str::to_owned).to_vec();
+    typed.extend([arguments.vcpus.to_string(), "--machine".to_owned(), machines.join(",")]);
+    typed.extend(["--image".to_owned(), name(folder)?, "--cloud-kernel".to_owned(), name(&cloud.path)?]);
+    let total = u64::from(arguments.repetitions);
+    let mut step = Step::start_counted(format!("booting {} guests in it", total * 2 * machines.len() as u64), total);
+    let mut reports = Vec::new();
+    outside::repeat(&parts, &typed, arguments.repetitions, |report| {
+        reports.push(report.to_owned());
+        step.progress(reports.len() as u64, "of each");
+    })?;
+    step.finish("");
+    let mut measured = report::join(&reports).context("what it measured is not understood")?;
+    measured.iter_mut().for_each(|on| on.accel += " in an emulated host");
+    Ok(measured)
 }
 
 /// A table of stages for each machine, then the ratios.
@@ -181,42 +246,4 @@ fn print(measured: &[Measurement], manifest: &Manifest, cloud: &str) {
     }
     let accel = measured.first().map_or("", |on| on.accel.as_str());
     println!("{}, {accel}, commit {}", machine(), commit());
-}
-
-fn json(measured: &[Measurement], manifest: &Manifest, cloud: &str) -> serde_json::Value {
-    let machines: Vec<_> = measured
-        .iter()
-        .map(|on| {
-            serde_json::json!({
-                "measured": on,
-                "median_image_ready_ms": on.ready_ms(),
-                "median_cloud_init_ms": on.cloud_init_ms(),
-                "ratio": on.ratio(),
-            })
-        })
-        .collect();
-    serde_json::json!({
-        "benchmark": "boot",
-        "machine": machine(),
-        "commit": commit(),
-        "vnf": manifest.vnf,
-        "kernel": manifest.linux.release,
-        "kernel_config_sha256": manifest.linux.config_sha256,
-        "cloud_kernel": cloud,
-        "machines": machines,
-    })
-}
-
-/// The host's processor and the number of its cores.
-fn machine() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let cores = std::thread::available_parallelism().map_or(0, |count| count.get());
-    format!("{} × {cores}", model.map_or("unknown processor", |(_, name)| name))
-}
-
-fn commit() -> String {
-    let Revision { commit, dirty } = Revision::read();
-    let short = commit.get(..12).unwrap_or("unknown").to_owned();
-    if dirty { short + ", with changes" } else { short }
 }

@@ -35,6 +35,8 @@ pub enum Word {
     Flow,
     /// Exchange some more, then answer [`GO_ON`].
     Settle,
+    /// What a command has printed.
+    Report(String),
     /// A step was not as it should be, or could not be done. The last word.
     Failed(String),
     /// A guest made no progress, or reset itself: emulated hosts do that now and then. The last word.
@@ -53,6 +55,7 @@ impl fmt::Display for Word {
             Self::Flow => write!(f, "flow "),
             Self::Settle => write!(f, "settle "),
             // One line, whatever is in it.
+            Self::Report(text) => write!(f, "report {}", text.replace('\n', " ")),
             Self::Failed(text) => write!(f, "failed {}", text.replace('\n', " | ")),
             Self::Stalled(text) => write!(f, "stalled {}", text.replace('\n', " | ")),
             Self::Done => write!(f, "done "),
@@ -76,6 +79,7 @@ impl FromStr for Word {
             "ready" => Ok(Self::Ready),
             "flow" => Ok(Self::Flow),
             "settle" => Ok(Self::Settle),
+            "report" => Ok(Self::Report(text.to_owned())),
             "failed" => Ok(Self::Failed(text.to_owned())),
             "stalled" => Ok(Self::Stalled(text.to_owned())),
             "done" => Ok(Self::Done),
@@ -100,7 +104,7 @@ pub struct Plan {
 }
 
 /// A series of steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scenario {
     /// The host has all it needs.
     Complete,
@@ -108,15 +112,26 @@ pub enum Scenario {
     Migration,
     /// Its IOMMU is switched off.
     NoIommu,
+    /// It does one thing several times and tells what came of each.
+    Command {
+        /// The launcher's arguments.
+        arguments: Vec<String>,
+        /// How often.
+        times: u32,
+    },
 }
 
 impl Plan {
     /// As text.
     pub fn to_text(&self) -> String {
-        let scenario = match self.scenario {
-            Scenario::Complete => "complete",
-            Scenario::Migration => "migration",
-            Scenario::NoIommu => "no-iommu",
+        let scenario = match &self.scenario {
+            Scenario::Complete => "complete".to_owned(),
+            Scenario::Migration => "migration".to_owned(),
+            Scenario::NoIommu => "no-iommu".to_owned(),
+            Scenario::Command { arguments, times } => {
+                let arguments: String = arguments.iter().map(|argument| format!("\nargument={argument}")).collect();
+                format!("command\ntimes={times}{arguments}")
+            }
         };
         let Self { launcher, image, slimctl, switch, .. } = self;
         format!("scenario={scenario}\nlauncher={launcher}\nimage={image}\nslimctl={slimctl}\nswitch={switch}\n")
@@ -131,6 +146,14 @@ impl Plan {
                 "complete" => Scenario::Complete,
                 "migration" => Scenario::Migration,
                 "no-iommu" => Scenario::NoIommu,
+                "command" => Scenario::Command {
+                    arguments: text
+                        .lines()
+                        .filter_map(|line| line.strip_prefix("argument="))
+                        .map(str::to_owned)
+                        .collect(),
+                    times: value("times")?.parse().context("the plan does not say how often")?,
+                },
                 other => anyhow::bail!("the plan's scenario {other} is unknown"),
             },
             launcher: value("launcher")?.to_owned(),
@@ -148,6 +171,7 @@ mod tests {
     #[test]
     fn words_and_plans_arrive_as_they_were_sent() {
         let said = [Word::Begin("a b".into()), Word::Passed("a".into())];
+        assert_eq!(Word::Report("{\n}\n".into()).to_string().parse(), Ok(Word::Report("{ } ".into())));
         for word in said.into_iter().chain([Word::Plan, Word::Ready, Word::Flow, Word::Settle, Word::Done]) {
             assert_eq!(format!("{word}\r\n").parse(), Ok(word));
         }
@@ -161,6 +185,9 @@ mod tests {
             slimctl: "/s".into(),
             switch: "/t".into(),
         };
+        assert_eq!(Plan::parse(&plan.to_text()).unwrap(), plan);
+        let command = Scenario::Command { arguments: vec!["bench".into(), "--a=b c".into()], times: 3 };
+        let plan = Plan { scenario: command, ..plan };
         assert_eq!(Plan::parse(&plan.to_text()).unwrap(), plan);
         assert!(Plan::parse("scenario=complete\n").is_err());
     }

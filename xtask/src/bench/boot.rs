@@ -3,11 +3,10 @@
 //! Both boot the same initramfs on the same machine with the same accelerator; runs alternate, so that other load on
 //! the host meets both alike. The clock starts when QEMU does.
 
-use super::cloud_kernel::CloudKernel;
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use slim_controller::hypervisor::qemu::{Monitor, Qemu};
-use slim_controller::hypervisor::{AccelChoice, Chipset, Launch, Machine};
+use slim_controller::hypervisor::{AccelChoice, Chipset, Hypervisor, Image, Launch, Machine};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,17 +19,18 @@ const EAL_LINE: &str = "EAL started";
 /// What it writes when it is ready.
 const READY_LINE: &str = "slim: ready";
 
-/// The longest time a boot may take.
-const LIMIT: Duration = Duration::from_secs(60);
+/// The longest time a boot may take: a minute, or more where KVM itself is emulated.
+const LIMIT: Duration = Duration::from_secs(150);
 
-/// How often the console and the processor are looked at.
-const POLL: Duration = Duration::from_millis(1);
+/// How often the console and the processor are looked at, at most and at least. In between it is after a five-hundredth of
+/// what has passed, so that looking does not slow down what is slow.
+const POLL: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
 
 /// How long processors are kept busy before each boot.
 const AWAKE: Duration = Duration::from_millis(500);
 
 /// The moments of one boot, in milliseconds since QEMU was started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
     /// QEMU has set its machine up, firmware runs.
     pub machine_ms: u64,
@@ -59,10 +59,10 @@ impl Boot {
 }
 
 /// Measured boots on one machine.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Measurement {
     /// The machine.
-    pub machine: &'static str,
+    pub machine: String,
     /// How the guests ran, `kvm` or `tcg`.
     pub accel: String,
     /// Our image.
@@ -100,16 +100,19 @@ pub fn median(values: impl IntoIterator<Item = u64>) -> u64 {
 pub fn measure(
     qemu: &Qemu,
     image: &Launch,
-    cloud: &CloudKernel,
+    cloud: &Path,
     machines: &[Chipset],
     repetitions: u32,
     mut progress: impl FnMut(u64, &str),
 ) -> Result<Vec<Measurement>> {
+    // Whether KVM works with a kernel is found out by a boot, before the clock runs.
+    let our_accel = qemu.choose_accel(image.accel, &image.image)?;
+    let their_accel = qemu.choose_accel(image.accel, &Image { kernel: cloud.to_owned(), ..image.image.clone() })?;
     let mut measured: Vec<Measurement> = machines
         .iter()
         .map(|machine| Measurement {
-            machine: machine.name(),
-            accel: String::new(),
+            machine: machine.name().to_owned(),
+            accel: our_accel.name().to_owned(),
             image: Vec::new(),
             cloud: Vec::new(),
         })
@@ -119,11 +122,11 @@ pub fn measure(
         for (measured, chipset) in measured.iter_mut().zip(machines) {
             let ours = Launch { chipset: *chipset, ..image.clone() };
             let mut theirs = ours.clone();
-            theirs.image.kernel.clone_from(&cloud.path);
+            theirs.image.kernel = cloud.to_owned();
             progress(number, &format!("SliM's image on {chipset}"));
-            measured.image.push(boot(qemu, &ours, true, &mut measured.accel)?);
+            measured.image.push(boot(qemu, &ours, true, &our_accel)?);
             progress(number + 1, &format!("Debian's cloud kernel on {chipset}"));
-            measured.cloud.push(boot(qemu, &theirs, false, &mut measured.accel)?);
+            measured.cloud.push(boot(qemu, &theirs, false, &their_accel)?);
             number += 2;
         }
     }
@@ -131,11 +134,10 @@ pub fn measure(
 }
 
 /// Boots once, until it is ready if that is waited for, else until PID 1 runs.
-fn boot(qemu: &Qemu, launch: &Launch, until_ready: bool, accel: &mut String) -> Result<Boot> {
+fn boot(qemu: &Qemu, launch: &Launch, until_ready: bool, accel: &AccelChoice) -> Result<Boot> {
     wake_processors();
     let started = Instant::now();
-    let mut machine = qemu.start(launch)?;
-    machine.accel().map_or("", AccelChoice::name).clone_into(accel);
+    let mut machine = qemu.start_with(launch, accel.clone())?;
     match watch(&mut machine, &launch.qmp_socket, started, until_ready)? {
         // Its memory is of no interest any more: no need for an orderly end.
         Ok(boot) => Ok(boot),
@@ -202,7 +204,7 @@ fn watch(
         if elapsed > LIMIT {
             return Ok(Err(format!("was not {what} after {} s", LIMIT.as_secs())));
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep((elapsed / 500).clamp(POLL[0], POLL[1]));
     }
 }
 

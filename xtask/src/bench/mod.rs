@@ -2,3 +2,4 @@
 
 pub mod boot;
 pub mod cloud_kernel;
+pub mod report;

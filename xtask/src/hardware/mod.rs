@@ -35,8 +35,15 @@ const WANTED: [&str; 12] = [
     "tun",
 ];
 
-/// Builds everything and runs all scenarios in the emulated host.
+/// Runs all scenarios in the emulated host.
 pub fn check(policy: Policy) -> Result<()> {
+    let parts = parts(policy)?;
+    let scenarios = [Scenario::NoIommu, Scenario::Complete, Scenario::Migration];
+    outside::run(&parts, &scenarios, |line| println!("    {line}"))
+}
+
+/// Builds all that the emulated host needs.
+pub fn parts(policy: Policy) -> Result<Parts> {
     let (programs, _) = artifacts::ensure(Instances::Images, &[Function::Nat], policy)?;
     let image = programs.of(Function::Nat)?.image()?;
     let title = "building PID 1 of the emulated host";
@@ -55,8 +62,7 @@ pub fn check(policy: Policy) -> Result<()> {
         logs: paths::target().join("hardware-logs"),
     };
     eprintln!("==> an emulated host with {}, and our launcher in it", host.package);
-    let scenarios = [Scenario::NoIommu, Scenario::Complete, Scenario::Migration];
-    outside::run(&parts, &scenarios, |line| println!("    {line}"))
+    Ok(parts)
 }
 
 /// Debian's kernel in the cache.

@@ -88,7 +88,7 @@ mod tests {
         };
         assert_eq!(content(".linux")[..10_001], vec![0xaa; 10_001]);
         assert_eq!(content(".initrd")[..5_000], vec![0xbb; 5_000]);
-        assert!(content(".cmdline").starts_with(format!("{CMDLINE}\0").as_bytes()));
+        assert!(content(".cmdline").starts_with(format!("{GUEST_CMDLINE} {EMULATED_TOO}\0").as_bytes()));
         assert!(String::from_utf8_lossy(&content(".osrel")).contains("PRETTY_NAME=\"SliM nat\""));
     }
 

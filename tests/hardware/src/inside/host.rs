@@ -8,6 +8,9 @@ use std::process::Command;
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 
+/// The kernel's settings of pages of 2 MiB.
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+
 /// Everything that borrowing devices may change: drivers, virtual functions and their settings, interfaces.
 pub(super) fn state() -> Result<String> {
     let mut state = String::new();
@@ -74,6 +77,20 @@ pub(super) fn set_functions(address: &str, count: u32) -> Result<()> {
 pub(super) fn first_function(address: &str) -> Result<String> {
     let link = fs::read_link(Path::new(DEVICES).join(address).join("virtfn0"))?;
     Ok(link.file_name().context("virtfn0 leads nowhere")?.to_string_lossy().into_owned())
+}
+
+/// Reserves so many pages of 2 MiB.
+pub(super) fn reserve_huge_pages(count: u64) -> Result<()> {
+    fs::write(format!("{HUGE_PAGES}/nr_hugepages"), count.to_string())?;
+    let free = free_huge_pages()?;
+    ensure!(free == count, "the kernel has reserved {free} of {count} huge pages");
+    Ok(())
+}
+
+/// How many of them nobody has.
+pub(super) fn free_huge_pages() -> Result<u64> {
+    let text = fs::read_to_string(format!("{HUGE_PAGES}/free_hugepages"))?;
+    text.trim().parse().context("the kernel's number of huge pages is none")
 }
 
 /// Runs `ip`.

@@ -34,15 +34,18 @@ fn command(plan: &Plan, arguments: &[&str]) -> Command {
 /// What a launcher said that has ended.
 pub(super) struct Said {
     pub(super) success: bool,
+    /// Its standard output alone.
+    pub(super) stdout: String,
     pub(super) text: String,
 }
 
 /// Runs the launcher to its end.
 pub(super) fn run(plan: &Plan, arguments: &[&str]) -> Result<Said> {
     let output = command(plan, arguments).output().with_context(|| format!("cannot start {}", plan.launcher))?;
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = format!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
     println!("$ xtask {}\n{text}", arguments.join(" "));
-    Ok(Said { success: output.status.success(), text: text.into_owned() })
+    Ok(Said { success: output.status.success(), stdout, text })
 }
 
 /// The arguments that boot the NAT with what `functions` names.

@@ -4,7 +4,7 @@ use super::Starter;
 use super::host;
 use super::launcher::{self, Launcher};
 use super::migration;
-use crate::words::{Plan, Scenario};
+use crate::words::{Plan, Scenario, Word};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -15,9 +15,12 @@ pub(super) const READY: Duration = Duration::from_secs(150);
 /// How long the launcher may take to start, or to end when asked.
 pub(super) const PROMPT: Duration = Duration::from_secs(60);
 
+/// The memory of a guest, in pages of 2 MiB.
+const HUGE_PAGES: u64 = 128;
+
 pub(super) fn run(plan: &Plan, starter: &mut Starter) -> Result<()> {
     let nic = host::driven_by("igb")?.into_iter().next().context("there is no igb NIC")?;
-    match plan.scenario {
+    match &plan.scenario {
         Scenario::NoIommu => {
             starter
                 .step("without an IOMMU nothing is made", || refused(plan, &["--vf", &nic], "no IOMMU is active"))?;
@@ -28,6 +31,14 @@ pub(super) fn run(plan: &Plan, starter: &mut Starter) -> Result<()> {
             })
         }
         Scenario::Migration => migration::run(plan, starter, &nic),
+        Scenario::Command { arguments, times } => {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            (0..*times).try_for_each(|_| {
+                let said = launcher::run(plan, &arguments)?;
+                ensure!(said.success, "it said {}", said.text);
+                starter.say(&Word::Report(said.stdout))
+            })
+        }
         Scenario::Complete => {
             starter.step("the check finds nothing in the way", || {
                 let said = launcher::run(plan, &["host", "check"])?;
@@ -90,11 +101,15 @@ fn crash(plan: &Plan, nic: &str) -> Result<()> {
 
 fn traffic(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
     let before = host::state()?;
+    starter.step("huge pages are reserved", || host::reserve_huge_pages(HUGE_PAGES))?;
     let mut running = None;
-    starter.step("the NAT boots with KVM and two virtual functions", || {
+    starter.step("the NAT boots in them, with KVM and two virtual functions", || {
         let mut launcher = Launcher::start(plan, &launcher::nat(plan, &["--vf", nic, "--vf", nic]))?;
         launcher.wait_for("==> live", READY)?;
         running = Some(launcher);
+        // The guest takes them without being told to, and all at once.
+        let free = host::free_huge_pages()?;
+        ensure!(free == 0, "{free} huge pages are free");
         Ok(())
     })?;
     let launcher = running.context("the launcher is gone")?;
@@ -107,6 +122,8 @@ fn traffic(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
     starter.step("Ctrl-C ends it and gives everything back", || {
         let status = launcher.end(Signal::SIGINT, PROMPT)?;
         ensure!(status.success(), "the launcher ended with {status}");
+        let free = host::free_huge_pages()?;
+        ensure!(free == HUGE_PAGES, "{free} huge pages are free");
         same(&before)
     })
 }

@@ -35,10 +35,10 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn start(parts: &Parts, scenario: Scenario, folder: &Path, console: &Path) -> Result<Self> {
+    pub(super) fn start(parts: &Parts, scenario: &Scenario, folder: &Path, console: &Path) -> Result<Self> {
         let place = |name: &str| folder.join(name).display().to_string();
         let (iommu, memory) = match scenario {
-            Scenario::Complete => ("on", MEMORY),
+            Scenario::Complete | Scenario::Command { .. } => ("on", MEMORY),
             Scenario::Migration => ("on", MEMORY_FOR_TWO),
             Scenario::NoIommu => ("off", MEMORY),
         };
@@ -70,7 +70,7 @@ impl Machine {
                 command.args(["-device", "virtio-net-pci,netdev=hub1,romfile=,mac=52:54:00:00:00:02"]);
                 "hub0"
             }
-            Scenario::Complete | Scenario::NoIommu => "cable",
+            Scenario::Complete | Scenario::NoIommu | Scenario::Command { .. } => "cable",
         };
         command.args(["-device", &format!("igb,bus=root1,netdev={nic_end},romfile=,mac=52:54:00:00:00:01")]);
         // Two devices behind a bridge that cannot tell them apart: one IOMMU group.

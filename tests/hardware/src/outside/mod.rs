@@ -41,23 +41,61 @@ pub struct Parts {
 /// A step failed, or the emulated host made no progress twice.
 pub fn run(parts: &Parts, scenarios: &[Scenario], mut tell: impl FnMut(&str)) -> Result<()> {
     std::fs::create_dir_all(&parts.logs)?;
-    for &scenario in scenarios {
+    let mut steps = |told: Told<'_>| {
+        if let Told::Step(step) = told {
+            tell(step);
+        }
+    };
+    for scenario in scenarios {
         let name = match scenario {
             Scenario::NoIommu => "hardware-no-iommu",
             Scenario::Complete => "hardware",
             Scenario::Migration => "hardware-migration",
+            Scenario::Command { .. } => "hardware-command",
         };
-        match once(parts, scenario, name, &mut tell) {
+        match once(parts, scenario, name, &mut steps) {
             Err(Trouble::Stalled(error)) => {
                 // Emulated hosts were seen to stall or reset now and then, once in some tens of boots.
-                tell(&format!("RETRY after: {error:#}"));
+                steps(Told::Step(&format!("RETRY after: {error:#}")));
                 // Under another name, so that the first console is kept.
-                once(parts, scenario, &format!("{name}-retry"), &mut tell).map_err(Trouble::into_error)?;
+                once(parts, scenario, &format!("{name}-retry"), &mut steps).map_err(Trouble::into_error)?;
             }
             result => result.map_err(Trouble::into_error)?,
         }
     }
     Ok(())
+}
+
+/// Has the launcher in the emulated host do what `arguments` say, several `times`; `report` is given what it prints each time.
+/// If the host itself stalls, it is booted once more for what is left.
+///
+/// # Errors
+/// The launcher failed, or the emulated host made no progress twice.
+pub fn repeat(parts: &Parts, arguments: &[String], times: u32, mut report: impl FnMut(&str)) -> Result<()> {
+    std::fs::create_dir_all(&parts.logs)?;
+    let mut left = times;
+    let mut again = true;
+    loop {
+        let scenario = Scenario::Command { arguments: arguments.to_vec(), times: left };
+        let result = once(parts, &scenario, "hardware-command", &mut |told| {
+            if let Told::Report(text) = told {
+                left -= 1;
+                report(text);
+            }
+        });
+        match result {
+            Err(Trouble::Stalled(_)) if again && left > 0 => again = false,
+            result => return result.map_err(Trouble::into_error),
+        }
+    }
+}
+
+/// What is heard from an emulated host.
+enum Told<'a> {
+    /// A step was as it should be, in words.
+    Step(&'a str),
+    /// What a command has printed.
+    Report(&'a str),
 }
 
 /// What went wrong.
@@ -82,9 +120,9 @@ impl From<anyhow::Error> for Trouble {
     }
 }
 
-fn once(parts: &Parts, scenario: Scenario, name: &str, tell: &mut impl FnMut(&str)) -> Result<(), Trouble> {
+fn once(parts: &Parts, scenario: &Scenario, name: &str, tell: &mut dyn FnMut(Told<'_>)) -> Result<(), Trouble> {
     let plan = Plan {
-        scenario,
+        scenario: scenario.clone(),
         launcher: text(&parts.launcher)?,
         image: text(&parts.image)?,
         slimctl: text(&parts.slimctl)?,
@@ -95,7 +133,7 @@ fn once(parts: &Parts, scenario: Scenario, name: &str, tell: &mut impl FnMut(&st
     let mut machine = Machine::start(parts, scenario, folder.path(), &console)?;
     let peer = Peer::new(folder.path())?;
     let mut flow: Option<Flow> = None;
-    let deadline = Instant::now() + LIMIT;
+    let mut deadline = Instant::now() + LIMIT;
     let mut begun = Instant::now();
     loop {
         let word = match machine.word(deadline) {
@@ -105,11 +143,15 @@ fn once(parts: &Parts, scenario: Scenario, name: &str, tell: &mut impl FnMut(&st
         match word {
             Word::Plan => machine.say(&plan.to_text())?,
             Word::Begin(_) => begun = Instant::now(),
-            Word::Passed(step) => tell(&format!("ok  {step} ({:.1} s)", begun.elapsed().as_secs_f64())),
+            Word::Passed(step) => tell(Told::Step(&format!("ok  {step} ({:.1} s)", begun.elapsed().as_secs_f64()))),
+            Word::Report(text) => {
+                tell(Told::Report(&text));
+                deadline = Instant::now() + LIMIT;
+            }
             Word::Ready => {
                 begun = Instant::now();
                 let exchanged = peer.exchange().with_context(|| format!("the console is {}", console.display()))?;
-                tell(&format!("ok  {exchanged} ({:.1} s)", begun.elapsed().as_secs_f64()));
+                tell(Told::Step(&format!("ok  {exchanged} ({:.1} s)", begun.elapsed().as_secs_f64())));
                 machine.say(GO_ON)?;
             }
             Word::Flow => {
@@ -119,7 +161,7 @@ fn once(parts: &Parts, scenario: Scenario, name: &str, tell: &mut impl FnMut(&st
             Word::Settle => {
                 let settled = flow.take().context("frames were to settle that do not flow")?.settle();
                 let settled = settled.with_context(|| format!("the console is {}", console.display()))?;
-                tell(&format!("ok  {settled}"));
+                tell(Told::Step(&format!("ok  {settled}")));
                 machine.say(GO_ON)?;
             }
             Word::Failed(why) => {
