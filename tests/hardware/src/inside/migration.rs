@@ -35,6 +35,10 @@ const INSTANCES: [(&str, [u16; 2]); 2] = [("nat-a", [101, 102]), ("nat-b", [103,
 /// How long the guests' lcores nap while they have nothing to do.
 const NAP_US: u32 = 20_000;
 
+/// The deployment's file, one whose instances end with the daemon, and one whose go on.
+const ENDING: &str = "deployment.toml";
+const KEEPING: &str = "keeping.toml";
+
 /// The VLAN of an instance that has the NIC itself.
 const WHOLE_VLAN: u16 = 105;
 
@@ -51,7 +55,7 @@ pub(super) fn run(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
     let mut deployment = None;
     starter.step("the switch and the daemon start", || {
         prepare(plan, &trunk)?;
-        deployment = Some(Deployment::start(plan)?);
+        deployment = Some(Deployment::start(plan, ENDING)?);
         Ok(())
     })?;
     let mut deployment = deployment.context("there is no deployment")?;
@@ -92,19 +96,35 @@ pub(super) fn run(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
             ensure!(said.contains("runs and has") && Instant::now() < deadline, "it said {said}");
         }
     })?;
-    starter.step("a whole NIC goes to an instance, and comes back when the daemon ends", || whole(plan, nic))
+    kept(plan, starter, nic)
 }
 
-/// The daemon gives the NIC itself to an instance, and takes it back in the end.
-fn whole(plan: &Plan, nic: &str) -> Result<()> {
+/// A daemon gives the NIC itself to an instance and is killed; the next one takes charge of both.
+fn kept(plan: &Plan, starter: &mut Starter, nic: &str) -> Result<()> {
     host::set_functions(nic, 0)?;
     let before = host::state()?;
-    let mut deployment = Deployment::start(plan)?;
-    slimctl(plan, &["instance", "boot", "nat-c", "--pci", &format!("{nic}@{WHOLE_VLAN}")], BOOTED)?;
-    ensure!(host::driven_by("vfio-pci")? == [nic], "the host is {}", host::state()?);
-    slimctl(plan, &["shutdown"], PROMPT)?;
-    deployment.end()?;
-    same(&before)
+    let mut deployment = Deployment::start(plan, KEEPING)?;
+    starter.step("a whole NIC goes to an instance", || {
+        slimctl(plan, &["instance", "boot", "nat-c", "--pci", &format!("{nic}@{WHOLE_VLAN}")], BOOTED)?;
+        ensure!(host::driven_by("vfio-pci")? == [nic], "the host is {}", host::state()?);
+        Ok(())
+    })?;
+    starter.step("with `keep` it stays with the instance when the daemon is killed", || {
+        deployment.daemon.kill()?;
+        deployment.daemon.wait()?;
+        let said = slimctl(plan, &["host", "clean"], PROMPT)?;
+        ensure!(said.contains(&format!("runs and has {nic}")), "it said {said}");
+        ensure!(host::driven_by("vfio-pci")? == [nic], "the host is {}", host::state()?);
+        Ok(())
+    })?;
+    starter.step("the next daemon takes charge of both, and gives the NIC back in the end", || {
+        deployment.daemon = daemon(plan, KEEPING)?;
+        let said = slimctl(plan, &["instance", "list"], PROMPT)?;
+        ensure!(said.contains("nat-c"), "it said {said}");
+        slimctl(plan, &["shutdown", "--retire"], PROMPT)?;
+        deployment.end()?;
+        same(&before)
+    })
 }
 
 /// Makes what switch and daemon are started with.
@@ -117,7 +137,9 @@ fn prepare(plan: &Plan, trunk: &str) -> Result<()> {
             .with_context(|| format!("cannot make the interface of the hosts {name}"))?;
         host::ip(&["link", "set", "dev", &link, "up"])?;
     }
-    fs::write(Path::new(SCRATCH).join("deployment.toml"), deployment(plan, trunk))?;
+    for (file, keep) in [(ENDING, false), (KEEPING, true)] {
+        fs::write(Path::new(SCRATCH).join(file), deployment(plan, trunk, keep))?;
+    }
     slimctl(plan, &["init"], PROMPT).map(drop)
 }
 
@@ -128,14 +150,12 @@ struct Deployment {
 }
 
 impl Deployment {
-    fn start(plan: &Plan) -> Result<Self> {
+    fn start(plan: &Plan, file: &str) -> Result<Self> {
         // It looks for packets all the time, which keeps an emulated CPU busy; with few packets it need not come first.
         let arguments = ["-n", "19", &plan.switch, "--control", "switch.sock", "--mbufs", "4095"];
         let mut switch = background("nice", &arguments, "switch.log")?;
         listening("switch.sock", &mut switch)?;
-        let mut daemon = background(&plan.slimctl, &["daemon", "--config", "deployment.toml"], "daemon.log")?;
-        listening("slimctl.sock", &mut daemon)?;
-        Ok(Self { switch, daemon })
+        Ok(Self { switch, daemon: daemon(plan, file)? })
     }
 
     /// Waits for the daemon, which was made to end, and ends the switch.
@@ -146,6 +166,13 @@ impl Deployment {
         ensure!(ended.success(), "the switch ended with {ended}");
         Ok(())
     }
+}
+
+/// Starts a daemon with that deployment.
+fn daemon(plan: &Plan, file: &str) -> Result<Child> {
+    let mut daemon = background(&plan.slimctl, &["daemon", "--config", file], "daemon.log")?;
+    listening("slimctl.sock", &mut daemon)?;
+    Ok(daemon)
 }
 
 /// Types a command that must succeed; returns what it says.
@@ -178,7 +205,7 @@ fn slimctl(plan: &Plan, arguments: &[&str], limit: Duration) -> Result<String> {
 
 /// Shows what switch, daemon and guests have said, on the console.
 fn tell_logs() {
-    let consoles = INSTANCES.map(|(name, _)| format!("instances/{name}.console.log"));
+    let consoles = ["nat-a", "nat-b", "nat-c"].map(|name| format!("instances/{name}.console.log"));
     for log in ["switch.log", "daemon.log"].into_iter().chain(consoles.iter().map(String::as_str)) {
         let text = fs::read(Path::new(SCRATCH).join(log)).unwrap_or_default();
         println!("--- {log}\n{}", String::from_utf8_lossy(&text));
@@ -214,13 +241,14 @@ fn listening(socket: &str, process: &mut Child) -> Result<()> {
     Ok(())
 }
 
-fn deployment(plan: &Plan, trunk: &str) -> String {
+fn deployment(plan: &Plan, trunk: &str, keep: bool) -> String {
     let image = &plan.image;
     format!(
         r#"
 [daemon]
 socket = "slimctl.sock"
 run_dir = "instances"
+keep = {keep}
 [switch]
 control = "switch.sock"
 trunk = "{trunk}"
