@@ -27,7 +27,14 @@ const FEATURES: &[(&str, &[&str])] = &[
     ("CARGO_FEATURE_SOFTWARE", &["net_vhost", "net_null", "net_ring", "net_tap", "net_af_packet", "net_memif"]),
     ("CARGO_FEATURE_ENA", &["net_ena"]),
     ("CARGO_FEATURE_BNXT", &["net_bnxt"]),
+    (MLX5, &["bus_auxiliary", "common_mlx5", "net_mlx5"]),
 ];
+
+/// The driver that works through one of the kernel's.
+const MLX5: &str = "CARGO_FEATURE_MLX5";
+
+/// What it speaks to the kernel with: users before what they use, and the package of all of them.
+const VERBS: &[&str] = &["mlx5", "ibverbs", "nl-route-3", "nl-3"];
 
 /// Linked as needed, users before what they use.
 const PLAIN: &[&str] = &[
@@ -127,6 +134,9 @@ fn main() {
     for flag in &flags {
         shim.flag(flag);
     }
+    if env::var_os(MLX5).is_some() {
+        shim.define("SLIM_MLX5", None);
+    }
     shim.compile("slim_dpdk_shim");
 
     println!("cargo:rustc-link-search=native={}", libraries.display());
@@ -136,9 +146,14 @@ fn main() {
     for name in PLAIN {
         println!("cargo:rustc-link-lib=static:-bundle=rte_{name}");
     }
-    for name in SYSTEM {
+    for name in verbs().chain(SYSTEM.iter().copied()) {
         println!("cargo:rustc-link-lib=static:-bundle={name}");
     }
+}
+
+/// The libraries that a feature needs of the system.
+fn verbs() -> impl Iterator<Item = &'static str> {
+    VERBS.iter().copied().filter(|_| env::var_os(MLX5).is_some())
 }
 
 /// What is linked as a whole, with what features add.
@@ -160,8 +175,11 @@ fn library_dir() -> PathBuf {
     if let Some(name) = names().find(|name| !dir.join(name).is_file()) {
         missing("libdpdk-dev (22.11)", &format!("{name} is not in {}", dir.display()));
     }
-    for (library, package) in [("libnuma.a", "libnuma-dev"), ("libbsd.a", "libbsd-dev"), ("libmd.a", "libmd-dev")] {
-        if !dir.join(library).is_file() && !Path::new("/usr/lib/x86_64-linux-gnu").join(library).is_file() {
+    let system = [("libnuma.a", "libnuma-dev"), ("libbsd.a", "libbsd-dev"), ("libmd.a", "libmd-dev")];
+    let system = system.map(|(library, package)| (library.to_owned(), package));
+    let verbs = verbs().map(|name| (format!("lib{name}.a"), "libibverbs-dev libnl-route-3-dev"));
+    for (library, package) in system.into_iter().chain(verbs) {
+        if !dir.join(&library).is_file() && !Path::new("/usr/lib/x86_64-linux-gnu").join(&library).is_file() {
             missing(package, &format!("{library} is not in {}", dir.display()));
         }
     }

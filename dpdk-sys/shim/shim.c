@@ -9,6 +9,18 @@
 #include <unistd.h>
 #include <rte_cycles.h>
 
+#ifdef SLIM_MLX5
+/* A static libibverbs knows only the devices whose drivers it is told, and finds no others. Its headers are not needed for that. */
+struct verbs_device_ops;
+extern const struct verbs_device_ops verbs_provider_mlx5;
+void ibv_static_providers(void *unused, ...);
+
+__attribute__((constructor)) static void slim_mlx5_provider(void)
+{
+	ibv_static_providers(NULL, &verbs_provider_mlx5, NULL);
+}
+#endif
+
 uint16_t slim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, count);

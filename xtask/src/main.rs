@@ -83,7 +83,7 @@ enum Task {
     ///
     /// Takes about five minutes on two cores, once: the kernel is kept in `$SLIM_CACHE` (default `~/.cache/slim`)
     /// under a hash of the source's version and the fragments, its resolved configuration beside it.
-    Kernel,
+    Kernel(task_kernel::Arguments),
     /// Build the image of a network function: kernel, initramfs with one static program, manifest.
     ///
     /// The image lands in `target/images/<vnf>/`: `kernel`, `initramfs`, `kernel.config` and `manifest.json` with sizes,
@@ -153,7 +153,7 @@ fn main() -> ExitCode {
     let policy = if arguments.no_install { Policy::ListOnly } else { Policy::Install };
     let result = match arguments.command {
         Task::Setup => task_setup::run(policy),
-        Task::Kernel => task_kernel::run(policy),
+        Task::Kernel(arguments) => task_kernel::run(&arguments, policy),
         Task::Image(arguments) => task_image::run(&arguments, policy),
         Task::Run(arguments) => task_run::run(&arguments, policy),
         Task::Bench(arguments) => task_bench::run(&arguments, policy),

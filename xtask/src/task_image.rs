@@ -52,10 +52,18 @@ fn describe(manifest: &Manifest) -> String {
         mib(manifest.program.size_bytes),
         format!("static, DPDK {}", manifest.dpdk),
     ]);
-    if let Some(more) = &manifest.more_drivers {
-        table.add_row([format!("  of it {}", more.names.join(", ")), mib(more.size_bytes), "drivers".to_owned()]);
-    }
-    table.add_row(["image".to_owned(), mib(manifest.size_bytes()), format!("of at most {}", mib(BUDGET_BYTES))]);
+    let limit = match &manifest.more_drivers {
+        None => format!("of at most {}", mib(BUDGET_BYTES)),
+        Some(more) => {
+            let names = more.names.join(", ");
+            table.add_row([format!("  of it {names}"), mib(more.size_bytes), "drivers".to_owned()]);
+            if more.kernel_size_bytes > 0 {
+                table.add_row([format!("  and for {names}"), mib(more.kernel_size_bytes), "of the kernel".to_owned()]);
+            }
+            String::new()
+        }
+    };
+    table.add_row(["image".to_owned(), mib(manifest.size_bytes()), limit]);
     for (name, file) in [(Format::Uki.file(), &manifest.uki), (Format::Qcow2.file(), &manifest.qcow2)] {
         if let Some(file) = file {
             table.add_row([name.to_owned(), mib(file.size_bytes), "for UEFI firmware".to_owned()]);

@@ -63,17 +63,29 @@ pub struct MoreDrivers {
     pub names: Vec<String>,
     /// By how much the program is longer, all of them together.
     pub size_bytes: u64,
+    /// By how much the kernel is longer, for drivers that work through one of its own.
+    #[serde(default)]
+    pub kernel_size_bytes: u64,
 }
 
 impl MoreDrivers {
-    /// The difference between `program`, which has `nics`, and the `usual` one.
-    pub fn new(nics: &[NicDriver], program: &Path, usual: &Path) -> Result<Self> {
-        let [longer, shorter] = [File::describe(program)?, File::describe(usual)?];
+    /// What `nics` cost: of programs and bare kernels, each first the one with them, then the usual one.
+    pub fn new(nics: &[NicDriver], programs: [&Path; 2], kernels: [&Path; 2]) -> Result<Self> {
+        let [with, usual] = [File::describe(programs[0])?, File::describe(programs[1])?];
+        let [kernel, usual_kernel] = [compact_size(kernels[0])?, compact_size(kernels[1])?];
         Ok(Self {
             names: nics.iter().map(NicDriver::to_string).collect(),
-            size_bytes: longer.size_bytes.saturating_sub(shorter.size_bytes),
+            size_bytes: with.size_bytes.saturating_sub(usual.size_bytes),
+            kernel_size_bytes: kernel.saturating_sub(usual_kernel),
         })
     }
+}
+
+/// The size of a bare kernel as it is in an image.
+fn compact_size(vmlinux: &Path) -> Result<u64> {
+    let compact = tempfile::NamedTempFile::new()?;
+    super::vmlinux::compact(vmlinux, compact.path())?;
+    Ok(compact.path().metadata()?.len())
 }
 
 /// One file of an image.

@@ -23,7 +23,7 @@ use slim_controller::hypervisor::Boots;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The most that kernel and initramfs may take together.
+/// The most that kernel and initramfs may take together, with the usual drivers.
 pub const BUDGET_BYTES: u64 = 16 << 20;
 
 /// A form in which an image is deployed.
@@ -83,13 +83,14 @@ pub fn ensure_format(vnf: &Vnf, format: Format) -> Result<(PathBuf, Manifest)> {
 /// The same with further drivers, in a folder of its own. What they cost is told by comparison with the usual image, so that
 /// is built too.
 pub fn ensure_with(vnf: &Vnf, format: Format, nics: &[NicDriver]) -> Result<(PathBuf, Manifest)> {
-    let kernel = kernel::ensure()?;
+    let kernel = kernel::ensure(nics)?;
     let program = cargo::build_image_program(vnf.package, vnf.program, nics)?;
     let more_drivers = match nics {
         [] => None,
         _ => {
             let usual = cargo::build_image_program(vnf.package, vnf.program, &[])?;
-            Some(MoreDrivers::new(nics, &program, &usual)?)
+            let usual_kernel = kernel::ensure(&[])?;
+            Some(MoreDrivers::new(nics, [&program, &usual], [&kernel.vmlinux(), &usual_kernel.vmlinux()])?)
         }
     };
     let folder = paths::image(&nics::image_name(vnf.name, nics));
@@ -127,7 +128,7 @@ pub fn ensure_with(vnf: &Vnf, format: Format, nics: &[NicDriver]) -> Result<(Pat
     }
     let total = manifest.size_bytes();
     ensure!(
-        total <= BUDGET_BYTES,
+        total <= BUDGET_BYTES || !nics.is_empty(),
         "the image of {} is too large: kernel {} and initramfs {} bytes are {total}, the limit is {BUDGET_BYTES}",
         vnf.name,
         manifest.kernel.size_bytes,

@@ -9,6 +9,8 @@ pub enum NicDriver {
     Ena,
     /// Broadcom's NetXtreme-C and -E.
     Bnxt,
+    /// NVIDIA's (Mellanox's) ConnectX-4 and later, with a kernel that has a driver for them, too.
+    Mlx5,
 }
 
 impl NicDriver {
@@ -17,7 +19,13 @@ impl NicDriver {
         match self {
             Self::Ena => "ena",
             Self::Bnxt => "bnxt",
+            Self::Mlx5 => "mlx5",
         }
+    }
+
+    /// Whether it works through a driver of the kernel, which the usual one has not: see `kernel-cfg/nics/`.
+    pub fn needs_kernel(self) -> bool {
+        self == Self::Mlx5
     }
 }
 

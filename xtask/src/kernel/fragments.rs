@@ -13,8 +13,6 @@ use std::path::Path;
 pub struct Fragment {
     /// Its file name.
     pub name: String,
-    /// Its text, as it is given to the kernel's configuration program.
-    pub text: String,
     /// The options it asks for, in order.
     pub options: Vec<Wanted>,
 }
@@ -42,7 +40,7 @@ pub fn read_all(folder: &Path) -> Result<Vec<Fragment>> {
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let fragment = parse(name, text)?;
+        let fragment = parse(name, &text)?;
         for option in &fragment.options {
             if let Some(other) = seen.insert(option.name.clone(), fragment.name.clone()) {
                 bail!("{} is set in {other} and again in {}", option.name, fragment.name);
@@ -53,8 +51,20 @@ pub fn read_all(folder: &Path) -> Result<Vec<Fragment>> {
     Ok(fragments)
 }
 
+/// Reads the fragment `path` and puts it behind `fragments`. What it asks for holds, whatever they ask for.
+pub fn add(fragments: &mut Vec<Fragment>, path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let added = parse(name, &text)?;
+    for fragment in fragments.iter_mut() {
+        fragment.options.retain(|option| added.options.iter().all(|other| other.name != option.name));
+    }
+    fragments.push(added);
+    Ok(())
+}
+
 /// Reads one fragment.
-pub fn parse(name: String, text: String) -> Result<Fragment> {
+pub fn parse(name: String, text: &str) -> Result<Fragment> {
     let mut options = Vec::new();
     let mut reason = false;
     for (number, line) in text.lines().enumerate() {
@@ -89,12 +99,16 @@ pub fn parse(name: String, text: String) -> Result<Fragment> {
         ensure!(reason, "{}: {} has no comment above it that gives its reason", place(), wanted.name);
         options.push(wanted);
     }
-    Ok(Fragment { name, text, options })
+    Ok(Fragment { name, options })
 }
 
 /// The input of `make KCONFIG_ALLCONFIG=… allnoconfig`.
 pub fn merged(fragments: &[Fragment]) -> String {
-    fragments.iter().map(|fragment| fragment.text.as_str()).collect()
+    let line = |option: &Wanted| match &option.value {
+        Some(value) => format!("{}={value}\n", option.name),
+        None => format!("# {} is not set\n", option.name),
+    };
+    fragments.iter().flat_map(|fragment| &fragment.options).map(line).collect()
 }
 
 /// Fails unless everything the fragments ask for stands in `config`, the resolved configuration.
@@ -128,8 +142,21 @@ pub fn verify(fragments: &[Fragment], config: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_an_added_fragment_asks_for_holds() {
+        let base = parse("a.config".to_owned(), "# Why.\n# CONFIG_A is not set\nCONFIG_B=y\n").expect("valid");
+        let mut fragments = vec![base];
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("more.config");
+        fs::write(&path, "# Because.\nCONFIG_A=y\n").expect("write");
+        add(&mut fragments, &path).expect("valid");
+        assert_eq!(merged(&fragments), "CONFIG_B=y\nCONFIG_A=y\n");
+        verify(&fragments, "CONFIG_A=y\nCONFIG_B=y\n").expect("as asked for");
+        assert!(verify(&fragments, "CONFIG_B=y\n").is_err());
+    }
+
     fn parsed(text: &str) -> Result<Fragment> {
-        parse("test.config".to_owned(), text.to_owned())
+        parse("test.config".to_owned(), text)
     }
 
     fn error(text: &str) -> String {

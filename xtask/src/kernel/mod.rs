@@ -4,6 +4,7 @@
 mod build;
 pub mod fragments;
 
+use crate::image::NicDriver;
 use crate::paths;
 use crate::setup::debian;
 use crate::setup::packages::KERNEL_SOURCE;
@@ -80,11 +81,16 @@ struct Patch {
 }
 
 impl Inputs {
-    fn read() -> Result<Self> {
+    /// With the fragments that some of `nics` need.
+    fn read(nics: &[NicDriver]) -> Result<Self> {
         let folder = paths::root().join("kernel-cfg");
+        let mut fragments = fragments::read_all(&folder)?;
+        for nic in nics.iter().filter(|nic| nic.needs_kernel()) {
+            fragments::add(&mut fragments, &folder.join("nics").join(format!("{nic}.config")))?;
+        }
         Ok(Self {
             source_version: debian::version(KERNEL_SOURCE)?,
-            fragments: fragments::read_all(&folder)?,
+            fragments,
             patches: read_patches(&folder.join("patches"))?,
         })
     }
@@ -129,9 +135,9 @@ fn read_patches(folder: &Path) -> Result<Vec<Patch>> {
         .collect()
 }
 
-/// The kernel for the present inputs: from the cache, or built. Its packages must be installed.
-pub fn ensure() -> Result<Kernel> {
-    let inputs = Inputs::read()?;
+/// The kernel for the present inputs and an image with `nics`: from the cache, or built. Its packages must be installed.
+pub fn ensure(nics: &[NicDriver]) -> Result<Kernel> {
+    let inputs = Inputs::read(nics)?;
     let hash = inputs.sha256();
     let cache = paths::cache()?.join("kernel");
     let folder = cache.join(hash.get(..16).unwrap_or(&hash));
@@ -163,7 +169,7 @@ mod tests {
     use super::*;
 
     fn inputs(version: &str, text: &str) -> Inputs {
-        let fragment = fragments::parse("a.config".to_owned(), text.to_owned()).expect("valid");
+        let fragment = fragments::parse("a.config".to_owned(), text).expect("valid");
         Inputs { source_version: version.to_owned(), fragments: vec![fragment], patches: Vec::new() }
     }
 

@@ -78,12 +78,17 @@ pub enum Error {
         present: String,
     },
     /// A NIC did not end up with the driver it was meant for.
-    #[error("{address} is bound to {driver}, not to vfio-pci: does the kernel have VFIO_PCI and VFIO_NOIOMMU?")]
+    #[error(
+        "{address} is bound to {driver}, not to {wanted}: NVIDIA's NICs need an image made with `--nic mlx5`, all others \
+         a kernel with VFIO_PCI and VFIO_NOIOMMU"
+    )]
     NotBound {
         /// The PCI address.
         address: String,
         /// The driver it has instead.
         driver: String,
+        /// The driver it was meant for.
+        wanted: &'static str,
     },
     /// The kernel refused a change of the network configuration.
     #[error("cannot {operation}: {source}")]
