@@ -33,7 +33,7 @@ const FEATURES: &[(&str, &[&str])] = &[
 /// The driver that works through one of the kernel's.
 const MLX5: &str = "CARGO_FEATURE_MLX5";
 
-/// What it speaks to the kernel with: users before what they use, and the package of all of them.
+/// What it speaks to the kernel with: users before what they use.
 const VERBS: &[&str] = &["mlx5", "ibverbs", "nl-route-3", "nl-3"];
 
 /// Linked as needed, users before what they use.

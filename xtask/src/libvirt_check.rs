@@ -10,12 +10,13 @@ use crate::task_libvirt::{Arguments, domain};
 use crate::{command, paths, vnf};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Uid, User, chown};
+use nix::unistd::{Pid, Uid, User, chown};
 use slim_controller::hypervisor::{Boots, ConfigDrive, Firmware, Image, Launch, Link, Nic, PciAddress, libvirt};
 use slim_controller::net::MacAddress;
-use slim_controller::process::{Running, dying_with_us, find_program, spawn};
+use slim_controller::process::{Running, find_program, spawn};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -31,6 +32,9 @@ const NOBODY: &str = "nobody";
 
 /// libvirt's settings: neither AppArmor nor a daemon for logs.
 const SETTINGS: &str = "security_driver = \"none\"\nstdio_handler = \"file\"\n";
+
+/// The guest's console, among its files.
+const CONSOLE: &str = "nat-alone.console.log";
 
 /// The forms it boots, and where the configuration is.
 const BOOTS: [(&str, Format, Option<Layout>); 3] = [
@@ -73,16 +77,15 @@ fn boot(folder: &Path, format: Format, drive: Option<Layout>, policy: Policy, lo
     fs::write(&description, domain(&Arguments::emulated("nat", &image, format, drive, &files), policy)?)?;
 
     let program = find_program("virt-qemu-run", "libvirt-daemon-driver-qemu")?;
-    let mut command = match Uid::effective().is_root() {
-        true => {
-            let user = User::from_name(NOBODY)?.with_context(|| format!("there is no user {NOBODY}"))?;
-            give(place, &user)?;
-            let mut command = dying_with_us(&find_program("setpriv", "util-linux")?)?;
-            command.args(["--reuid", NOBODY, "--regid", &user.gid.to_string(), "--clear-groups", "--"]).arg(program);
-            command
-        }
-        false => dying_with_us(&program)?,
-    };
+    // Interrupted when we end, however that is, it ends its guest. Ctrl-C reaches only us.
+    let mut command = Command::new(find_program("setpriv", "util-linux")?);
+    command.args(["--pdeathsig", "INT"]).process_group(0);
+    if Uid::effective().is_root() {
+        let user = User::from_name(NOBODY)?.with_context(|| format!("there is no user {NOBODY}"))?;
+        give(place, &user)?;
+        command.args(["--reuid", NOBODY, "--regid", &user.gid.to_string(), "--clear-groups"]);
+    }
+    command.arg("--").arg(program);
     for (variable, folder) in [("HOME", "home"), ("XDG_CACHE_HOME", "cache"), ("XDG_RUNTIME_DIR", "run")] {
         command.env(variable, root.join(folder));
     }
@@ -91,16 +94,21 @@ fn boot(folder: &Path, format: Format, drive: Option<Layout>, policy: Policy, lo
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let mut libvirt = Running::Child(spawn(command).context("cannot start virt-qemu-run")?);
     let ready = wait_until_ready(&files, &mut libvirt);
-    // It ends its guest, and then itself.
-    kill(nix::unistd::Pid::from_raw(libvirt.pid().cast_signed()), Signal::SIGINT)?;
+    if libvirt.ended().is_none() {
+        // It ends its guest, and then itself; if it has ended meanwhile, so much the better.
+        let _ = interrupt(libvirt.pid());
+    }
     let ended = libvirt.wait(END);
     if !ended {
         libvirt.kill();
+        // What it has left behind is not its child.
+        if let Ok(Ok(guest)) = fs::read_to_string(root.join("run/qemu/nat-alone.pid")).map(|pid| pid.trim().parse()) {
+            let _ = kill(Pid::from_raw(guest), Signal::SIGKILL);
+        }
     }
     // For who wants to know why.
-    let said = console(&files);
-    let qemu = fs::read_to_string(root.join("log/qemu/nat-alone.log")).unwrap_or_default();
-    fs::write(log, fs::read_to_string(log)? + "\n--- console\n" + &said + "\n--- QEMU\n" + &qemu)?;
+    let parts = [read(log), read(&files.join(CONSOLE)), read(&root.join("log/qemu/nat-alone.log"))];
+    fs::write(log, parts.join("\n---\n"))?;
     ready?;
     ensure!(ended, "libvirt did not end its guest");
     Ok(())
@@ -109,7 +117,7 @@ fn boot(folder: &Path, format: Format, drive: Option<Layout>, policy: Policy, lo
 /// Waits for the line that says that the network function is ready.
 fn wait_until_ready(files: &Path, libvirt: &mut Running) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while !console(files).contains("slim: ready ") {
+    while !read(&files.join(CONSOLE)).contains("slim: ready ") {
         if let Some(status) = libvirt.ended() {
             bail!("libvirt ended ({status}) before its guest was ready");
         }
@@ -119,8 +127,13 @@ fn wait_until_ready(files: &Path, libvirt: &mut Running) -> Result<()> {
     Ok(())
 }
 
-fn console(files: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(files.join("nat-alone.console.log")).unwrap_or_default()).into_owned()
+fn interrupt(process: u32) -> nix::Result<()> {
+    kill(Pid::from_raw(process.cast_signed()), Signal::SIGINT)
+}
+
+/// What stands in `file`, as far as it is there and text.
+fn read(file: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
 
 /// Makes all below `place` somebody else's, and nobody else's.

@@ -11,6 +11,8 @@ pub enum Action {
     /// Say what hinders guests with KVM and passed-through functions, each with the command that mends it
     Check,
     /// Give back the PCI functions that launches which have ended did not give back
+    ///
+    /// What launches that still run have is listed and left to them.
     Clean,
 }
 

@@ -58,7 +58,7 @@ fn describe(manifest: &Manifest) -> String {
             let names = more.names.join(", ");
             table.add_row([format!("  of it {names}"), mib(more.size_bytes), "drivers".to_owned()]);
             if more.kernel_size_bytes > 0 {
-                table.add_row([format!("  and for {names}"), mib(more.kernel_size_bytes), "of the kernel".to_owned()]);
+                table.add_row(["  and of the kernel".to_owned(), mib(more.kernel_size_bytes), "for them".to_owned()]);
             }
             String::new()
         }

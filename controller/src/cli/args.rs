@@ -162,7 +162,8 @@ pub enum HostCommand {
     Check,
     /// Give back the PCI functions that launches which have ended did not give back
     ///
-    /// Their drivers, settings and the number of virtual functions become what they were.
+    /// Their drivers, settings and the number of virtual functions become what they were. What launches that still run have is
+    /// listed and left to them.
     Clean,
 }
 

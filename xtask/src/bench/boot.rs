@@ -108,6 +108,12 @@ pub fn measure(
     // Whether KVM works with a kernel is found out by a boot, before the clock runs.
     let our_accel = qemu.choose_accel(image.accel, &image.image)?;
     let their_accel = qemu.choose_accel(image.accel, &Image { kernel: cloud.to_owned(), ..image.image.clone() })?;
+    if our_accel.kvm != their_accel.kvm {
+        bail!(
+            "the two kernels would not run alike: SliM's with {our_accel}, Debian's with {their_accel}; \
+             `--accel tcg` emulates both"
+        );
+    }
     let mut measured: Vec<Measurement> = machines
         .iter()
         .map(|machine| Measurement {

@@ -33,7 +33,7 @@ const NO_OFFLOADS: &str = "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_
 
 /// What every guest's kernel is told, however it runs.
 ///
-/// * A panic ends QEMU at once, by way of `-no-reboot`.
+/// * A panic resets the machine, which ends QEMU as the launcher starts it (`-no-reboot`).
 /// * Files that are never swapped need no file system that could.
 /// * ACPI tells which PCI buses there are. A kernel that knows of no last one looks for more in 8192 places, and under KVM
 ///   that is 16,000 exits to QEMU.

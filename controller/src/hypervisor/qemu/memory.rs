@@ -2,6 +2,7 @@
 
 use crate::hypervisor::Launch;
 use crate::hypervisor::placement::Placement;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io;
@@ -38,7 +39,10 @@ pub(super) fn file(launch: &Launch, placement: &Placement) -> io::Result<Option<
     if placement.huge_pages {
         return Ok(None);
     }
-    let file = File::from(memfd_create("slim-memory", MFdFlags::MFD_CLOEXEC)?);
+    let file = File::from(memfd_create("slim-memory", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
     file.set_len(u64::from(launch.memory_mb) << 20)?;
+    // Whoever is given it to share, as the switch is, cannot take it away by making it shorter.
+    let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(Some(file.into()))
 }

@@ -11,6 +11,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+/// What reading from a socket fails with that may have something to read later.
+pub(super) const NOTHING_YET: [ErrorKind; 3] = [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted];
+
 /// The end of the NIC's cable at the emulated host, in the run's folder.
 pub(super) const NIC_END: &str = "nic";
 
@@ -108,7 +111,7 @@ impl Machine {
             match self.line.read(&mut buffer) {
                 Ok(0) => bail!("the emulated host ended before it was done"),
                 Ok(length) => self.received.extend_from_slice(buffer.get(..length).unwrap_or_default()),
-                Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {}
+                Err(error) if NOTHING_YET.contains(&error.kind()) => {}
                 Err(error) => return Err(error).context("the emulated host's serial line broke"),
             }
             if Instant::now() > deadline {

@@ -11,7 +11,8 @@ use peer::{Flow, Peer};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long one boot of the emulated host may take with all its steps: a minute where nothing else runs.
+/// How long one boot of the emulated host may take with all its steps, a minute where nothing else runs, and each run of a
+/// command that it repeats.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// What the emulated host is made of.
@@ -67,27 +68,30 @@ pub fn run(parts: &Parts, scenarios: &[Scenario], mut tell: impl FnMut(&str)) ->
 }
 
 /// Has the launcher in the emulated host do what `arguments` say, several `times`; `report` is given what it prints each time.
-/// If the host itself stalls, it is booted once more for what is left.
+/// If the host itself stalls, that is said, and it is booted once more for what is left.
 ///
 /// # Errors
 /// The launcher failed, or the emulated host made no progress twice.
 pub fn repeat(parts: &Parts, arguments: &[String], times: u32, mut report: impl FnMut(&str)) -> Result<()> {
     std::fs::create_dir_all(&parts.logs)?;
     let mut left = times;
-    let mut again = true;
-    loop {
+    // Under another name the second time, so that the first console is kept.
+    for name in ["hardware-command", "hardware-command-retry"] {
         let scenario = Scenario::Command { arguments: arguments.to_vec(), times: left };
-        let result = once(parts, &scenario, "hardware-command", &mut |told| {
+        let result = once(parts, &scenario, name, &mut |told| {
             if let Told::Report(text) = told {
-                left -= 1;
+                left = left.saturating_sub(1);
                 report(text);
             }
         });
         match result {
-            Err(Trouble::Stalled(_)) if again && left > 0 => again = false,
+            // All was reported; how the host ends is of no interest.
+            Err(Trouble::Stalled(_)) if left == 0 => return Ok(()),
+            Err(Trouble::Stalled(error)) if name == "hardware-command" => eprintln!("RETRY after: {error:#}"),
             result => return result.map_err(Trouble::into_error),
         }
     }
+    Ok(())
 }
 
 /// What is heard from an emulated host.
@@ -121,6 +125,11 @@ impl From<anyhow::Error> for Trouble {
 }
 
 fn once(parts: &Parts, scenario: &Scenario, name: &str, tell: &mut dyn FnMut(Told<'_>)) -> Result<(), Trouble> {
+    if let Scenario::Command { arguments, .. } = scenario
+        && let Some(argument) = arguments.iter().find(|argument| argument.contains('\n'))
+    {
+        return Err(anyhow::anyhow!("{argument:?} is not an argument that the emulated host can be told").into());
+    }
     let plan = Plan {
         scenario: scenario.clone(),
         launcher: text(&parts.launcher)?,

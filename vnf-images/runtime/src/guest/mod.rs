@@ -90,6 +90,14 @@ pub enum Error {
         /// The driver it was meant for.
         wanted: &'static str,
     },
+    /// A NIC that DPDK reaches by way of RDMA has no such device.
+    #[error("{address} has no RDMA device after {} s: does its firmware start, and the kernel have mlx5_ib?", waited.as_secs())]
+    NoRdma {
+        /// The PCI address.
+        address: String,
+        /// How long it was waited for.
+        waited: std::time::Duration,
+    },
     /// The kernel refused a change of the network configuration.
     #[error("cannot {operation}: {source}")]
     Network {

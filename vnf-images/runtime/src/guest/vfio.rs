@@ -21,7 +21,8 @@ const RDMA_PATIENCE: Duration = Duration::from_secs(10);
 /// Binds each of `nics` to the driver through which DPDK reaches it, as far as they are not.
 ///
 /// # Errors
-/// [`Error::NotBound`] if the kernel has no such driver or it refused the device.
+/// [`Error::NotBound`] if the kernel has no such driver or it refused the device; [`Error::NoRdma`] if one of NVIDIA's is not
+/// to be reached by user space.
 pub fn take<'a>(nics: impl Iterator<Item = &'a Nic>) -> Result<(), Error> {
     let wanted: Vec<(&Nic, &'static str)> = nics.map(|nic| (nic, through(&device(&nic.address)))).collect();
     let is_bound = |(nic, driver): &(&Nic, &'static str)| nic.driver.as_deref() == Some(*driver);
@@ -48,13 +49,12 @@ fn device(address: &str) -> PathBuf {
     Path::new(PCI).join("devices").join(address)
 }
 
-/// Waits until the kernel's driver has made an RDMA device of it, which is a driver of its own.
+/// Waits until user space can reach its RDMA device, which a driver of its own makes after the kernel's for the NIC.
 fn wait_for_rdma(address: &str) -> Result<(), Error> {
     let deadline = Instant::now() + RDMA_PATIENCE;
-    while !device(address).join("infiniband").exists() {
+    while !device(address).join("infiniband_verbs").exists() {
         if Instant::now() >= deadline {
-            let driver = format!("{MLX5} alone, without RDMA");
-            return Err(Error::NotBound { address: address.into(), driver, wanted: MLX5 });
+            return Err(Error::NoRdma { address: address.into(), waited: RDMA_PATIENCE });
         }
         std::thread::sleep(Duration::from_millis(10));
     }
