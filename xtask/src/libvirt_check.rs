@@ -94,10 +94,8 @@ fn boot(folder: &Path, format: Format, drive: Option<Layout>, policy: Policy, lo
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let mut libvirt = Running::Child(spawn(command).context("cannot start virt-qemu-run")?);
     let ready = wait_until_ready(&files, &mut libvirt);
-    if libvirt.ended().is_none() {
-        // It ends its guest, and then itself; if it has ended meanwhile, so much the better.
-        let _ = interrupt(libvirt.pid());
-    }
+    // It ends its guest, and then itself.
+    libvirt.terminate();
     let ended = libvirt.wait(END);
     if !ended {
         libvirt.kill();
@@ -125,10 +123,6 @@ fn wait_until_ready(files: &Path, libvirt: &mut Running) -> Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-fn interrupt(process: u32) -> nix::Result<()> {
-    kill(Pid::from_raw(process.cast_signed()), Signal::SIGINT)
 }
 
 /// What stands in `file`, as far as it is there and text.

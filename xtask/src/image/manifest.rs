@@ -72,11 +72,14 @@ impl MoreDrivers {
     /// What `nics` cost: of programs and bare kernels, each first the one with them, then the usual one.
     pub fn new(nics: &[NicDriver], programs: [&Path; 2], kernels: [&Path; 2]) -> Result<Self> {
         let [with, usual] = [File::describe(programs[0])?, File::describe(programs[1])?];
-        let [kernel, usual_kernel] = [compact_size(kernels[0])?, compact_size(kernels[1])?];
+        let kernel_size_bytes = match kernels[0] == kernels[1] {
+            true => 0,
+            false => compact_size(kernels[0])?.saturating_sub(compact_size(kernels[1])?),
+        };
         Ok(Self {
             names: nics.iter().map(NicDriver::to_string).collect(),
             size_bytes: with.size_bytes.saturating_sub(usual.size_bytes),
-            kernel_size_bytes: kernel.saturating_sub(usual_kernel),
+            kernel_size_bytes,
         })
     }
 }

@@ -58,7 +58,7 @@ impl Qemu {
     pub fn start(&self, launch: &Launch) -> Result<Instance, LaunchError> {
         check(launch)?;
         let choice = self.choose_accel(launch.accel, &launch.image)?;
-        self.start_with(launch, choice)
+        self.start_checked(launch, choice)
     }
 
     /// Does that with an accelerator that has been [chosen](Hypervisor::choose_accel) before, which may have taken a boot.
@@ -67,6 +67,10 @@ impl Qemu {
     /// Whatever can be known before the guest runs.
     pub fn start_with(&self, launch: &Launch, choice: AccelChoice) -> Result<Instance, LaunchError> {
         check(launch)?;
+        self.start_checked(launch, choice)
+    }
+
+    fn start_checked(&self, launch: &Launch, choice: AccelChoice) -> Result<Instance, LaunchError> {
         let placement = Placement::choose(Path::new("/"), launch, may_run_on);
         let placement = placement.map_err(|source| LaunchError::Placement { name: launch.name.clone(), source })?;
         log::info!("{}: runs with {choice}", launch.name);

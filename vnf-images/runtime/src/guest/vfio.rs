@@ -25,15 +25,15 @@ const RDMA_PATIENCE: Duration = Duration::from_secs(10);
 /// to be reached by user space.
 pub fn take<'a>(nics: impl Iterator<Item = &'a Nic>) -> Result<(), Error> {
     let wanted: Vec<(&Nic, &'static str)> = nics.map(|nic| (nic, through(&device(&nic.address)))).collect();
-    let is_bound = |(nic, driver): &(&Nic, &'static str)| nic.driver.as_deref() == Some(*driver);
-    let others: Vec<_> = wanted.iter().filter(|nic| !is_bound(nic)).collect();
+    let others: Vec<_> =
+        wanted.iter().copied().filter(|(nic, driver)| nic.driver.as_deref() != Some(*driver)).collect();
     if !others.is_empty() {
         bind_all(&others)?;
     }
     wanted.iter().filter(|(_, driver)| *driver == MLX5).try_for_each(|(nic, _)| wait_for_rdma(&nic.address))
 }
 
-fn bind_all(others: &[&(&Nic, &'static str)]) -> Result<(), Error> {
+fn bind_all(others: &[(&Nic, &'static str)]) -> Result<(), Error> {
     expedite(true);
     if others.iter().any(|(_, driver)| *driver == VFIO)
         && let Err(error) = enable_noiommu()
